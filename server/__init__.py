@@ -1,0 +1,1 @@
+"""The `octavo-server` command: starts the parts, embedded or one by one."""

@@ -1,0 +1,1 @@
+"""Celery workers: supervise, lock down, quantize, measure."""

@@ -1,0 +1,66 @@
+"""One job's folder: all that a recipe is given, and all that it may touch.
+
+<folder>/
+  job.json       what to do: JobInputs
+  inputs/        model.pt2, and a file for each dataset role, such as calibration.npz
+  outputs/       artifacts; report.json among them
+  tmp/           scratch
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from shared.quantization_spec import QuantizationSpec
+
+
+class JobInputs(BaseModel):
+    """What the supervisor tells the runner about the job; `job.json`."""
+
+    job_id: str
+    spec: QuantizationSpec
+    datasets: dict[str, str] = Field(
+        description="Role to file name below inputs/, such as {'calibration': 'calibration.npz'}."
+    )
+    threads: int = Field(ge=1, description="Compute threads of the job; benchmarks set their own.")
+    sandbox_level: str = "none"
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """The paths of one job's folder."""
+
+    path: Path
+
+    @property
+    def inputs(self) -> Path:
+        """Read by the recipe."""
+        return self.path / "inputs"
+
+    @property
+    def outputs(self) -> Path:
+        """Written by the recipe: artifacts and nothing else."""
+        return self.path / "outputs"
+
+    @property
+    def tmp(self) -> Path:
+        """Scratch, thrown away with the folder."""
+        return self.path / "tmp"
+
+    @property
+    def model(self) -> Path:
+        """The uploaded .pt2."""
+        return self.inputs / "model.pt2"
+
+    def create(self, inputs: JobInputs) -> None:
+        """Make the sub-folders and write job.json."""
+        for folder in (self.inputs, self.outputs, self.tmp):
+            folder.mkdir(parents=True, exist_ok=True)
+        (self.path / "job.json").write_text(inputs.model_dump_json())
+
+    def read_inputs(self) -> JobInputs:
+        """What is asked of this job."""
+        return JobInputs.model_validate_json((self.path / "job.json").read_bytes())
