@@ -7,7 +7,7 @@
     │   │   ├── NotFound, MethodNotAllowed
     │   │   ├── SpecInvalid, DataRequired, WrongKind
     │   │   └── Conflict: IdempotencyKeyReused, JobAlreadyFinished, ObjectInUse
-    │   ├── UploadError           the transfer: UploadTooLarge, SizeMismatch, ChecksumMismatch, PartConflict, PartsMissing …
+    │   ├── UploadError           the transfer: UploadTooLarge, SizeMismatch, ChecksumMismatch, PartConflict …
     │   ├── ModelError            the file: ModelIsPickle, ModelIsStateDict, ModelCorrupt, ModelUnsafe …
     │   ├── DatasetError          the data: DatasetCorrupt, DatasetMismatch, DatasetEmpty, DatasetNotFinite …
     │   └── RunError              the run: NothingToQuantize, RaiseMismatch, TrainingDiverged, limits exceeded
@@ -19,7 +19,7 @@ HTTP status codes live in one table in `api/error_responses.py`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
@@ -356,7 +356,10 @@ class RaiseMismatch(RunError):
     """The model rebuilt as modules does not give the original's output, so it is not quantized."""
 
     code = "raise_mismatch"
-    default_hint = "In-place operations on views are the usual cause: replace x.add_(y) and x[...] = y by new tensors, export again."
+    default_hint = (
+        "In-place operations on views are the usual cause: replace x.add_(y) and x[...] = y by new tensors, "
+        "then export again."
+    )
 
 
 class TrainingDiverged(RunError):

@@ -58,7 +58,10 @@ class QatSettings(_Strict):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     loss: Literal["auto", "cross_entropy", "mse", "distillation"] = Field(
         default="auto",
-        description="`auto`: cross_entropy for integer labels, mse for float ones, distillation (from the float model, no labels needed) without.",
+        description=(
+            "`auto`: cross_entropy for integer labels, mse for float ones; without labels distillation, "
+            "which learns from the float model."
+        ),
     )
     freeze_observers_after: float = Field(default=0.5, ge=0, le=1, description="Share of the training steps.")
     freeze_batch_norm_after: float = Field(default=0.66, ge=0, le=1, description="Share of the training steps.")

@@ -1,7 +1,7 @@
 """Settings, read once in each process's composition root and passed down.
 
-Every setting is an environment variable: `OCTAVO_` and the path with `__`, such as `OCTAVO_DATABASE__URL`. The defaults are
-the embedded stack; one setting moves each part to production.
+Every setting is an environment variable: `OCTAVO_` and the path with `__`, such as `OCTAVO_DATABASE__URL`. The
+defaults are the embedded stack; one setting moves each part to production.
 """
 
 from __future__ import annotations
