@@ -220,7 +220,7 @@ class ModelError(UserError):
     """The file is not a model that Octavo can read."""
 
     code = "model_unreadable"
-    default_hint = _EXPORT_HINT
+    default_hint: ClassVar[str | None] = _EXPORT_HINT
 
 
 class ModelIsPickle(ModelError):
@@ -265,7 +265,7 @@ class ModelUnsupported(ModelError):
     """The exported program uses something Octavo cannot run."""
 
     code = "model_unsupported"
-    default_hint = None
+    default_hint: ClassVar[str | None] = None
 
 
 # --- datasets --------------------------------------------------------------------------------------------------------

@@ -24,9 +24,11 @@ class Verdict(_Reported):
     """The outcome in a word and a sentence."""
 
     word: VerdictWord = Field(
-        description="`recommended`: quality holds and int8 is faster; `no_faster`: quality holds, no significant "
-        "difference in latency; `slower`: quality holds, int8 is slower; `accuracy_not_met`: the drop exceeds max_accuracy_drop; "
-        "`low_fidelity`: no target could be checked and int8 is far from float."
+        description=(
+            "`recommended`: quality holds and int8 is faster; `no_faster`: quality holds, no significant difference in "
+            "latency; `slower`: quality holds, int8 is slower; `accuracy_not_met`: the drop exceeds max_accuracy_drop; "
+            "`low_fidelity`: no target could be checked and int8 is far from float."
+        )
     )
     sentence: str
     accuracy: Literal["met", "not_met", "not_evaluated"] = Field(
