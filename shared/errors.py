@@ -5,6 +5,7 @@
     │   ├── RequestError          the HTTP request itself
     │   │   ├── AuthenticationRequired, ApiKeyInvalid
     │   │   ├── NotFound, MethodNotAllowed
+    │   │   ├── RequestInvalid, MalformedJson, BodyTooLarge, UnsupportedMediaType, RangeNotSatisfiable
     │   │   ├── SpecInvalid, DataRequired, WrongKind
     │   │   └── Conflict: IdempotencyKeyReused, JobAlreadyFinished, ObjectInUse
     │   ├── UploadError           the transfer: UploadTooLarge, SizeMismatch, ChecksumMismatch, PartConflict …
@@ -110,8 +111,38 @@ class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
 
 
+class RequestInvalid(RequestError):
+    """A field, parameter or header of the request is not valid."""
+
+    code = "request_invalid"
+
+
+class MalformedJson(RequestError):
+    """The request body is not JSON."""
+
+    code = "malformed_json"
+
+
+class BodyTooLarge(RequestError):
+    """The request body is larger than this path takes."""
+
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(RequestError):
+    """The request body has a type that this path does not take."""
+
+    code = "unsupported_media_type"
+
+
+class RangeNotSatisfiable(RequestError):
+    """The file has no bytes in this range."""
+
+    code = "range_not_satisfiable"
+
+
 class SpecInvalid(RequestError):
-    """The request body is not valid."""
+    """The spec is not valid."""
 
     code = "spec_invalid"
 
