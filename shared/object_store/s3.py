@@ -1,8 +1,8 @@
 """Objects in a bucket of any S3-compatible store.
 
 Bytes are hashed here, not trusted from the store: an ETag of a multipart upload is no hash. Every request carries the
-SHA-256 of its body, so a byte lost on the way is refused; the whole file's hash is checked before the object appears
-and kept in its metadata; `If-None-Match: *` makes a key once.
+SHA-256 of its body, so a byte lost on the way is refused; the whole file's hash is checked before the object appears,
+and `If-None-Match: *` makes a key once.
 """
 
 from __future__ import annotations
@@ -106,9 +106,11 @@ class S3Store:
     def stat(self, key: str) -> ObjectStat | None:
         """See ObjectStore."""
         try:
-            return ObjectStat(key, self._head(key)["ContentLength"])
+            with self._translated(key):
+                answer = self._client.head_object(Bucket=self._bucket, Key=self._name(key))
         except ObjectMissing:
             return None
+        return ObjectStat(key, answer["ContentLength"])
 
     def delete(self, key: str) -> None:
         """See ObjectStore."""
@@ -158,39 +160,30 @@ class S3Store:
     def _name(self, key: str) -> str:
         return self._prefix + checked_key(key)
 
-    def _head(self, key: str) -> dict[str, Any]:
-        with self._translated(key):
-            answer: dict[str, Any] = self._client.head_object(Bucket=self._bucket, Key=self._name(key))
-            return answer
-
     def _already_holds(self, key: str, sha256: str) -> bool:
-        """Whether the key holds these bytes; ObjectCorrupt if it holds others."""
+        """Whether the key holds these bytes, read and hashed; ObjectCorrupt if it holds others."""
+        digest = hashlib.sha256()
         try:
-            metadata = self._head(key).get("Metadata", {})
+            with self.open(key) as reader:
+                for chunk in reader:
+                    digest.update(chunk)
         except ObjectMissing:
             return False
-        require_hash(metadata.get("sha256", "unknown"), sha256, f"{key} as it stands")
+        require_hash(digest.hexdigest(), sha256, f"{key} as it stands")
         return True
 
     def _put_whole(self, key: str, target: dict[str, str], content: bytes, sha256: str) -> None:
         require_hash(hashlib.sha256(content).hexdigest(), sha256, f"the file for {key}")
         with self._made_once(key, sha256), self._translated(key):
-            self._client.put_object(
-                **target,
-                Body=content,
-                ChecksumSHA256=_digest(content),
-                IfNoneMatch="*",
-                Metadata={"sha256": sha256},
-            )
+            self._client.put_object(**target, Body=content, ChecksumSHA256=_digest(content), IfNoneMatch="*")
 
     def _put_parts(self, key: str, target: dict[str, str], source: BinaryIO, size_bytes: int, sha256: str) -> None:
         part_bytes = max(PART_BYTES, -(-size_bytes // _MAX_PARTS))
         whole = hashlib.sha256()
         parts: list[dict[str, object]] = []
         with self._translated(key):
-            upload = self._client.create_multipart_upload(
-                **target, ChecksumAlgorithm="SHA256", Metadata={"sha256": sha256}
-            )["UploadId"]
+            upload = self._client.create_multipart_upload(**target, ChecksumAlgorithm="SHA256")["UploadId"]
+        completed = False
         try:
             while content := source.read(part_bytes):
                 whole.update(content)
@@ -206,11 +199,12 @@ class S3Store:
                 self._client.complete_multipart_upload(
                     **target, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
                 )
-        except BaseException:
-            # Best effort: what is left of a dead store's upload is for the bucket's lifecycle rule.
-            with suppress(botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
-                self._client.abort_multipart_upload(**target, UploadId=upload)
-            raise
+                completed = True
+        finally:
+            if not completed:
+                # Best effort: what a dead store keeps of an upload is for the bucket's lifecycle rule.
+                with suppress(botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
+                    self._client.abort_multipart_upload(**target, UploadId=upload)
 
     @contextmanager
     def _made_once(self, key: str, sha256: str) -> Iterator[None]:
