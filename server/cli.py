@@ -83,12 +83,21 @@ def worker(data_dir: Path) -> None:
 @main.command()
 @_data_dir
 def migrate(data_dir: Path) -> None:
-    """Bring the database to this version's tables."""
+    """Bring the database to this version's tables, and make the directory or the bucket of objects."""
     from shared.database import migrate as migrate_database  # noqa: PLC0415 - `--help` need not load SQLAlchemy
+    from shared.errors import OctavoError  # noqa: PLC0415
+    from shared.object_store import open_store  # noqa: PLC0415
 
     settings = _settings(data_dir=data_dir)
-    migrate_database(settings.database_url)
-    click.echo("The database is up to date.", err=True)
+    store = open_store(settings)
+    try:
+        migrate_database(settings.database_url)
+        store.prepare()
+    except OctavoError as error:
+        raise click.ClickException(f"{error.message} {error.hint or ''}".rstrip()) from error
+    finally:
+        store.close()
+    click.echo("The database and the object store are up to date.", err=True)
 
 
 @main.command()

@@ -1,0 +1,143 @@
+"""A child process is restarted, given up, ended, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from server.child import Child, ChildFailed
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie is not alive: its parent, here the container's init, has only not looked yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def lock_fd(tmp_path: Path) -> Iterator[int]:
+    descriptor = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
+
+
+def python_child(tmp_path: Path, code: str, *, stdin: bytes = b"") -> Child:
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return Child("part", command, log=tmp_path / "part.log", environment=dict(os.environ), stdin=stdin)
+
+
+def test_what_a_child_writes_is_in_its_log_and_follows_line_by_line(tmp_path: Path, lock_fd: int) -> None:
+    child = python_child(
+        tmp_path, "import sys; print(sys.stdin.read()); print('to stderr', file=sys.stderr)", stdin=b"hi"
+    )
+    child.start(lock_fd=lock_fd)
+    wait_for(lambda: not child.running)
+    assert sorted(child.new_log_lines()) == ["hi", "to stderr"]
+    assert child.new_log_lines() == []
+    assert sorted(child.last_log_lines().splitlines()) == ["hi", "to stderr"]
+
+
+def test_a_child_that_dies_is_started_again_after_a_backoff(tmp_path: Path, lock_fd: int) -> None:
+    child = python_child(tmp_path, "import time; print('started', flush=True); time.sleep(600)")
+    child.start(lock_fd=lock_fd)
+    try:
+        wait_for(lambda: "started" in child.last_log_lines())
+        child.signal(signal.SIGKILL)
+        wait_for(lambda: not child.running)
+        news = child.supervise(lock_fd=lock_fd)
+        assert news is not None
+        assert "was killed by SIGKILL" in news
+        assert child.supervise(lock_fd=lock_fd) is None, "it is said once"
+
+        def is_back() -> bool:
+            assert child.supervise(lock_fd=lock_fd) is None
+            return child.running
+
+        wait_for(is_back)
+        wait_for(lambda: child.last_log_lines().count("started") == 2)
+    finally:
+        child.kill_group()
+
+
+def test_a_child_that_dies_at_every_start_is_given_up(tmp_path: Path, lock_fd: int) -> None:
+    child = python_child(tmp_path, "raise SystemExit('no such setting')")
+    child.start(lock_fd=lock_fd)
+
+    failures: list[ChildFailed] = []
+
+    def gives_up() -> bool:
+        try:
+            child.supervise(lock_fd=lock_fd)
+        except ChildFailed as error:
+            failures.append(error)
+        return bool(failures)
+
+    wait_for(gives_up)
+    assert str(failures[0]) == "The part ended with exit code 1"
+    assert child.last_log_lines().splitlines() == ["no such setting"] * 3
+
+
+def test_kill_group_ends_grandchildren_too(tmp_path: Path, lock_fd: int) -> None:
+    child = python_child(
+        tmp_path,
+        """
+        import subprocess, sys, time
+        print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
+        time.sleep(600)
+        """,
+    )
+    child.start(lock_fd=lock_fd)
+    wait_for(lambda: bool(child.last_log_lines()))
+    grandchild = int(child.last_log_lines())
+    child.kill_group()
+    wait_for(lambda: not is_alive(grandchild))
+
+
+def test_a_killed_parent_takes_its_child_along(tmp_path: Path) -> None:
+    parent_code = f"""
+        import os, sys, time
+        from pathlib import Path
+        from server.child import Child
+        command = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
+        child = Child("part", command, log=Path({str(tmp_path)!r}) / "part.log", environment=dict(os.environ))
+        child.start(lock_fd=os.open(Path({str(tmp_path)!r}) / "lock", os.O_RDWR | os.O_CREAT))
+        time.sleep(600)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(parent_code)])
+    log = tmp_path / "part.log"
+    try:
+        wait_for(lambda: log.exists() and log.read_text().endswith("\n"))
+    finally:
+        parent.kill()
+        parent.wait()
+    pid = int(log.read_text())
+    wait_for(lambda: not is_alive(pid))
+
+
+def test_a_log_over_its_limit_is_emptied_and_its_last_part_kept(
+    tmp_path: Path, lock_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.child._LOG_LIMIT_BYTES", 10)
+    child = python_child(tmp_path, "print('x' * 20)")
+    child.start(lock_fd=lock_fd)
+    wait_for(lambda: not child.running)
+    child.rotate_log()
+    assert (tmp_path / "part.log").read_text() == ""
+    assert (tmp_path / "part.log.1").read_text() == "x" * 20 + "\n"
