@@ -1,1 +1,159 @@
-"""The Octavo SDK."""
+"""The Octavo SDK: quantize PyTorch models on an Octavo server.
+
+import octavo
+
+with octavo.Client() as client:                       # OCTAVO_URL, OCTAVO_API_KEY
+    model = client.models.upload(net, example_inputs)
+    calibration = client.datasets.upload({"x": images})
+    evaluation = client.datasets.upload({"x": test_images}, labels=test_labels)
+    job = client.jobs.quantize(model, "static", calibration=calibration, evaluation=evaluation)
+    print(job.wait().report.table())
+    job.artifacts.download("out/")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from octavo._version import __version__
+
+if TYPE_CHECKING:
+    from octavo._async.artifacts import AsyncArtifacts
+    from octavo._async.client import AsyncClient
+    from octavo._async.job import AsyncJob
+    from octavo._exceptions import (
+        APIConnectionError,
+        APIError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ChecksumMismatch,
+        ConflictError,
+        ExportFailed,
+        FieldError,
+        InternalServerError,
+        JobCancelled,
+        JobFailed,
+        JobNotFinished,
+        NotFoundError,
+        OctavoError,
+        PermissionDeniedError,
+        RateLimitError,
+        TargetNotMet,
+        TooLargeError,
+        UnprocessableError,
+        WaitTimeout,
+    )
+    from octavo._report import Report
+    from octavo._spec import (
+        ActivationSettings,
+        BenchmarkSettings,
+        Override,
+        QatSettings,
+        WeightSettings,
+    )
+    from octavo._sync.artifacts import Artifacts
+    from octavo._sync.client import Client
+    from octavo._sync.job import Job
+    from octavo._tables import compare
+    from octavo._types import Artifact, Dataset, JobError, JobEvent, Meta, Model, Progress
+
+# The `octavo` command must start fast, and an HTTP client and pydantic take a quarter of a second: each name is
+# imported when it is first used.
+_HOMES = {
+    "octavo._async.artifacts": ["AsyncArtifacts"],
+    "octavo._async.client": ["AsyncClient"],
+    "octavo._async.job": ["AsyncJob"],
+    "octavo._exceptions": [
+        "APIConnectionError",
+        "APIError",
+        "APIStatusError",
+        "APITimeoutError",
+        "AuthenticationError",
+        "BadRequestError",
+        "ChecksumMismatch",
+        "ConflictError",
+        "ExportFailed",
+        "FieldError",
+        "InternalServerError",
+        "JobCancelled",
+        "JobFailed",
+        "JobNotFinished",
+        "NotFoundError",
+        "OctavoError",
+        "PermissionDeniedError",
+        "RateLimitError",
+        "TargetNotMet",
+        "TooLargeError",
+        "UnprocessableError",
+        "WaitTimeout",
+    ],
+    "octavo._report": ["Report"],
+    "octavo._spec": ["ActivationSettings", "BenchmarkSettings", "Override", "QatSettings", "WeightSettings"],
+    "octavo._sync.artifacts": ["Artifacts"],
+    "octavo._sync.client": ["Client"],
+    "octavo._sync.job": ["Job"],
+    "octavo._tables": ["compare"],
+    "octavo._types": ["Artifact", "Dataset", "JobError", "JobEvent", "Meta", "Model", "Progress"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIStatusError",
+    "APITimeoutError",
+    "ActivationSettings",
+    "Artifact",
+    "Artifacts",
+    "AsyncArtifacts",
+    "AsyncClient",
+    "AsyncJob",
+    "AuthenticationError",
+    "BadRequestError",
+    "BenchmarkSettings",
+    "ChecksumMismatch",
+    "Client",
+    "ConflictError",
+    "Dataset",
+    "ExportFailed",
+    "FieldError",
+    "InternalServerError",
+    "Job",
+    "JobCancelled",
+    "JobError",
+    "JobEvent",
+    "JobFailed",
+    "JobNotFinished",
+    "Meta",
+    "Model",
+    "NotFoundError",
+    "OctavoError",
+    "Override",
+    "PermissionDeniedError",
+    "Progress",
+    "QatSettings",
+    "RateLimitError",
+    "Report",
+    "TargetNotMet",
+    "TooLargeError",
+    "UnprocessableError",
+    "WaitTimeout",
+    "WeightSettings",
+    "__version__",
+    "compare",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'octavo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

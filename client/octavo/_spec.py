@@ -1,0 +1,83 @@
+"""What a job may be asked for, as typed keywords."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+from octavo._types import Dataset, Model
+
+
+class NotGiven:
+    """The type of NOT_GIVEN: the server's default, where None would mean something of its own."""
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN = NotGiven()
+
+
+class ActivationSettings(TypedDict, total=False):
+    """How activation ranges are found and mapped."""
+
+    observer: Literal["auto", "histogram", "minmax", "moving_average_minmax"]
+    qscheme: Literal["per_tensor_affine", "per_tensor_symmetric"]
+    reduce_range: bool | Literal["auto"]
+
+
+class WeightSettings(TypedDict, total=False):
+    """How weights are mapped."""
+
+    observer: Literal["per_channel_minmax", "minmax"]
+    qscheme: Literal["auto", "per_channel_symmetric", "per_tensor_symmetric"]
+
+
+class Override(TypedDict, total=False):
+    """Layers, by a glob on the dotted name, or operators, by type, to keep in another precision."""
+
+    layer: str
+    op: str
+    precision: Literal["float32"]
+
+
+class QatSettings(TypedDict, total=False):
+    """How quantization-aware training trains; the two `freeze_…` are shares of the training steps."""
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    optimizer: Literal["adam", "adamw", "sgd"]
+    loss: Literal["auto", "cross_entropy", "mse", "distillation"]
+    freeze_observers_after: float
+    freeze_batch_norm_after: float
+
+
+class BenchmarkSettings(TypedDict, total=False):
+    """What latency is measured at: every batch size with every thread count."""
+
+    batch_sizes: list[int]
+    threads: list[int]
+    max_seconds: float
+
+
+def build_spec(**fields: Any) -> dict[str, Any]:
+    """The JSON body of a job: objects become their ids, what was not given is left out.
+
+    None is left out too, but for `max_accuracy_drop`, where it means: no target.
+    """
+    return {
+        key: _plain(value)
+        for key, value in fields.items()
+        if not isinstance(value, NotGiven) and (value is not None or key == "max_accuracy_drop")
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Model | Dataset):
+        return value.id
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value

@@ -1,0 +1,174 @@
+# Made by scripts/unasync.py from octavo/_async: change it there.
+"""A handle on one job."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from datetime import datetime
+from typing import Any, Self
+
+from octavo._exceptions import JobCancelled, JobFailed, JobNotFinished, TargetNotMet, WaitTimeout
+from octavo._html import job_card
+from octavo._progress import JobBar
+from octavo._report import Report
+from octavo._sync.artifacts import Artifacts
+from octavo._sync.events import live_events, past_events
+from octavo._sync.transport import Transport
+from octavo._types import JobData, JobError, JobEvent, Progress
+
+
+class Job:
+    """A job as it was when last asked; `refresh()` asks again, `wait()` asks until it is finished."""
+
+    def __init__(self, transport: Transport, data: JobData) -> None:
+        self._transport = transport
+        self.data = data
+
+    # --- what is known ---
+
+    @property
+    def id(self) -> str:
+        """Such as `job_019abc5d1f0e7a33c49d20`."""
+        return self.data.id
+
+    @property
+    def name(self) -> str | None:
+        """For people."""
+        return self.data.name
+
+    @property
+    def status(self) -> str:
+        """`queued`, `running`, `succeeded`, `failed` or `cancelled`."""
+        return self.data.status
+
+    @property
+    def finished(self) -> bool:
+        """Whether the status is final."""
+        return self.data.finished
+
+    @property
+    def step(self) -> str | None:
+        """What a running job is doing."""
+        return self.data.step
+
+    @property
+    def progress(self) -> Progress:
+        """How far a running job is."""
+        return self.data.progress
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What was asked, every default filled in."""
+        return self.data.spec
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Yours, as it was given."""
+        return self.data.metadata
+
+    @property
+    def error(self) -> JobError | None:
+        """Why it failed, and who can mend it."""
+        return self.data.error
+
+    @property
+    def created_at(self) -> datetime:
+        """When the server accepted it."""
+        return self.data.created_at
+
+    @property
+    def report(self) -> Report:
+        """What was measured.
+
+        Raises:
+            JobNotFinished: it is not known yet.
+            JobFailed, JobCancelled: it never will be.
+        """
+        self.raise_for_status()
+        if self.data.report is None:
+            raise JobNotFinished(self.id, self.status)
+        return self.data.report
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """The result files; none before the job has succeeded."""
+        return Artifacts(self._transport, self.data.artifacts)
+
+    def raise_for_status(self) -> Self:
+        """Raise JobFailed or JobCancelled if that is what became of it."""
+        if self.status == "failed":
+            raise JobFailed(
+                self, self.error or JobError(code="unknown", message="no reason was given", owner="service")
+            )
+        if self.status == "cancelled":
+            raise JobCancelled(self)
+        return self
+
+    def raise_for_target(self) -> Self:
+        """Raise TargetNotMet if int8 loses more accuracy than `max_accuracy_drop` allows; needs the report."""
+        if self.report.verdict.accuracy == "not_met":
+            raise TargetNotMet(self, self.report.verdict.sentence)
+        return self
+
+    def __repr__(self) -> str:
+        doing = f", step={self.step!r}, {self.progress.fraction:.0%}" if self.status == "running" else ""
+        return f"{type(self).__name__}(id={self.id!r}, status={self.status!r}{doing})"
+
+    def _repr_html_(self) -> str:
+        return job_card(self.data)
+
+    # --- what can be done ---
+
+    def refresh(self) -> Self:
+        """Ask the server how it stands."""
+        self.data = JobData.model_validate(self._transport.json("GET", f"/v1/jobs/{self.id}"))
+        return self
+
+    def cancel(self) -> Self:
+        """Ask for its end; raises ConflictError if it has ended already."""
+        self.data = JobData.model_validate(self._transport.json("POST", f"/v1/jobs/{self.id}/cancel"))
+        return self
+
+    def events(self, *, after: int = 0, follow: bool = False) -> Generator[JobEvent, None, None]:
+        """What has happened since event number `after`; with `follow` also what will, up to its end."""
+        return (live_events if follow else past_events)(self._transport, self.id, after)
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        progress: bool | None = None,
+        on_event: Callable[[JobEvent], object] | None = None,
+        raise_on_failure: bool = True,
+    ) -> Self:
+        """Wait until the job is finished; Ctrl-C or a timeout ends the waiting, never the job.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+            progress: a bar on stderr; None: if somebody watches.
+            on_event: called with every event of the job, those before this call included.
+            raise_on_failure: False returns a failed or cancelled job like any other.
+
+        Raises:
+            JobFailed, JobCancelled: that is what became of it.
+            WaitTimeout: it was not finished in time; it goes on.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        with JobBar(self.name or self.id, enabled=progress) as bar:
+            try:
+                with closing(live_events(self._transport, self.id, 0, deadline)) as events:
+                    for event in events:
+                        bar.update(event)
+                        if on_event is not None:
+                            on_event(event)
+                self.refresh()
+            except KeyboardInterrupt:
+                sys.stderr.write(f"\nDetached; {self.id} goes on. `octavo jobs watch {self.id}` attaches again.\n")
+                raise
+        if not self.finished:
+            raise WaitTimeout(self, timeout or 0)
+        return self.raise_for_status() if raise_on_failure else self

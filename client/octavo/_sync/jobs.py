@@ -1,0 +1,117 @@
+# Made by scripts/unasync.py from octavo/_async: change it there.
+"""`client.jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Literal
+
+from octavo._spec import (
+    NOT_GIVEN,
+    ActivationSettings,
+    BenchmarkSettings,
+    NotGiven,
+    Override,
+    QatSettings,
+    WeightSettings,
+    build_spec,
+)
+from octavo._sync.events import live_events, past_events
+from octavo._sync.job import Job
+from octavo._sync.transport import Transport
+from octavo._types import Dataset, JobData, JobEvent, Model
+
+
+class Jobs:
+    """The jobs on the server."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def quantize(
+        self,
+        model: Model | str,
+        method: Literal["dynamic", "static", "qat"] = "static",
+        *,
+        calibration: Dataset | str | None = None,
+        evaluation: Dataset | str | None = None,
+        training: Dataset | str | None = None,
+        metric: Literal["auto", "top1", "top5", "mse"] | NotGiven = NOT_GIVEN,
+        max_accuracy_drop: float | NotGiven | None = NOT_GIVEN,
+        qengine: Literal["auto", "x86", "onednn", "fbgemm", "qnnpack"] | NotGiven = NOT_GIVEN,
+        activation: ActivationSettings | NotGiven = NOT_GIVEN,
+        weight: WeightSettings | NotGiven = NOT_GIVEN,
+        overrides: Sequence[Override] | NotGiven = NOT_GIVEN,
+        qat: QatSettings | NotGiven = NOT_GIVEN,
+        benchmark: BenchmarkSettings | NotGiven = NOT_GIVEN,
+        seed: int | NotGiven = NOT_GIVEN,
+        name: str | None = None,
+        metadata: Mapping[str, str] | NotGiven = NOT_GIVEN,
+    ) -> Job:
+        """Submit a job; it is stored when this returns. What is not given, the server chooses as an expert would.
+
+        Args:
+            model: what `client.models.upload` returned, or its id.
+            method: `dynamic` needs no data; `static` needs `calibration`; `qat` needs `training`.
+            calibration: representative inputs; 100 to 300 samples are usual.
+            evaluation: held-out data, with labels if accuracy is to be measured.
+            training: what QAT trains on, with labels unless it is to learn from the float model.
+            metric: `auto` is top1 for integer labels, mse for float ones.
+            max_accuracy_drop: absolute: 0.01 is one percentage point of top-1; None sets no target.
+            qengine: the kernel library that int8 is made for.
+            activation: how activation ranges are found.
+            weight: how weights are mapped.
+            overrides: layers or operators to keep in float, such as `{"layer": "layer4.*", "precision": "float32"}`.
+            qat: epochs, learning rate, loss and schedule.
+            benchmark: batch sizes and thread counts to measure latency at.
+            seed: of everything random.
+            name: for people.
+            metadata: yours; returned as it is.
+
+        Raises:
+            UnprocessableError: the spec is not valid; `errors` says where.
+            APIError: the server did not take it.
+        """
+        spec = build_spec(
+            model=model,
+            method=method,
+            calibration=calibration,
+            evaluation=evaluation,
+            training=training,
+            metric=metric,
+            max_accuracy_drop=max_accuracy_drop,
+            qengine=qengine,
+            activation=activation,
+            weight=weight,
+            overrides=overrides,
+            qat=qat,
+            benchmark=benchmark,
+            seed=seed,
+            name=name,
+            metadata=metadata,
+        )
+        return self.submit(spec)
+
+    def submit(self, spec: Mapping[str, object]) -> Job:
+        """Submit a spec as the HTTP API takes it, such as `job.spec` of an earlier job."""
+        return self._handle(self._transport.json("POST", "/v1/jobs", json=dict(spec)))
+
+    def get(self, job_id: str) -> Job:
+        """A handle on a job, by its id."""
+        return self._handle(self._transport.json("GET", f"/v1/jobs/{job_id}"))
+
+    def list(self, *, status: str | None = None, limit: int | None = None) -> Iterator[Job]:
+        """The jobs, newest first; pages are fetched as they are needed."""
+        for entry in self._transport.pages("/v1/jobs", params={"status": status}, limit=limit):
+            yield self._handle(entry)
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for a job's end; raises ConflictError if it has ended already."""
+        return self._handle(self._transport.json("POST", f"/v1/jobs/{job_id}/cancel"))
+
+    def events(self, job_id: str, *, after: int = 0, follow: bool = False) -> Generator[JobEvent, None, None]:
+        """What has happened since event number `after`; with `follow` also what will, up to the job's end."""
+        return (live_events if follow else past_events)(self._transport, job_id, after)
+
+    def _handle(self, data: object) -> Job:
+        return Job(self._transport, JobData.model_validate(data))
