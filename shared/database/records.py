@@ -1,0 +1,135 @@
+"""What the repositories return: rows as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from shared.errors import JobError
+from shared.job import Artifact, JobStatus, Progress, Step
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as the database has it; `report` only where it was asked for."""
+
+    id: str
+    status: JobStatus
+    spec: dict[str, Any]
+    name: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    step: Step | None
+    progress: Progress
+    attempt: int
+    crashes: int
+    fence: int
+    worker_id: str | None
+    cancel_requested: bool
+    sandbox_level: str | None
+    not_before: float
+    error: JobError | None
+    artifacts: list[Artifact]
+    event_seq: int
+    report: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to write a job, until another claim raises the fence."""
+
+    job_id: str
+    fence: int
+    attempt: int
+    spec: dict[str, Any]
+
+
+ObjectKind = Literal["model", "dataset"]
+
+
+@dataclass(frozen=True)
+class ObjectRecord:
+    """An uploaded model or dataset; its bytes are under `blob_key`."""
+
+    id: str
+    kind: ObjectKind
+    name: str | None
+    filename: str | None
+    size_bytes: int
+    sha256: str
+    description: dict[str, Any]
+    created_at: float
+
+    @property
+    def blob_key(self) -> str:
+        """Where the object store has the bytes."""
+        return blob_key(self.sha256)
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """A part of an upload that has arrived."""
+
+    number: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class UploadRecord:
+    """A resumable upload."""
+
+    id: str
+    kind: ObjectKind
+    name: str | None
+    filename: str | None
+    size_bytes: int
+    sha256: str | None
+    part_size_bytes: int
+    completed: bool
+    object_id: str | None
+    created_at: float
+    expires_at: float
+    parts: list[PartRecord]
+
+
+class WorkerDescription(BaseModel):
+    """What a worker says of itself when it starts."""
+
+    hostname: str
+    cpu_model: str
+    isa: list[str] = Field(description="Of avx2, avx512f, avx512_vnni, avx_vnni, amx_int8, amx_bf16.")
+    cores: int
+    torch: str
+    sandbox_level: str
+    concurrency: int
+    labels: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """A worker that has been heard of lately."""
+
+    id: str
+    description: WorkerDescription
+    status: str
+    started_at: float
+    heartbeat_at: float
+
+
+def blob_key(sha256: str) -> str:
+    """Where content is stored: once, by its hash."""
+    return f"blobs/sha256/{sha256}"
+
+
+def part_key(upload_id: str, number: int) -> str:
+    """Where a part waits until its upload is completed."""
+    return f"uploads/{upload_id}/parts/{number}"
+
+
+def result_key(job_id: str, fence: int, name: str) -> str:
+    """Where an attempt stores an artifact: a stale attempt can never overwrite another's."""
+    return f"results/{job_id}/{fence}/{name}"

@@ -1,0 +1,85 @@
+"""Brings the world back to what the database says; run by every worker, safe to run by many at once.
+
+It frees the jobs of workers that went away, sends the hints that were never sent or were lost with the broker, and sweeps
+uploads nobody completed. Because of it Redis may be wiped at any moment: it costs time, never a job.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from shared.database import Database, idempotency
+from shared.database.job_repository import JobRepository
+from shared.database.object_repository import ObjectRepository
+from shared.database.records import part_key
+from shared.database.worker_repository import WorkerRepository
+from shared.errors import ServiceError
+from shared.object_store import ObjectStore
+from shared.settings import JobSettings
+
+_LOG = logging.getLogger(__name__)
+_BATCH = 100
+_SWEEP_EVERY = 60  # passes
+
+
+class Reconciler:
+    """One pass after another, until it is stopped."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: ObjectStore,
+        publish: Callable[[str], bool],
+        settings: JobSettings,
+        *,
+        free_slots: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._publish = publish
+        self._settings = settings
+        self._free_slots = free_slots
+        self._passes = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Reconcile every `jobs.reconcile_seconds` until `stop` is set; faults are logged and tried again."""
+        while not stop.wait(self._settings.reconcile_seconds):
+            try:
+                self.reconcile()
+            except ServiceError as error:
+                _LOG.warning("Reconciling failed and is tried again: %s", error)
+            except Exception:
+                _LOG.exception("Reconciling failed and is tried again")
+
+    def reconcile(self) -> None:
+        """One pass."""
+        with self._database.write() as connection:
+            repository = JobRepository(connection)
+            expired = repository.expire_leases(
+                max_attempts=self._settings.max_attempts, base_seconds=self._settings.retry_base_seconds
+            )
+            due = repository.due_for_publish(republish_seconds=self._settings.republish_seconds, limit=_BATCH)
+            # An idle worker does not wait for a hint that may be lost: it looks at the oldest jobs itself.
+            if free := self._free_slots():
+                due += [each for each in repository.oldest_waiting(free) if each not in due]
+        for job_id in expired:
+            _LOG.warning("The worker of %s went away; its lease has expired", job_id)
+        for job_id in due:
+            if not self._publish(job_id):
+                break  # the broker is down; idle workers ask for the oldest rows as soon as it is back
+        if self._passes % _SWEEP_EVERY == 0:
+            self._sweep()
+        self._passes += 1
+
+    def _sweep(self) -> None:
+        with self._database.write() as connection:
+            idempotency.forget_old(connection)
+            WorkerRepository(connection).sweep()
+            expired = ObjectRepository(connection).expired_uploads(_BATCH)
+        for upload in expired:
+            for part in upload.parts:
+                self._store.delete(part_key(upload.id, part.number))
+            with self._database.write() as connection:
+                ObjectRepository(connection).forget_upload(upload.id)

@@ -1,0 +1,78 @@
+"""The queue that carries hints: Celery on Redis, JSON only.
+
+A message holds a job id and nothing else, and may be lost, doubled or late: the database row is the truth. Celery's own
+redelivery is not relied on (with it, a killed worker's task came back after 92 s, and a long task ran twice at once).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from celery import Celery
+from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
+
+from shared.settings import QueueSettings
+
+RUN_JOB = "octavo.run_job"
+_LOG = logging.getLogger(__name__)
+
+
+def make_celery(settings: QueueSettings) -> Celery:
+    """The Celery application, the same in the API (which only sends) and the worker."""
+    celery = Celery("octavo", broker=settings.broker_url.get_secret_value(), set_as_current=False)
+    celery.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        task_default_queue=settings.name,
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_soft_shutdown_timeout=0,  # the supervisor hands its jobs back itself
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": 86400,
+            "socket_timeout": 30,  # without it a half-open connection is never noticed
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+    )
+    return celery
+
+
+class TaskQueue:
+    """Sends hints."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self._celery = make_celery(settings)
+
+    def publish_hint(self, job_id: str) -> bool:
+        """Tell the workers of a job; False when the broker does not answer: the reconciler will send it again."""
+        try:
+            self._celery.send_task(RUN_JOB, args=[job_id], retry=False, ignore_result=True)
+        except (KombuError, OperationalError, RedisError, OSError) as error:
+            _LOG.warning("No hint sent for %s: %s", job_id, error)
+            return False
+        return True
+
+    def check(self) -> bool:
+        """Whether the broker answers."""
+        try:
+            with self._celery.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=2)
+        except (KombuError, OperationalError, RedisError, OSError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._celery.close()
