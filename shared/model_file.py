@@ -216,7 +216,7 @@ def _read_payload(name: str, entry: dict[str, Any]) -> _Payload:
     if entry["use_pickle"] is not False:
         raise ModelUnsafe(
             f"The tensor {name[:120]!r} is pickled, and unpickling it would run code from the file.",
-            hint="Tensor subclasses are saved so: make it a plain tensor (tensor.as_subclass(torch.Tensor)) and export.",
+            hint="Tensor subclasses are saved so: make it plain (tensor.as_subclass(torch.Tensor)) and export again.",
         )
     if not _PAYLOAD_NAME.fullmatch(entry["path_name"]):
         raise ModelUnsafe(f"The data of {name[:120]!r} is said to lie in {entry['path_name'][:120]!r}.")
