@@ -11,7 +11,7 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format bench clean
+.PHONY: help demo up test check format docs bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,11 +31,15 @@ check: $(VENV)/installed-dev ## Formatting, lint, types, import contracts, gener
 	$(BIN)/ruff check .
 	MYPYPATH=client $(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python client/scripts/generate_sync.py --check
+	$(BIN)/python client/scripts/unasync.py --check
+	$(BIN)/python docs/generate_reference.py --check
 
 format: $(VENV)/installed-dev ## Format, and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/installed-dev ## Write the generated pages of docs/reference/
+	$(BIN)/python docs/generate_reference.py
 
 bench: $(VENV)/installed-dev ## The figures of docs/explanation/benchmarks.md, into benchmarks/results/ (half an hour)
 	$(BIN)/python benchmarks/run_all.py
