@@ -8,7 +8,7 @@ a stale one raises StaleFence. Every change raises `event_seq` and appends an ev
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, case, func, insert, literal, or_, select, update
@@ -62,12 +62,10 @@ class JobRepository:
             report = self._connection.scalar(select(job_reports.c.report).where(job_reports.c.job_id == job_id))
         return _record(row, report)
 
-    def version(self, job_id: str) -> int:
-        """`event_seq` alone: what a long poll asks again and again."""
-        seq: int | None = self._connection.scalar(select(jobs.c.event_seq).where(jobs.c.id == job_id))
-        if seq is None:
-            raise NotFound(f"No job has the id {job_id!r}.")
-        return seq
+    def versions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """`event_seq` of each of these jobs that exist: what long polls and event streams ask again and again."""
+        found = self._connection.execute(select(jobs.c.id, jobs.c.event_seq).where(jobs.c.id.in_(job_ids)))
+        return {row.id: row.event_seq for row in found}
 
     def page(self, *, status: JobStatus | None, limit: int, after: str | None) -> tuple[list[JobRecord], bool]:
         """The newest jobs first, those before the id `after`; and whether there are more."""
