@@ -6,13 +6,16 @@ runner controls what it says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, Field, TypeAdapter
 
 from shared.errors import JobError
 from shared.job import Step
+from shared.job_report import ReportWarning
 
 
 class ProgressMessage(BaseModel):
@@ -57,3 +60,94 @@ RunnerMessage = Annotated[
 ]
 runner_message_adapter: TypeAdapter[Any] = TypeAdapter(RunnerMessage)
 Report = Callable[[ProgressMessage | MetricMessage | LogMessage], None]
+
+
+class StepProgress(Protocol):
+    """Takes the progress inside one step: `done` of `total`, in any unit."""
+
+    def __call__(self, done: float, total: float, detail: str | None = None) -> None:
+        """Tell it; `detail` replaces the step's message."""
+
+
+_MESSAGE_INTERVAL_SECONDS = 0.2
+_ETA_SMOOTHING = 0.3  # weight of the newest estimate
+_ETA_AFTER_FRACTION = 0.02  # an estimate from less is a guess
+
+
+class ProgressTracker:
+    """Turns what the steps tell into messages: the overall fraction, which never falls, and the time left.
+
+    `weights` are the steps of the recipe in order with the share of the time each is expected to take, in any unit.
+    Messages are at most five a second, and one whenever a step begins. Warnings and timings are kept for the report.
+    """
+
+    def __init__(
+        self, report: Report, weights: Mapping[Step, float], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._report = report
+        self._weights = dict(weights)
+        self._total = sum(self._weights.values())
+        self._clock = clock
+        self._started_at = clock()
+        self._fraction = 0.0
+        self._sent_at = float("-inf")
+        self._eta_seconds: float | None = None
+        self._eta_at = self._started_at
+        self.warnings: list[ReportWarning] = []
+        self.timings: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, step: Step, message: str) -> Iterator[StepProgress]:
+        """Run the body as one step; it is given a function that takes the progress inside. Timed, also if it raises."""
+        steps = list(self._weights)
+        before = sum(self._weights[earlier] for earlier in steps[: steps.index(step)]) / self._total
+        share = self._weights[step] / self._total
+
+        def advance(done: float, total: float, detail: str | None = None) -> None:
+            inside = min(1.0, done / total) if total > 0 else 1.0
+            self._move(step, before + share * inside, detail or message)
+
+        began_at = self._clock()
+        self._move(step, before, message, at_once=True)
+        try:
+            yield advance
+            self._move(step, before + share, message, at_once=step == steps[-1])
+        finally:
+            self.timings[step.value] = self.timings.get(step.value, 0.0) + self._clock() - began_at
+
+    def metric(self, **data: float | str | None) -> None:
+        """Tell a figure as it appears, such as an epoch's loss."""
+        self._report(MetricMessage(data=data))
+
+    def log(self, message: str) -> None:
+        """Tell a line for the job's history."""
+        self._report(LogMessage(kind="log", message=message[:2000]))
+
+    def warn(self, code: str, message: str, hint: str | None = None) -> None:
+        """Tell something the user should know or do, and keep it for the report; the same warning counts once."""
+        warning = ReportWarning(code=code, message=message, hint=hint)
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+            self._report(LogMessage(kind="warning", message=message[:2000]))
+
+    def _move(self, step: Step, fraction: float, message: str, *, at_once: bool = False) -> None:
+        self._fraction = max(self._fraction, min(1.0, fraction))
+        now = self._clock()
+        if not at_once and now - self._sent_at < _MESSAGE_INTERVAL_SECONDS:
+            return
+        self._sent_at = now
+        self._estimate(now)
+        self._report(
+            ProgressMessage(step=step, fraction=self._fraction, message=message[:300], eta_seconds=self._eta_seconds)
+        )
+
+    def _estimate(self, now: float) -> None:
+        if self._fraction < _ETA_AFTER_FRACTION:
+            return
+        latest = (now - self._started_at) * (1 - self._fraction) / self._fraction
+        if self._eta_seconds is None:
+            self._eta_seconds = latest
+        else:
+            counted_down = max(0.0, self._eta_seconds - (now - self._eta_at))
+            self._eta_seconds = _ETA_SMOOTHING * latest + (1 - _ETA_SMOOTHING) * counted_down
+        self._eta_at = now

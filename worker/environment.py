@@ -1,0 +1,62 @@
+"""Where figures are measured: the CPU, and what it can do. Holds no torch, so that the supervisor can tell it too."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from shared.job_report import Environment
+
+_CPUINFO = Path("/proc/cpuinfo")
+_ISA_FLAGS = {
+    # our name: the kernel's flags that all must be there (x86 `flags`, Arm `Features`)
+    "avx2": ("avx2", "fma"),
+    "avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq"),
+    "avx512_vnni": ("avx512_vnni",),
+    "avx_vnni": ("avx_vnni",),
+    "avx512_bf16": ("avx512_bf16",),
+    "amx_int8": ("amx_int8",),
+    "amx_bf16": ("amx_bf16",),
+    "neon": ("asimd",),
+    "dotprod": ("asimddp",),
+    "i8mm": ("i8mm",),
+}
+
+
+def cpu_model_and_isa(cpuinfo: str) -> tuple[str, list[str]]:
+    """CPU model and instruction sets that matter to int8 kernels, from the text of /proc/cpuinfo."""
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    model = fields.get("model name") or platform.processor() or platform.machine() or "unknown"
+    return model, [name for name, needed in _ISA_FLAGS.items() if flags.issuperset(needed)]
+
+
+def describe_environment(qengine: str, sandbox_level: str) -> Environment:
+    """This machine and the versions that ran."""
+    try:
+        cpuinfo = _CPUINFO.read_text()
+    except OSError:  # not Linux, or not readable in the sandbox
+        cpuinfo = ""
+    model, isa = cpu_model_and_isa(cpuinfo)
+    return Environment(
+        cpu_model=model,
+        isa=isa,
+        cores=len(os.sched_getaffinity(0)),
+        torch=_version("torch"),
+        python=platform.python_version(),
+        qengine=qengine,
+        octavo=_version("octavo-server"),
+        sandbox_level=sandbox_level,
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,133 @@
+"""How near one model's outputs are to another's, and to the labels: accumulated over batches in constant memory.
+
+Every sum is kept in float64. Formulas stand in the docstring of the accumulator that uses them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shared.job_report import OutputFidelity
+
+MetricName = Literal["top1", "top5", "mse"]
+
+SQNR_LIMIT_DB = 200.0
+"""Reported SQNR is clamped to ±this: an all-zero float output, or a NaN in int8 only, has no finite SQNR."""
+
+
+class FidelityAccumulator:
+    """Fidelity of one output: SQNR, cosine similarity and agreement of arg max.
+
+    With `f` the float and `q` the int8 output:
+
+    - `SQNR = 20·log10(‖f‖₂ / ‖f − q‖₂)` dB over all elements of all samples; None when the two are equal;
+    - `cosine = mean over samples of f·q / (‖f‖₂ ‖q‖₂)`; two zero vectors count as 1, one zero vector as 0;
+    - `agreement = share of samples with arg max f = arg max q`, for outputs of shape (samples, classes ≥ 2).
+
+    Elements that are the same non-finite value in both (a masked −inf) are left out; any other non-finite element
+    makes the output as far off as can be reported.
+    """
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._signal = 0.0
+        self._noise = 0.0
+        self._broken = False
+        self._cosine_sum = 0.0
+        self._agreeing = 0
+        self._samples = 0
+        self._has_classes = True
+
+    def update(self, reference: Tensor, candidate: Tensor) -> None:
+        """Add a batch; both tensors have shape (samples, …)."""
+        classes = reference.ndim == 2 and reference.shape[1] >= 2 and reference.is_floating_point()
+        self._has_classes &= classes
+        f = _flat_samples(reference)
+        q = _flat_samples(candidate)
+        finite = f.isfinite() & q.isfinite()
+        if not finite.all():
+            self._broken |= not bool(((f == q) | (f.isnan() & q.isnan()) | finite).all())
+            f = f.where(finite, 0.0)
+            q = q.where(finite, 0.0)
+        self._signal += float(f.square().sum())
+        self._noise += float((f - q).square().sum())
+        self._cosine_sum += float(_cosine(f, q).sum())
+        if classes:
+            self._agreeing += int((reference.argmax(1) == candidate.argmax(1)).sum())
+        self._samples += f.shape[0]
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """SQNR in dB; None when the two are equal."""
+        if self._broken or (self._signal == 0 and self._noise > 0):
+            return -SQNR_LIMIT_DB
+        if self._noise == 0:
+            return None
+        return max(-SQNR_LIMIT_DB, min(SQNR_LIMIT_DB, 10 * math.log10(self._signal / self._noise)))
+
+    def result(self) -> OutputFidelity:
+        """The figures over every batch added so far."""
+        return OutputFidelity(
+            output=self._output,
+            sqnr_db=self.sqnr_db,
+            cosine=self._cosine_sum / self._samples,
+            agreement=self._agreeing / self._samples if self._has_classes else None,
+        )
+
+
+class MetricAccumulator:
+    """A metric against labels.
+
+    - `top1`, `top5`: share of samples of which the label is among the k highest outputs (samples, classes); ties are
+      broken as `torch.topk` breaks them, so top1 is the share with `arg max = label`;
+    - `mse`: mean over all elements of `(output − label)²`; the labels are reshaped to the output.
+    """
+
+    def __init__(self, name: MetricName) -> None:
+        self.name = name
+        self._sum = 0.0
+        self._count = 0
+
+    def update(self, output: Tensor, labels: Tensor) -> None:
+        """Add a batch: output (samples, …), labels (samples,) of class indices or as many values as the output."""
+        if self.name == "mse":
+            error = output.to(torch.float64) - labels.to(torch.float64).reshape(output.shape)
+            self._sum += float(error.square().sum())
+            self._count += error.numel()
+            return
+        best = output.argmax(1, keepdim=True) if self.name == "top1" else output.topk(5, dim=1).indices
+        self._sum += int((best == labels.reshape(-1, 1)).any(dim=1).sum())
+        self._count += labels.numel()
+
+    def value(self) -> float:
+        """The metric over every batch added so far."""
+        return self._sum / self._count
+
+
+def sqnr_db(reference: Tensor, candidate: Tensor) -> float | None:
+    """`20·log10(‖reference‖ / ‖reference − candidate‖)` dB of two tensors; None when they are equal."""
+    fidelity = FidelityAccumulator("")
+    fidelity.update(reference, candidate)
+    return fidelity.sqnr_db
+
+
+def accuracy_drop(name: MetricName, float_value: float, int8_value: float) -> float:
+    """Absolute drop, positive is worse: float − int8, and int8 − float for mse, of which less is better."""
+    return int8_value - float_value if name == "mse" else float_value - int8_value
+
+
+def _flat_samples(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().to(torch.float64)
+    return flat.reshape(1, -1) if flat.ndim == 0 else flat.reshape(flat.shape[0], -1)
+
+
+def _cosine(f: Tensor, q: Tensor) -> Tensor:
+    f_norm = f.norm(dim=1)
+    q_norm = q.norm(dim=1)
+    cosine: Tensor = (f * q).sum(1) / (f_norm * q_norm)
+    both_zero = ((f_norm == 0) & (q_norm == 0)).to(torch.float64)
+    return torch.where((f_norm > 0) & (q_norm > 0), cosine, both_zero)
