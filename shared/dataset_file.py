@@ -10,7 +10,7 @@ import ast
 import json
 import re
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
@@ -245,18 +245,8 @@ def _read_safetensors(window: Window) -> dict[str, ArrayDescription]:
     pairs.pop("__metadata__", None)
     arrays, spans = {}, []
     for key, entry in pairs.items():
-        try:
-            (begin, end), kind = entry["data_offsets"], entry["dtype"]
-            shape = _shape(key, entry["shape"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise DatasetCorrupt(f"The header of the .safetensors file is damaged at {key[:80]!r}.") from error
-        if kind not in _SAFETENSORS_DTYPES:
-            raise DatasetError(f"{key!r} has the type {str(kind)[:20]}; save it as float32 or an integer type.")
-        dtype, itemsize = _SAFETENSORS_DTYPES[kind]
-        if not (isinstance(begin, int) and isinstance(end, int)) or end - begin != _elements(shape) * itemsize:
-            raise DatasetCorrupt(f"{key!r} is {dtype} of shape {shape}, but its data has another size.")
-        arrays[key] = ArrayDescription(shape=shape, dtype=dtype)
-        spans.append((begin, end))
+        arrays[key], span = _read_safetensors_entry(key, entry)
+        spans.append(span)
     position = 0
     for begin, end in sorted(spans):
         if begin != position:
@@ -265,6 +255,20 @@ def _read_safetensors(window: Window) -> dict[str, ArrayDescription]:
     if 8 + header_bytes + position != window.size:
         raise DatasetCorrupt("The .safetensors file is truncated, or something follows its data.")
     return arrays
+
+
+def _read_safetensors_entry(key: str, entry: dict[str, Any]) -> tuple[ArrayDescription, tuple[int, int]]:
+    try:
+        (begin, end), kind = entry["data_offsets"], entry["dtype"]
+        shape = _shape(key, entry["shape"])
+        dtype, itemsize = _SAFETENSORS_DTYPES.get(kind, ("", 0))
+    except (TypeError, KeyError, ValueError) as error:
+        raise DatasetCorrupt(f"The header of the .safetensors file is damaged at {key[:80]!r}.") from error
+    if not dtype:
+        raise DatasetError(f"{key!r} has the type {str(kind)[:20]}; save it as float32 or an integer type.")
+    if type(begin) is not int or type(end) is not int or end - begin != _elements(shape) * itemsize:
+        raise DatasetCorrupt(f"{key!r} is {dtype} of shape {shape}, but its data has another size.")
+    return ArrayDescription(shape=shape, dtype=dtype), (begin, end)
 
 
 def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
