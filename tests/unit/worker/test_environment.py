@@ -1,0 +1,42 @@
+"""What is said of the machine."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from worker.environment import cpu_model_and_isa, describe_environment
+
+X86 = """\
+processor\t: 0
+model name\t: Some Xeon
+flags\t\t: fpu avx avx2 fma avx512f avx512bw avx512vl avx512dq avx512_vnni
+processor\t: 1
+model name\t: Another
+flags\t\t: fpu
+"""
+ARM = "processor : 0\nFeatures : fp asimd asimddp i8mm\n"
+
+
+def test_x86_isa_is_read_from_the_first_processor() -> None:
+    assert cpu_model_and_isa(X86) == ("Some Xeon", ["avx2", "avx512", "avx512_vnni"])
+
+
+def test_arm_isa_is_read_from_its_features() -> None:
+    assert cpu_model_and_isa(ARM)[1] == ["neon", "dotprod", "i8mm"]
+
+
+def test_a_machine_without_cpuinfo_still_has_a_name() -> None:
+    model, isa = cpu_model_and_isa("")
+    assert model
+    assert isa == []
+
+
+def test_the_environment_names_the_versions_that_run() -> None:
+    environment = describe_environment("x86", "landlock")
+    assert environment.torch == torch.__version__
+    assert environment.python == platform.python_version()
+    assert (environment.qengine, environment.sandbox_level) == ("x86", "landlock")
+    assert environment.octavo != "unknown"
+    assert environment.cores >= 1

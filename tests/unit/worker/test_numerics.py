@@ -1,0 +1,104 @@
+"""Fidelity and metrics against figures worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from worker.numerics import (
+    SQNR_LIMIT_DB,
+    FidelityAccumulator,
+    MetricAccumulator,
+    MetricName,
+    accuracy_drop,
+    sqnr_db,
+)
+
+
+def fidelity(*batches: tuple[list[object], list[object]]) -> FidelityAccumulator:
+    accumulator = FidelityAccumulator("y")
+    for reference, candidate in batches:
+        accumulator.update(torch.tensor(reference), torch.tensor(candidate))
+    return accumulator
+
+
+def test_sqnr_is_twenty_log_ten_of_the_norm_ratio() -> None:
+    # ‖f‖ = 5, ‖f − q‖ = 0.5: 20·log10(10) = 20 dB.
+    assert fidelity(([[3.0, 4.0]], [[3.0, 4.5]])).sqnr_db == pytest.approx(20.0)
+
+
+def test_sqnr_sums_over_batches_rather_than_averaging_them() -> None:
+    # signal 25 + 75, noise 0.25 + 0.75: 10·log10(100) = 20 dB, whatever the batches.
+    whole = fidelity(([[3.0, 4.0], [5.0, math.sqrt(50)]], [[3.0, 4.5], [5.0 + math.sqrt(0.75), math.sqrt(50)]]))
+    parts = fidelity(([[3.0, 4.0]], [[3.0, 4.5]]), ([[5.0, math.sqrt(50)]], [[5.0 + math.sqrt(0.75), math.sqrt(50)]]))
+    assert whole.sqnr_db == pytest.approx(20.0, abs=1e-4)
+    assert parts.sqnr_db == pytest.approx(whole.sqnr_db)
+
+
+def test_equal_outputs_have_no_sqnr_and_full_cosine() -> None:
+    result = fidelity(([[1.0, 2.0]], [[1.0, 2.0]])).result()
+    assert result.sqnr_db is None
+    assert result.cosine == pytest.approx(1.0)
+
+
+def test_a_zero_float_output_against_noise_is_as_far_off_as_can_be_told() -> None:
+    assert fidelity(([[0.0, 0.0]], [[0.0, 1e-3]])).sqnr_db == -SQNR_LIMIT_DB
+
+
+def test_cosine_is_the_mean_over_samples() -> None:
+    # orthogonal 0, opposite −1, parallel 1, both zero 1, one zero 0: mean 0.2.
+    reference = [[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [0.0, 0.0], [0.0, 0.0]]
+    candidate = [[0.0, 1.0], [-2.0, -2.0], [2.0, 4.0], [0.0, 0.0], [1.0, 0.0]]
+    assert fidelity((reference, candidate)).result().cosine == pytest.approx(0.2)
+
+
+def test_agreement_is_the_share_of_equal_arg_max() -> None:
+    reference = [[1.0, 2.0], [3.0, 1.0], [0.0, 5.0]]
+    candidate = [[0.0, 9.0], [1.0, 2.0], [0.0, 1.0]]
+    assert fidelity((reference, candidate)).result().agreement == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 3, 2)])
+def test_agreement_is_null_for_outputs_without_classes(shape: tuple[int, ...]) -> None:
+    accumulator = FidelityAccumulator("y")
+    accumulator.update(torch.ones(shape), torch.ones(shape))
+    assert accumulator.result().agreement is None
+
+
+def test_elements_masked_alike_with_infinity_are_left_out() -> None:
+    accumulator = fidelity(([[3.0, 4.0, -math.inf]], [[3.0, 4.5, -math.inf]]))
+    assert accumulator.sqnr_db == pytest.approx(20.0)
+
+
+def test_nan_in_the_candidate_alone_is_as_far_off_as_can_be_told() -> None:
+    assert fidelity(([[3.0, 4.0]], [[3.0, math.nan]])).sqnr_db == -SQNR_LIMIT_DB
+
+
+def test_a_scalar_output_counts_as_one_sample() -> None:
+    assert sqnr_db(torch.tensor(10.0), torch.tensor(11.0)) == pytest.approx(20.0)
+
+
+def test_top1_counts_the_arg_max() -> None:
+    metric = MetricAccumulator("top1")
+    metric.update(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+    metric.update(torch.tensor([[0.3, 0.7]]), torch.tensor([1]))
+    assert metric.value() == pytest.approx(2 / 3)
+
+
+def test_top5_counts_labels_among_the_five_highest() -> None:
+    metric = MetricAccumulator("top5")
+    metric.update(torch.tensor([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]] * 2), torch.tensor([4, 5]))
+    assert metric.value() == pytest.approx(0.5)
+
+
+def test_mse_is_the_mean_over_elements_and_reshapes_labels() -> None:
+    metric = MetricAccumulator("mse")
+    metric.update(torch.tensor([[1.0], [3.0]]), torch.tensor([2.0, 5.0]))
+    assert metric.value() == pytest.approx((1 + 4) / 2)
+
+
+@pytest.mark.parametrize(("name", "drop"), [("top1", 0.25), ("top5", 0.25), ("mse", -0.25)])
+def test_a_positive_drop_is_worse(name: MetricName, drop: float) -> None:
+    assert accuracy_drop(name, 0.75, 0.5) == drop
