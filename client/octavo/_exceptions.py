@@ -14,7 +14,7 @@ OctavoError
 │       ├── UnprocessableError     422
 │       ├── RateLimitError         429
 │       └── InternalServerError    5xx
-├── JobNotFinished                 the job has no report yet
+├── NoReport                 the job has no report yet
 ├── JobFailed                      the job itself failed: `error.owner` says whether you or the service can mend it
 ├── JobCancelled                   somebody cancelled it
 ├── TargetNotMet                   it succeeded, and the accuracy drop exceeds `max_accuracy_drop`
@@ -192,7 +192,7 @@ def _field_errors(entries: object) -> list[FieldError]:
 # --- the job ---------------------------------------------------------------------------------------------------------
 
 
-class JobNotFinished(OctavoError):
+class NoReport(OctavoError):
     """The job has no report yet."""
 
     def __init__(self, job_id: str, status: str) -> None:

@@ -49,7 +49,7 @@ def _export(
     try:
         return torch.export.export(module, args, kwargs, dynamic_shapes=_dynamic_shapes(args, kwargs))
     except Exception as error:
-        # Does it not export at all? Then that is what to say. Copies, because torch marks the examples it saw as dynamic.
+        # Does it not export at all? Then that is what to say. Copies, because torch marks the examples as dynamic.
         fixed = tuple(tensor.clone() for tensor in args), {name: tensor.clone() for name, tensor in kwargs.items()}
         _export(module, *fixed, dynamic_batch=False)
         raise ExportFailed(

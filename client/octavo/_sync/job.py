@@ -11,7 +11,7 @@ from contextlib import closing
 from datetime import datetime
 from typing import Any, Self
 
-from octavo._exceptions import JobCancelled, JobFailed, JobNotFinished, TargetNotMet, WaitTimeout
+from octavo._exceptions import JobCancelled, JobFailed, NoReport, TargetNotMet, WaitTimeout
 from octavo._html import job_card
 from octavo._progress import JobBar
 from octavo._report import Report
@@ -85,12 +85,12 @@ class Job:
         """What was measured.
 
         Raises:
-            JobNotFinished: it is not known yet.
+            NoReport: it is not known yet.
             JobFailed, JobCancelled: it never will be.
         """
         self.raise_for_status()
         if self.data.report is None:
-            raise JobNotFinished(self.id, self.status)
+            raise NoReport(self.id, self.status)
         return self.data.report
 
     @property
