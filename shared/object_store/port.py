@@ -73,7 +73,8 @@ class ObjectStore(Protocol):
         """Store a regular file under a new key; on return it is durable.
 
         The bytes are hashed on the way, and the key appears whole or not at all. With `move` the file may be taken
-        away instead of copied, and is gone on return. If the key already holds the same bytes nothing happens.
+        away instead of copied, and is gone on return. If the key already holds the same bytes nothing happens. Writers
+        of other bytes at the same moment leave one of them whole; not every S3 store tells the others.
 
         Raises:
             ObjectCorrupt: the file does not have this hash, or the key already holds other bytes.

@@ -28,6 +28,7 @@ from shared.settings import StorageSettings
 # A file up to this size is one request; a larger one is sent in parts of it: at most this much is held in memory.
 PART_BYTES = 16 * 1024**2
 _MAX_PARTS = 10_000
+PAGE_KEYS = 1000
 
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _EXISTS = {"PreconditionFailed", "412", "ConditionalRequestConflict", "BucketAlreadyOwnedByYou"}
@@ -120,7 +121,9 @@ class S3Store:
     def list(self, prefix: str) -> Iterator[ObjectStat]:
         """See ObjectStore."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix + checked_prefix(prefix)
+            Bucket=self._bucket,
+            Prefix=self._prefix + checked_prefix(prefix),
+            PaginationConfig={"PageSize": PAGE_KEYS},
         )
         with self._translated(prefix):
             for page in pages:
