@@ -1,0 +1,131 @@
+"""What the service adds to a job: POST's answer to `succeeded`, less the same recipe run directly; and cold start.
+
+Direct runs come in two kinds, interleaved with the service's: `fresh`, an interpreter that has imported torch and the
+recipes and runs one recipe, which is what the service's spare runner is; and `hot`, one that has run the recipe before.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from inputs import digits_network
+from measuring import Result, median
+from running_stack import RunningStack, running_stack
+
+ROUNDS = 15
+COLD_STARTS = 5
+# A short benchmark step, the same on both sides: its budget is not what is measured.
+SPEC = {"method": "dynamic", "benchmark": {"max_seconds": 0.2}}
+
+DIRECT = """
+import sys, time
+from pathlib import Path
+from worker import recipes
+from worker.job_folder import JobFolder
+print("ready", flush=True)
+for line in sys.stdin:
+    started_at = time.perf_counter()
+    recipes.run(JobFolder(Path(line.strip())), lambda message: None)
+    print(time.perf_counter() - started_at, flush=True)
+"""
+
+
+class DirectRunner:
+    """An interpreter that runs recipes in the folders it is told."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", DIRECT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdin is not None
+        self._in, self._out = self._process.stdin, self._process.stdout
+        assert self._out.readline() == "ready\n"
+
+    def seconds(self, folder: Path) -> float:
+        """Run the recipe in the folder; how long it took."""
+        self._in.write(f"{folder}\n")
+        self._in.flush()
+        return float(self._out.readline())
+
+    def close(self) -> None:
+        """End the interpreter."""
+        self._in.close()
+        self._process.wait()
+
+
+@contextmanager
+def job_folder(model: Path, model_id: str, threads: int) -> Iterator[Path]:
+    """A new folder with the job's inputs, as the service makes it."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        for name in ("inputs", "outputs", "tmp"):
+            (folder / name).mkdir()
+        (folder / "inputs" / "model.pt2").write_bytes(model.read_bytes())
+        job = {"job_id": "job_benchmark", "spec": {**SPEC, "model": model_id}, "datasets": {}, "threads": threads}
+        (folder / "job.json").write_text(json.dumps(job))
+        yield folder
+
+
+def service_seconds(stack: RunningStack, model_id: str) -> tuple[float, dict[str, Any]]:
+    """From the POST's answer until a long poll says `succeeded`; and the job."""
+    connection = stack.connect()
+    job_id = stack.request("POST", "/v1/jobs", {**SPEC, "model": model_id}, connection=connection)["id"]
+    answered_at = time.perf_counter()
+    job = stack.wait(job_id, connection=connection)
+    seconds = time.perf_counter() - answered_at
+    connection.close()
+    if job["status"] != "succeeded":
+        raise RuntimeError(json.dumps(job["error"]))
+    return seconds, job
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    result = Result("job_overhead")
+    starts = []
+    for _ in range(COLD_STARTS):
+        with running_stack() as stack:
+            starts.append(stack.start_seconds)
+    result.samples["cold_start_seconds"] = starts
+    result.add("cold start of `octavo-server up` to ready, median", median(starts), "s", limit=5.0)
+
+    samples: dict[str, list[float]] = {"service": [], "fresh": [], "hot": [], "recipe_in_service": []}
+    with tempfile.TemporaryDirectory() as directory, running_stack(OCTAVO_WORKER__THREADS="1") as stack:
+        model = digits_network(Path(directory) / "digits.pt2")
+        model_id = stack.upload("models", model)
+        hot = DirectRunner()
+        for warm_up in (True, *([False] * ROUNDS)):
+            seconds, job = service_seconds(stack, model_id)
+            fresh = DirectRunner()
+            with job_folder(model, model_id, 1) as first, job_folder(model, model_id, 1) as second:
+                measured = {"service": seconds, "fresh": fresh.seconds(first), "hot": hot.seconds(second)}
+            fresh.close()
+            measured["recipe_in_service"] = sum(job["report"]["timings"].values())
+            if not warm_up:
+                for name, value in measured.items():
+                    samples[name].append(value)
+            time.sleep(3)  # a warm worker is one whose spare runner has had the time to start again
+        hot.close()
+    result.samples["seconds"] = samples
+    for name, values in samples.items():
+        result.add(f"dynamic job on the digits network, {name}, median", median(values), "s")
+    result.add(
+        "service less a fresh interpreter", median(samples["service"]) - median(samples["fresh"]), "s", limit=0.3
+    )
+    result.add(
+        "service less an interpreter that has run it before", median(samples["service"]) - median(samples["hot"]), "s"
+    )
+    result.save()
+
+
+if __name__ == "__main__":
+    main()

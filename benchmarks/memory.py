@@ -1,0 +1,96 @@
+"""Memory: the idle API and the idle worker's supervisor; and a calibration of ten times the data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from inputs import DigitsNetwork, export_network, random_dataset
+from measuring import Result, median
+from running_stack import memory_bytes, running_stack, tree
+
+MIB = 1024**2
+ROUNDS = 3
+SHAPE = (1, 64, 64)
+SAMPLES = 2_000
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from worker import recipes
+from worker.job_folder import JobFolder
+recipes.run(JobFolder(Path(sys.argv[1])), lambda message: None)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def measure_idle(result: Result) -> None:
+    """Resident memory of each process, some time after the start."""
+    with running_stack() as stack:
+        time.sleep(10)
+        for module in ("api", "worker"):
+            for pid, command in tree(stack.process(module)):
+                runner = any("runner" in word for word in command)
+                main = pid == stack.process(module)
+                name = module if main else f"{module}'s {'spare runner' if runner else 'child'}"
+                torch_loaded = "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+                limit = 130 if main else None
+                result.add(f"{name}, idle", memory_bytes(pid, "VmRSS") / MIB, "MiB", limit=limit)
+                if not runner:
+                    result.add(f"{name} has torch loaded (1: yes)", int(torch_loaded), "", limit=0)
+
+
+def peak_of_calibration(model: Path, samples: int) -> float:
+    """Peak resident bytes of a static recipe in a process of its own, with this many calibration samples."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        for name in ("inputs", "outputs", "tmp"):
+            (folder / name).mkdir()
+        (folder / "inputs" / "model.pt2").write_bytes(model.read_bytes())
+        random_dataset(folder / "inputs" / "calibration.safetensors", samples, SHAPE)
+        random_dataset(folder / "inputs" / "evaluation.safetensors", 256, SHAPE, seed=1)
+        spec = {
+            "method": "static",
+            "model": "mdl_0000000000000000000000",
+            "calibration": "dst_0000000000000000000000",
+            "evaluation": "dst_0000000000000000000001",
+            "benchmark": {"max_seconds": 0.2},
+        }
+        datasets = {"calibration": "calibration.safetensors", "evaluation": "evaluation.safetensors"}
+        job = {"job_id": "job_benchmark", "spec": spec, "datasets": datasets, "threads": 1}
+        (folder / "job.json").write_text(json.dumps(job))
+        program = [sys.executable, "-c", MEASURED, str(folder)]
+        return float(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
+
+
+def measure_calibration(result: Result) -> None:
+    """Ten times the data, interleaved."""
+    peaks: dict[str, list[float]] = {"base": [], "ten_times": []}
+    with tempfile.TemporaryDirectory() as directory:
+        model = export_network(Path(directory) / "digits.pt2", DigitsNetwork(), torch.randn(2, *SHAPE))
+        for _ in range(ROUNDS):
+            peaks["base"].append(peak_of_calibration(model, SAMPLES))
+            peaks["ten_times"].append(peak_of_calibration(model, 10 * SAMPLES))
+    result.samples["calibration_peak_bytes"] = peaks
+    base, ten_times = median(peaks["base"]), median(peaks["ten_times"])
+    dataset_mib = 4 * 64 * 64 * SAMPLES / MIB
+    result.add(f"runner's peak, calibrating {dataset_mib:.0f} MiB", base / MIB, "MiB")
+    result.add(f"runner's peak, calibrating {10 * dataset_mib:.0f} MiB", ten_times / MIB, "MiB")
+    result.add("growth with ten times the calibration data", 100 * (ten_times / base - 1), "%", limit=5)
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    result = Result("memory")
+    measure_idle(result)
+    measure_calibration(result)
+    result.save()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""A 1 GiB upload: the API's peak memory, and its time against a script that hashes, writes and fsyncs the file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from inputs import random_dataset
+from measuring import Result, median
+from running_stack import RunningStack, memory_bytes, reset_peak, running_stack
+
+MIB = 1024**2
+ROUNDS = 3
+SHAPE = (3, 64, 64)
+SAMPLES = 1024**3 // (4 * 3 * 64 * 64) + 1
+
+
+def plain_seconds(source: Path, target: Path) -> float:
+    """Read, hash, write, fsync."""
+    started_at = time.perf_counter()
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(MIB):
+            digest.update(chunk)
+            writer.write(chunk)
+        writer.flush()
+        os.fsync(writer.fileno())
+    seconds = time.perf_counter() - started_at
+    target.unlink()
+    return seconds
+
+
+def upload_seconds(stack: RunningStack, source: Path) -> float:
+    """One request, to the answer."""
+    started_at = time.perf_counter()
+    dataset = stack.upload("datasets", source)
+    seconds = time.perf_counter() - started_at
+    stack.request("DELETE", f"/v1/datasets/{dataset}")
+    return seconds
+
+
+def resumable_seconds(stack: RunningStack, source: Path) -> float:
+    """Created, sent in parts, completed."""
+    started_at = time.perf_counter()
+    connection = stack.connect()
+    wanted = {"kind": "dataset", "name": "big", "filename": source.name, "size_bytes": source.stat().st_size}
+    upload = stack.request("POST", "/v1/uploads", wanted, connection=connection)
+    digest = hashlib.sha256()
+    with source.open("rb") as file:
+        number = 1
+        while part := file.read(upload["part_size_bytes"]):
+            digest.update(part)
+            stack.request("PUT", f"/v1/uploads/{upload['id']}/parts/{number}", part, connection=connection)
+            number += 1
+    completed = {"sha256": digest.hexdigest()}
+    dataset = stack.request("POST", f"/v1/uploads/{upload['id']}/complete", completed, connection=connection)
+    seconds = time.perf_counter() - started_at
+    stack.request("DELETE", f"/v1/datasets/{dataset['id']}", connection=connection)
+    return seconds
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    result = Result("upload")
+    samples: dict[str, list[float]] = {"plain": [], "one_shot": [], "resumable": []}
+    with tempfile.TemporaryDirectory() as directory, running_stack() as stack:
+        source = Path(directory) / "big.safetensors"
+        api = stack.process("api")
+        peaks = {}
+        for seed in range(ROUNDS):
+            random_dataset(source, SAMPLES, SHAPE, seed=seed)
+            source.read_bytes()[:0]  # every side reads it from the page cache
+            samples["plain"].append(plain_seconds(source, Path(directory) / "copy"))
+            for name, send in (("one_shot", upload_seconds), ("resumable", resumable_seconds)):
+                reset_peak(api)
+                samples[name].append(send(stack, source))
+                peaks[name] = max(peaks.get(name, 0), memory_bytes(api, "VmHWM"))
+    result.samples["seconds"] = samples
+    for name, seconds in samples.items():
+        result.add(f"1 GiB, {name}, median", median(seconds), "s")
+    for name, peak in peaks.items():
+        result.add(f"API's peak memory during {name} upload", peak / MIB, "MiB", limit=150)
+    result.add("one-shot upload / plain script", median(samples["one_shot"]) / median(samples["plain"]), "×", limit=2.0)
+    result.add("resumable upload / plain script", median(samples["resumable"]) / median(samples["plain"]), "×")
+    result.save()
+
+
+if __name__ == "__main__":
+    main()
