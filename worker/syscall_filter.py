@@ -29,8 +29,8 @@ _TIME = """clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday tim
 _FILES = """read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 creat close close_range lseek dup
     dup2 dup3 fstat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir
     getdents getdents64 mkdir mkdirat rmdir rename renameat renameat2 unlink unlinkat ftruncate fallocate fsync
-    fdatasync sync_file_range fadvise64 readahead copy_file_range sendfile flock statfs fstatfs umask pipe pipe2 poll ppoll
-    select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2"""
+    fdatasync sync_file_range fadvise64 readahead copy_file_range sendfile flock statfs fstatfs umask pipe pipe2 poll
+    ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2"""
 _FACTS = """uname sysinfo getrlimit getrusage getuid geteuid getgid getegid getresuid getresgid getgroups getrandom
     getpriority capget"""
 

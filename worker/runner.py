@@ -1,0 +1,174 @@
+"""The runner: a fresh interpreter that imports torch, is given one folder, locks itself down, runs one job, and exits.
+
+    python -I -m worker.runner SUPERVISOR_PID
+
+It is started with an empty environment and no open file but its three streams (`worker/runner_process.py`). On stdout
+it writes one JSON line a message: ready, then progress, then finished or failed. On stdin it reads one line: start.
+Tracebacks go to stderr, for the operator; the user is told a code, a sentence and a hint.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib
+import io
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import BinaryIO
+
+from pydantic import BaseModel
+
+from shared.errors import (
+    DiskFull,
+    InternalError,
+    JobError,
+    JobOutOfMemory,
+    ModelCorrupt,
+    OctavoError,
+    OutputTooLarge,
+    SandboxUnavailable,
+)
+from shared.job import Step
+from shared.model_file import inspect_model
+from worker.job_folder import JobFolder
+from worker.progress import FailedMessage, FinishedMessage, ProgressMessage, Report
+from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage
+from worker.sandbox import lock_down, probe_level
+
+Recipe = Callable[[JobFolder, Report], object]
+_PR_SET_PDEATHSIG = 1
+_MAX_MESSAGE_CHARACTERS = 8000
+_OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "bad alloc", "std::bad_alloc")
+
+
+def main() -> None:
+    """Run one job for the supervisor whose process id stands on the command line."""
+    die_with_parent(int(sys.argv[1]))
+    serve(_load_recipe)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends; exit when that has happened already."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def serve(load_recipe: Callable[[], Recipe]) -> None:
+    """Warm up, say ready, wait for the start line, run the recipe, exit; never returns."""
+    # What prints to fd 1 from now on, in Python or C, cannot corrupt the protocol.
+    protocol = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    recipe = load_recipe()
+    os.environ.clear()
+    _send(protocol, ReadyMessage(level=probe_level()))
+    line = sys.stdin.buffer.readline(MAX_LINE_BYTES)
+    if not line:  # the supervisor has no use for this spare
+        os._exit(0)
+    outcome = _run(StartMessage.model_validate_json(line), recipe, protocol)
+    _send(protocol, outcome)
+    # Tearing torch down takes longer than many a job, and nothing is left to save.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _load_recipe() -> Recipe:
+    """Import the recipes, and load a small program once, so that what torch imports lazily is there before a job is."""
+    recipes = importlib.import_module("worker.recipes")
+    import torch  # noqa: PLC0415 - its import takes a second, and must come after the streams are set up
+
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),)), file)
+    file.seek(0)
+    torch.export.load(file).module(check_guards=False)
+    run: Recipe = recipes.run
+    return run
+
+
+def _run(start: StartMessage, recipe: Recipe, protocol: BinaryIO) -> FinishedMessage | FailedMessage:
+    step: Step | None = None
+
+    def report(message: BaseModel) -> None:
+        nonlocal step
+        if isinstance(message, ProgressMessage):
+            step = message.step
+        _send(protocol, message)
+
+    try:
+        folder = JobFolder(start.folder)
+        _enter(folder, start)
+        step = Step.LOAD
+        inspect_model(folder.model)
+        recipe(folder, report)
+    except BaseException as error:  # noqa: BLE001 - whatever a hostile model raises ends in a message
+        traceback.print_exc()
+        return FailedMessage(error=_explain(error, step))
+    return FinishedMessage()
+
+
+def _enter(folder: JobFolder, start: StartMessage) -> None:
+    """Move into the folder, lock the door, and only then set the threads: filters bind threads started later."""
+    os.chdir(folder.path)
+    os.environ.update(HOME=str(folder.tmp), TMPDIR=str(folder.tmp), LANG="C.UTF-8")
+    tempfile.tempdir = str(folder.tmp)
+    level = lock_down(folder.path, start.limits)
+    if not level.reaches(start.min_level):
+        raise SandboxUnavailable(
+            f"This node reaches the sandbox level {level}; {start.min_level} is required.",
+            hint="The operator must run the worker on a kernel with Landlock and seccomp, or lower the required level.",
+        )
+    import torch  # noqa: PLC0415 - imported long since
+
+    torch.set_num_threads(start.threads)
+
+
+def _explain(error: BaseException, step: Step | None) -> JobError:
+    """The error as the user sees it: no trace, no path, no text of ours that is not meant for them."""
+    chain = _chain(error)
+    if any(isinstance(link, MemoryError) or _says_out_of_memory(link) for link in chain):
+        explained: OctavoError = JobOutOfMemory()
+    elif isinstance(error, OctavoError):
+        explained = error
+    elif any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain):
+        explained = DiskFull()
+    elif any(isinstance(link, OSError) and link.errno == errno.EFBIG for link in chain):
+        explained = OutputTooLarge()
+    elif any(type(link).__name__ == "SerializeError" for link in chain):
+        explained = ModelCorrupt("PyTorch cannot read the program in the .pt2.")
+    else:
+        explained = InternalError("The recipe failed in a way that nobody foresaw.")
+    described = explained.to_job_error(step.value if step else None)
+    return described.model_copy(update={"message": described.message[:_MAX_MESSAGE_CHARACTERS]})
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, and those that led to it."""
+    links: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in links:
+        links.append(following)
+        following = following.__cause__ or following.__context__
+    return links
+
+
+def _says_out_of_memory(error: BaseException) -> bool:
+    # torch raises a plain RuntimeError when the allocator fails.
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY_WORDS)
+
+
+def _send(protocol: BinaryIO, message: BaseModel) -> None:
+    try:
+        protocol.write(message.model_dump_json().encode() + b"\n")
+        protocol.flush()
+    except BrokenPipeError:  # the supervisor is gone, and with it the use of going on
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The supervisor's side of a runner: start it, hand it a folder, hear it, watch it, kill it. Imports no torch.
+
+Everything that a runner says after its start line may have been written by a hostile model, so each line is bounded
+and validated, and nothing it sends makes the supervisor wait or grow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from worker.progress import runner_message_adapter
+from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage
+from worker.sandbox import SandboxLevel
+
+# One thread while torch is imported: a thread that ran before the lockdown would stay outside of it.
+_ENVIRONMENT = {
+    "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"
+}  # fmt: skip
+_READ_BYTES = 64 * 1024
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class RunnerLost(Exception):
+    """The runner ended, or fell silent, before it said that the job is finished or failed."""
+
+
+class RunnerGarbled(Exception):
+    """The runner wrote something that is not a message."""
+
+
+def default_command() -> list[str]:
+    """The command of the real runner, to be completed with the supervisor's process id."""
+    return [sys.executable, "-I", "-m", "worker.runner"]
+
+
+class RunnerProcess:
+    """One runner: one interpreter, one job.
+
+    start → wait_ready → run → messages until `finished` or `failed` → kill. One thread uses it at a time, except that
+    any thread may call `kill` at any time.
+    """
+
+    def __init__(self, command: Sequence[str] | None = None) -> None:
+        self._command = list(command or default_command())
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+        self._ended = False
+
+    def start(self) -> None:
+        """Start the interpreter, which takes about two seconds to be ready; returns at once."""
+        # The kernel kills the runner when the *thread* that started it ends, hence one that ends with the process.
+        self._process = _spawner(os.getpid()).submit(_spawn, [*self._command, str(os.getpid())]).result()
+        os.set_blocking(self._stdout.fileno(), False)
+
+    def wait_ready(self, timeout_seconds: float) -> SandboxLevel:
+        """Wait until it has imported everything; returns the level that it can reach. Raises RunnerLost."""
+        deadline = time.monotonic() + timeout_seconds
+        while (line := self._next_line()) is None:
+            left = deadline - time.monotonic()
+            if left <= 0 or self._ended:
+                raise RunnerLost("the runner did not become ready")
+            self._read(left)
+        try:
+            return ReadyMessage.model_validate_json(line).level
+        except ValidationError as error:
+            raise RunnerGarbled("the runner did not say ready") from error
+
+    def run(self, start: StartMessage) -> None:
+        """Give it its job; once. Raises RunnerLost when it is gone."""
+        stdin = self._running.stdin
+        assert stdin is not None
+        try:
+            stdin.write(start.model_dump_json().encode() + b"\n")
+            stdin.close()
+        except BrokenPipeError as error:
+            raise RunnerLost("the runner ended before it was given a job") from error
+
+    def messages(self, timeout_seconds: float) -> list[Any]:
+        """What it has said, waiting for a first message at most so long; an empty list when there was none.
+
+        Each is one of `worker.progress.RunnerMessage`. Raises RunnerGarbled on anything else, and RunnerLost once it
+        has ended and everything it said was returned.
+        """
+        messages = self._parse_lines()
+        deadline = time.monotonic() + timeout_seconds
+        while not messages:
+            if self._ended:
+                raise RunnerLost("the runner ended without a last word")
+            left = deadline - time.monotonic()
+            if left < 0:
+                break
+            self._read(left)
+            messages = self._parse_lines()
+        return messages
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also its process group and session."""
+        return self._running.pid
+
+    def alive(self) -> bool:
+        """Whether it still runs; does not reap it, so that its id stays its own until `kill`."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return False
+        try:
+            return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
+
+    def rss_bytes(self) -> int:
+        """Its resident memory; 0 when it is gone."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def kill(self) -> None:
+        """Kill it and whatever it started, and reap it; may be called again, and on one that was never started."""
+        process = self._process
+        if process is None:
+            return
+        if process.returncode is None:
+            # Unreaped, so the id cannot belong to anyone else; as a session leader it is its group's id too.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    @property
+    def exit_signal(self) -> signal.Signals | None:
+        """The signal that ended it, once it was killed or ended by itself and `kill` has reaped it."""
+        code = self._running.returncode
+        return signal.Signals(-code) if code is not None and code < 0 else None
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the runner was not started")
+        return self._process
+
+    @property
+    def _stdout(self) -> Any:
+        return self._running.stdout
+
+    def _read(self, timeout_seconds: float) -> None:
+        """Wait for bytes and take at most one pipe's worth of them."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stdout, selectors.EVENT_READ)
+            if not selector.select(timeout_seconds):
+                return
+        chunk = os.read(self._stdout.fileno(), _READ_BYTES)
+        self._ended = not chunk
+        self._buffer += chunk
+
+    def _next_line(self) -> bytes | None:
+        line, newline, rest = self._buffer.partition(b"\n")
+        if len(line) > MAX_LINE_BYTES:
+            raise RunnerGarbled(f"the runner wrote a line of more than {MAX_LINE_BYTES} bytes")
+        if not newline:
+            return None
+        self._buffer = rest
+        return line
+
+    def _parse_lines(self) -> list[Any]:
+        messages = []
+        while (line := self._next_line()) is not None:
+            try:
+                messages.append(runner_message_adapter.validate_json(line))
+            except ValidationError as error:
+                raise RunnerGarbled(f"the runner wrote a line that is no message: {line[:200]!r}") from error
+        return messages
+
+
+def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own interpreter
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=_ENVIRONMENT,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+@functools.cache
+def _spawner(_pid: int) -> ThreadPoolExecutor:
+    """A thread that lives as long as this process; by process id, because a fork does not take threads along."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="runner-spawner")
