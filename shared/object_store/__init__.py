@@ -33,7 +33,7 @@ def open_store(settings: Settings) -> ObjectStore:
     """
     if settings.storage.kind == "local":
         return LocalStore(settings.storage_path)
-    # boto3 costs 40 MiB and a third of a second, which the embedded stack never needs.
+    # boto3 costs 26 MiB and a fifth of a second, which the embedded stack never needs.
     from shared.object_store.s3 import S3Store  # noqa: PLC0415
 
     return S3Store(settings.storage)
