@@ -1,7 +1,7 @@
 """Brings the world back to what the database says; run by every worker, safe to run by many at once.
 
-It frees the jobs of workers that went away, sends the hints that were never sent or were lost with the broker, and sweeps
-uploads nobody completed. Because of it Redis may be wiped at any moment: it costs time, never a job.
+It frees the jobs of workers that went away, sends the hints that were never sent or were lost with the broker, and
+sweeps uploads nobody completed. Because of it Redis may be wiped at any moment: it costs time, never a job.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from collections.abc import Callable
 from shared.database import Database, idempotency
 from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
-from shared.database.records import part_key
 from shared.database.worker_repository import WorkerRepository
 from shared.errors import ServiceError
-from shared.object_store import ObjectStore
+from shared.object_store import ObjectStore, part_key
 from shared.settings import JobSettings
 
 _LOG = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ class Reconciler:
                 self.reconcile()
             except ServiceError as error:
                 _LOG.warning("Reconciling failed and is tried again: %s", error)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the next pass may do better
                 _LOG.exception("Reconciling failed and is tried again")
 
     def reconcile(self) -> None:

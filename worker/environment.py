@@ -36,13 +36,18 @@ def cpu_model_and_isa(cpuinfo: str) -> tuple[str, list[str]]:
     return model, [name for name, needed in _ISA_FLAGS.items() if flags.issuperset(needed)]
 
 
-def describe_environment(qengine: str, sandbox_level: str) -> Environment:
-    """This machine and the versions that ran."""
+def cpu() -> tuple[str, list[str]]:
+    """CPU model and instruction sets of this machine."""
     try:
         cpuinfo = _CPUINFO.read_text()
     except OSError:  # not Linux, or not readable in the sandbox
         cpuinfo = ""
-    model, isa = cpu_model_and_isa(cpuinfo)
+    return cpu_model_and_isa(cpuinfo)
+
+
+def describe_environment(qengine: str, sandbox_level: str) -> Environment:
+    """This machine and the versions that ran."""
+    model, isa = cpu()
     return Environment(
         cpu_model=model,
         isa=isa,

@@ -1,0 +1,307 @@
+"""One attempt at a job, as its supervisor sees it: claim, fetch, run, check, store, finish.
+
+The supervisor holds every secret and does all the I/O; what the upload can reach is one folder and a process locked
+down to it. Every fault finds its owner here: the user's fails the job, the service's is tried again, a lost claim is
+dropped, because somebody else's attempt has taken its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from shared.database import Database
+from shared.database.job_repository import JobRepository
+from shared.database.object_repository import ObjectRepository
+from shared.database.records import Claim
+from shared.errors import (
+    DatabaseUnavailable,
+    InternalError,
+    JobError,
+    OctavoError,
+    ServiceError,
+    StaleFence,
+    WorkerCrashed,
+)
+from shared.job import Artifact, Progress, Step
+from shared.object_store import ObjectStore, artifact_key, blob_key
+from shared.quantization_spec import dataset_roles, spec_adapter
+from shared.settings import JobSettings
+from worker.claim_watch import Cancelled, ClaimLost, ClaimWatch, ShuttingDown
+from worker.job_folder import JobFolder, JobInputs
+from worker.job_limits import JobLimits
+from worker.outputs import collect_artifacts, read_report
+from worker.progress import FailedMessage, FinishedMessage, LogMessage, MetricMessage, ProgressMessage
+from worker.runner_messages import StartMessage
+from worker.runner_process import RunnerGarbled, RunnerLost, RunnerProcess
+from worker.sandbox import SandboxLevel, SandboxLimits
+from worker.warm_runners import WarmRunners
+from worker.workspace import Workspace, size_bytes
+
+_LOG = logging.getLogger(__name__)
+_DROPPED = "dropped: another attempt has taken its place"
+_PROGRESS_SECONDS = 0.5
+_START_SECONDS = 120.0
+_LISTEN_SECONDS = 60.0
+_MAX_EVENTS = 20_000
+# Fetching and storing are the supervisor's: the recipe's own fraction is laid between them.
+_FETCH_SHARE, _STORE_SHARE = 0.02, 0.02
+
+
+class JobFailed(Exception):
+    """The runner gave the job up, and said why."""
+
+    def __init__(self, error: JobError) -> None:
+        self.error = error
+        super().__init__(error.message)
+
+
+class Execution:
+    """Runs jobs on this node, each in its own folder and process."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        database: Database,
+        store: ObjectStore,
+        workspace: Workspace,
+        runners: WarmRunners,
+        settings: JobSettings,
+        limits: JobLimits,
+        sandbox_level: SandboxLevel,
+        shutdown: threading.Event,
+    ) -> None:
+        self._worker_id = worker_id
+        self._database = database
+        self._store = store
+        self._workspace = workspace
+        self._runners = runners
+        self._settings = settings
+        self._limits = limits
+        self._sandbox_level = sandbox_level
+        self._shutdown = shutdown
+
+    def run_job(self, job_id: str) -> None:
+        """Claim the job and see one attempt through; does nothing when it is not to be had."""
+        if self._shutdown.is_set():
+            return
+        with self._database.write() as connection:
+            claim = JobRepository(connection).claim(
+                job_id,
+                worker_id=self._worker_id,
+                lease_seconds=self._settings.lease_seconds,
+                sandbox_level=self._sandbox_level,
+            )
+        if claim is None:
+            return
+        _LOG.info("Attempt %d at %s begins", claim.attempt, job_id)
+        began_at = time.monotonic()
+        outcome = self._attempt(claim)
+        _LOG.info("Attempt %d at %s: %s after %.1f s", claim.attempt, job_id, outcome, time.monotonic() - began_at)
+
+    def _attempt(self, claim: Claim) -> str:
+        recorder = ProgressRecorder(self._database, claim)
+        try:
+            with (
+                self._workspace.job_folder(f"{claim.job_id}-{claim.fence}") as folder,
+                self._watch(claim, folder) as watch,
+            ):
+                self._fetch(claim, folder, watch, recorder)
+                self._run(folder, watch, recorder)
+                report, artifacts = self._store_results(claim, folder, watch, recorder)
+                outcome = self._settle(claim, lambda jobs: jobs.succeed(claim, report, artifacts)) or "succeeded"
+        except Exception as error:  # noqa: BLE001 - whatever it was, it has an owner
+            return self._end(claim, recorder, error)
+        if claim.fence > 1:
+            self._delete_results(claim, but_of_fence=claim.fence)
+        return outcome
+
+    # --- the attempt, step by step ---
+
+    def _watch(self, claim: Claim, folder: JobFolder) -> ClaimWatch:
+        return ClaimWatch(
+            self._database,
+            claim,
+            self._settings,
+            shutdown=self._shutdown,
+            limits=self._limits,
+            written_bytes=lambda: size_bytes(folder.outputs) + size_bytes(folder.tmp),
+        )
+
+    def _fetch(self, claim: Claim, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder) -> None:
+        recorder.move(Step.FETCH, Progress(message="Fetching the model and the data"))
+        spec = spec_adapter.validate_python(claim.spec)
+        roles = dataset_roles(spec)
+        with self._database.read() as connection:
+            objects = ObjectRepository(connection)
+            model = objects.get(spec.model)
+            datasets = {role: objects.get(object_id) for role, object_id in roles.items()}
+        names = {role: f"{role}.{record.description['format']}" for role, record in datasets.items()}
+        folder.create(
+            JobInputs(
+                job_id=claim.job_id,
+                spec=spec,
+                datasets=names,
+                threads=self._limits.threads,
+                sandbox_level=self._sandbox_level,
+            )
+        )
+        wanted = [(model, folder.model), *((datasets[role], folder.inputs / names[role]) for role in roles)]
+        for record, path in wanted:
+            watch.check()
+            key = blob_key(record.sha256)
+            self._store.get_file(key, path, expected_sha256=record.sha256, on_chunk=watch.check)
+
+    def _run(self, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder) -> None:
+        runner = self._runners.take()
+        try:
+            watch.guard(runner)
+            runner.wait_ready(_START_SECONDS)
+            runner.run(
+                StartMessage(
+                    folder=folder.path,
+                    limits=SandboxLimits(
+                        memory_bytes=self._limits.memory_limit_bytes, file_bytes=self._limits.output_limit_bytes
+                    ),
+                    threads=self._limits.threads,
+                    min_level=self._sandbox_level,
+                )
+            )
+            self._listen(runner, recorder)
+        except RunnerLost as lost:
+            watch.check()  # it was we who killed it, and the watch knows why
+            raise WorkerCrashed(f"The process that ran the job crashed: {lost}.") from lost
+        except RunnerGarbled as garbled:
+            raise InternalError("The process that ran the job wrote what is not a message.") from garbled
+        finally:
+            runner.kill()
+            self._runners.refill()
+
+    def _listen(self, runner: RunnerProcess, recorder: ProgressRecorder) -> None:
+        while True:
+            for message in runner.messages(_LISTEN_SECONDS):
+                match message:
+                    case ProgressMessage():
+                        inside = _FETCH_SHARE + message.fraction * (1 - _FETCH_SHARE - _STORE_SHARE)
+                        progress = Progress(fraction=inside, message=message.message, eta_seconds=message.eta_seconds)
+                        recorder.move(message.step, progress)
+                    case MetricMessage():
+                        recorder.tell("metric", message.data)
+                    case LogMessage():
+                        recorder.tell(message.kind, {"message": message.message})
+                    case FailedMessage():
+                        raise JobFailed(message.error)
+                    case FinishedMessage():
+                        return
+
+    def _store_results(
+        self, claim: Claim, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder
+    ) -> tuple[dict[str, Any], list[Artifact]]:
+        recorder.move(Step.STORE, Progress(fraction=1 - _STORE_SHARE, message="Storing the artifacts"))
+        artifacts = collect_artifacts(folder.outputs, limit_bytes=self._limits.output_limit_bytes)
+        report = read_report(folder.outputs)
+        for artifact in artifacts:
+            watch.check()
+            key = artifact_key(claim.job_id, claim.fence, artifact.name)
+            self._store.put_file(key, folder.outputs / artifact.name, artifact.sha256, move=True)
+        watch.check()
+        return report, artifacts
+
+    # --- how it ends ---
+
+    def _end(self, claim: Claim, recorder: ProgressRecorder, error: Exception) -> str:
+        match error:
+            case ClaimLost() | StaleFence():
+                return _DROPPED
+            case Cancelled():
+                outcome = self._settle(claim, lambda jobs: jobs.cancel(claim)) or "cancelled"
+                self._delete_results(claim)
+                return outcome
+            case ShuttingDown():
+                return self._settle(claim, lambda jobs: jobs.release(claim, "The worker shut down.")) or "handed back"
+            case JobFailed():
+                return self._fail(claim, error.error)
+            case OctavoError():
+                return self._fail(claim, error.to_job_error(recorder.step))
+        _LOG.error("Attempt %d at %s met an error nobody foresaw", claim.attempt, claim.job_id, exc_info=error)
+        return self._fail(claim, InternalError().to_job_error(recorder.step))
+
+    def _fail(self, claim: Claim, error: JobError) -> str:
+        # A crash, or a fault of ours in a recipe, is likely to come again: it is given fewer chances than the network.
+        crashed = error.code in {WorkerCrashed.code, InternalError.code}
+        with self._database.read() as connection:
+            crashes = JobRepository(connection).get(claim.job_id).crashes + int(crashed)
+        exhausted = claim.attempt >= self._settings.max_attempts or (crashed and crashes >= self._settings.max_crashes)
+        if error.owner == "user" or exhausted:
+            if crashed:
+                error = error.model_copy(update={"message": f"{error.message} It happened {crashes} times."})
+            return (
+                self._settle(claim, lambda jobs: jobs.fail(claim, error)) or f"failed ({error.code}: {error.message})"
+            )
+        base = self._settings.retry_base_seconds
+        again = self._settle(claim, lambda jobs: jobs.retry_later(claim, error, base_seconds=base, crashed=crashed))
+        return again or f"to be tried again ({error.code}: {error.message})"
+
+    def _delete_results(self, claim: Claim, *, but_of_fence: int | None = None) -> None:
+        """Delete what attempts left in the store that no result was accepted from; what stays only costs space."""
+        kept = None if but_of_fence is None else f"results/{claim.job_id}/{but_of_fence}/"
+        with contextlib.suppress(ServiceError):
+            for each in list(self._store.list(f"results/{claim.job_id}/")):
+                if kept is None or not each.key.startswith(kept):
+                    self._store.delete(each.key)
+
+    def _settle(self, claim: Claim, write: Callable[[JobRepository], None]) -> str | None:
+        """Write how the attempt ended; the reason why it was not written, if another attempt has begun."""
+        # While the lease runs, a database that comes back is worth waiting for; after it, the reconciler decides.
+        deadline = time.monotonic() + self._settings.lease_seconds
+        while True:
+            try:
+                with self._database.write() as connection:
+                    write(JobRepository(connection))
+            except StaleFence:
+                return _DROPPED
+            except DatabaseUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                _LOG.warning("The end of %s could not be written yet", claim.job_id)
+                time.sleep(1)
+            else:
+                return None
+
+
+class ProgressRecorder:
+    """Writes a running job's progress and events to its row, at most two progress lines a second."""
+
+    def __init__(self, database: Database, claim: Claim) -> None:
+        self._database = database
+        self._claim = claim
+        self._recorded_at = float("-inf")
+        self._told = 0
+        self.step: Step | None = None
+
+    def move(self, step: Step, progress: Progress) -> None:
+        """The job is this far."""
+        now = time.monotonic()
+        if step is self.step and now - self._recorded_at < _PROGRESS_SECONDS:
+            return
+        self.step, self._recorded_at = step, now
+        self._write(lambda jobs: jobs.record_progress(self._claim, step, progress))
+
+    def tell(self, kind: Any, data: dict[str, Any]) -> None:
+        """Something for the job's history; a runner that floods it is ignored from then on."""
+        self._told += 1
+        if self._told <= _MAX_EVENTS:
+            self._write(lambda jobs: jobs.record_event(self._claim, kind, data))
+
+    def _write(self, write: Callable[[JobRepository], None]) -> None:
+        # Progress is worth nothing that a hiccup of the database should cost: the watch decides when the claim is lost.
+        try:
+            with self._database.write() as connection:
+                write(JobRepository(connection))
+        except DatabaseUnavailable as error:
+            _LOG.warning("Progress of %s was not recorded: %s", self._claim.job_id, error)
