@@ -14,7 +14,7 @@ OctavoError
 │       ├── UnprocessableError     422
 │       ├── RateLimitError         429
 │       └── InternalServerError    5xx
-├── NoReport                 the job has no report yet
+├── NoReport                       the job has no report yet, or was listed without it
 ├── JobFailed                      the job itself failed: `error.owner` says whether you or the service can mend it
 ├── JobCancelled                   somebody cancelled it
 ├── TargetNotMet                   it succeeded, and the accuracy drop exceeds `max_accuracy_drop`
@@ -193,11 +193,15 @@ def _field_errors(entries: object) -> list[FieldError]:
 
 
 class NoReport(OctavoError):
-    """The job has no report yet."""
+    """The job has no report yet, or it was listed, and lists leave reports out."""
 
-    def __init__(self, job_id: str, status: str) -> None:
-        self.job_id = job_id
-        super().__init__(f"{job_id} is {status}: there is no report yet. job.wait() waits for it.")
+    def __init__(self, job: Any) -> None:
+        self.job = job
+        super().__init__(
+            f"{job.id} was listed without its report: job.refresh() fetches it"
+            if job.status == "succeeded"
+            else f"{job.id} is {job.status} and has no report yet: job.wait() waits for it"
+        )
 
 
 class JobFailed(OctavoError):

@@ -84,12 +84,12 @@ class AsyncJob:
         """What was measured.
 
         Raises:
-            NoReport: it is not known yet.
+            NoReport: it is not known yet, or this handle comes from a list and wants a refresh().
             JobFailed, JobCancelled: it never will be.
         """
         self.raise_for_status()
         if self.data.report is None:
-            raise NoReport(self.id, self.status)
+            raise NoReport(self)
         return self.data.report
 
     @property

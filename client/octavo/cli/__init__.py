@@ -7,8 +7,7 @@ Data goes to stdout, progress and advice to stderr. Exit codes: 0 ok, 1 error, 2
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -20,14 +19,37 @@ from octavo.cli.output import message
 from octavo.cli.quantize import quantize
 from octavo.cli.server import doctor, meta
 
-EXIT_ERROR, EXIT_USAGE, EXIT_AUTH, EXIT_JOB_FAILED, EXIT_TARGET, EXIT_TIMEOUT, EXIT_INTERRUPTED = 1, 2, 4, 5, 6, 7, 130
+EXIT_ERROR = 1
+EXIT_AUTH = 4
+EXIT_JOB_FAILED = 5
+EXIT_TARGET_NOT_MET = 6
+EXIT_WAIT_TIMEOUT = 7
+EXIT_INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Octavo(click.Group):
+    """A group whose errors are told on stderr and end in the exit codes above."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.Abort, KeyboardInterrupt):
+            ctx.exit(EXIT_INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            code = _exit_code(error)
+            if code is None:
+                raise
+            message(f"{click.style('Error:', fg='red')} {error}")
+            ctx.exit(code)
+
+
+@click.group(cls=_Octavo, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--url", metavar="URL", help="The server; without it OCTAVO_URL, then http://127.0.0.1:8080.")
 @click.version_option(__version__)
 @click.pass_context
-def octavo(context: click.Context, url: str | None) -> None:
+def main(context: click.Context, url: str | None) -> None:
     r"""Quantize PyTorch models on an Octavo server.
 
     \b
@@ -48,29 +70,7 @@ def octavo(context: click.Context, url: str | None) -> None:
 
 
 for command in (models, datasets, quantize, jobs, artifacts, report, meta, doctor):
-    octavo.add_command(command)
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code; errors are told on stderr."""
-    try:
-        result = octavo.main(list(arguments), prog_name="octavo", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our stdout has seen enough, as `head` does; the interpreter must not complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_ERROR
-    except Exception as error:
-        code = _exit_code(error)
-        if code is None:
-            raise
-        message(f"{click.style('Error:', fg='red')} {error}")
-        return code
-    return result if isinstance(result, int) else 0
+    main.add_command(command)
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -82,12 +82,9 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, sdk.JobFailed | sdk.JobCancelled):
         return EXIT_JOB_FAILED
     if isinstance(error, sdk.TargetNotMet):
-        return EXIT_TARGET
+        return EXIT_TARGET_NOT_MET
     if isinstance(error, sdk.WaitTimeout):
-        return EXIT_TIMEOUT
+        return EXIT_WAIT_TIMEOUT
+    if isinstance(error, BrokenPipeError):
+        return None  # the reader of stdout has seen enough, as `head` does: click ends quietly
     return EXIT_ERROR if isinstance(error, sdk.OctavoError | OSError) else None
-
-
-def main() -> None:
-    """Entry point."""
-    sys.exit(run(sys.argv[1:]))
