@@ -42,11 +42,12 @@ class ObjectRepository:
             description=description,
             created_at=now(),
         )
-        done = self._connection.execute(statement.on_conflict_do_nothing(index_elements=["kind", "sha256"]))
+        statement = statement.on_conflict_do_nothing(index_elements=["kind", "sha256"])
+        created = self._connection.scalar(statement.returning(stored_objects.c.id)) is not None
         found = self.find(kind, sha256)
         if found is None:  # pragma: no cover - deleted by another transaction between the two statements
             raise NotFound
-        return found, bool(done.rowcount)
+        return found, created
 
     def find(self, kind: ObjectKind, sha256: str) -> ObjectRecord | None:
         """The object of this content, if it is here."""
