@@ -1,0 +1,245 @@
+"""The recipes: what is done to a model, method by method, top to bottom.
+
+A recipe needs only a job's folder: it reads `inputs/`, writes `outputs/`, and tells its progress. By hand:
+
+    python -m worker.recipes FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared.job import Step
+from shared.job_report import JobReport, LayerSummary, Quality, TrainingResult
+from shared.quantization_spec import ActivationSettings, DynamicSpec, QatSpec, StaticSpec
+from worker.environment import describe_environment
+from worker.job_folder import JobFolder, JobInputs
+from worker.latency import FLOAT_EAGER, FLOAT_FROZEN, INT8
+from worker.progress import ProgressTracker, Report
+from worker.quantization import (
+    Plan,
+    convert,
+    describe_layers,
+    freeze,
+    prepare,
+    prepare_qat,
+    quantize_dynamic,
+)
+from worker.quantization import plan as make_plan
+from worker.steps.benchmark import benchmark
+from worker.steps.calibrate import calibrate
+from worker.steps.convert import Quantized, freeze_quantized
+from worker.steps.evaluate import choose_yardstick, evaluate
+from worker.steps.load import JobData, LoadedModel, load
+from worker.steps.package import package, write_report
+from worker.steps.train import choose_loss, compare_with_static, train
+from worker.verdict import judge
+
+# What each step is expected to take, as a share of the whole: it drives the progress bar and the time left.
+_DYNAMIC_WEIGHTS = {Step.LOAD: 3.0, Step.CONVERT: 2.0, Step.EVALUATE: 2.0, Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0}
+_STATIC_WEIGHTS = {
+    Step.LOAD: 3.0, Step.PREPARE: 1.0, Step.CALIBRATE: 4.0, Step.CONVERT: 2.0, Step.EVALUATE: 3.0,
+    Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0,
+}  # fmt: skip
+_QAT_WEIGHTS = {
+    Step.LOAD: 3.0, Step.PREPARE: 1.0, Step.CALIBRATE: 6.0, Step.TRAIN: 60.0, Step.CONVERT: 3.0, Step.EVALUATE: 4.0,
+    Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0,
+}  # fmt: skip
+
+_MOSTLY_FLOAT = 0.5
+_STATIC_ACTIVATION = ActivationSettings()
+
+
+def run(folder: JobFolder, report: Report) -> JobReport:
+    """Do the job in this folder: read inputs/, write outputs/, tell progress to `report`.
+
+    Raises UserError for what was sent, ServiceError for what failed here.
+    """
+    inputs = folder.read_inputs()
+    torch.set_num_threads(inputs.threads)
+    torch.manual_seed(inputs.spec.seed)
+    match inputs.spec:
+        case DynamicSpec() as spec:
+            return dynamic(folder, inputs, spec, ProgressTracker(report, _DYNAMIC_WEIGHTS))
+        case StaticSpec() as spec:
+            return static(folder, inputs, spec, ProgressTracker(report, _STATIC_WEIGHTS))
+        case QatSpec() as spec:
+            return qat(folder, inputs, spec, ProgressTracker(report, _QAT_WEIGHTS))
+
+
+def dynamic(folder: JobFolder, inputs: JobInputs, spec: DynamicSpec, tracker: ProgressTracker) -> JobReport:
+    """int8 weights; activation ranges are found at run time."""
+    model, data = load(folder, inputs, tracker)
+    yardstick = choose_yardstick(model, data, spec.metric, spec.max_accuracy_drop)
+
+    with tracker.step(Step.CONVERT, "Quantizing the weights"):
+        settled = _settle(model, spec)
+        int8 = freeze_quantized(quantize_dynamic(model.raised, settled), data.example_inputs(model))
+
+    with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
+        (quality,) = evaluate(model, [int8.frozen], yardstick, advance)
+
+    return _finish(folder, inputs, tracker, model, data, plan=settled, int8=int8, quality=quality)
+
+
+def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: ProgressTracker) -> JobReport:
+    """int8 weights and activations, with ranges fixed by calibration."""
+    model, data = load(folder, inputs, tracker)
+    yardstick = choose_yardstick(model, data, spec.metric, spec.max_accuracy_drop)
+    example = data.example_inputs(model)
+
+    with tracker.step(Step.PREPARE, "Inserting observers"):
+        settled = _settle(model, spec)
+        prepared = prepare(model.raised, settled, example)
+
+    with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
+        assert data.calibration is not None
+        calibrate(model, [prepared], data.calibration, advance)
+
+    with tracker.step(Step.CONVERT, "Emitting int8 operators"):
+        int8 = freeze_quantized(convert(prepared, settled), example)
+
+    with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
+        (quality,) = evaluate(model, [int8.frozen], yardstick, advance)
+
+    return _finish(folder, inputs, tracker, model, data, plan=settled, int8=int8, quality=quality)
+
+
+def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTracker) -> JobReport:
+    """int8 weights and activations, trained with fake quantize; static quantization of the same data beside it."""
+    model, data = load(folder, inputs, tracker)
+    yardstick = choose_yardstick(model, data, spec.metric, spec.max_accuracy_drop)
+    assert data.training is not None
+    loss_name = choose_loss(model, data.training, spec.qat.loss)
+    example = data.example_inputs(model)
+
+    with tracker.step(Step.PREPARE, "Inserting fake quantize"):
+        settled = _settle(model, spec)
+        prepared = prepare_qat(model.raised, settled, example)
+        static_settled = _settle(model, _static_of(spec))
+        static_prepared = prepare(model.raised, static_settled, example)
+
+    with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
+        calibrate(model, [prepared, static_prepared], data.calibration or data.training, advance)
+
+    with tracker.step(Step.TRAIN, "Training") as advance:
+        epochs = train(
+            model,
+            prepared,
+            data.training,
+            spec.qat,
+            loss_name=loss_name,
+            yardstick=yardstick,
+            seed=spec.seed,
+            tracker=tracker,
+            advance=advance,
+        )
+
+    with tracker.step(Step.CONVERT, "Emitting int8 operators"):
+        int8 = freeze_quantized(convert(prepared.eval(), settled), example)
+        static_int8 = freeze_quantized(convert(static_prepared, static_settled), example)
+
+    with tracker.step(Step.EVALUATE, "Comparing float, int8 and static int8") as advance:
+        quality, static_quality = evaluate(model, [int8.frozen, static_int8.frozen], yardstick, advance)
+
+    training = compare_with_static(loss_name, epochs, quality, static_quality, tracker=tracker)
+    return _finish(folder, inputs, tracker, model, data, plan=settled, int8=int8, quality=quality, training=training)
+
+
+def _settle(model: LoadedModel, spec: DynamicSpec | StaticSpec | QatSpec) -> Plan:
+    settled = make_plan(model.raised, spec)
+    # Weights are packed for the kernels that are chosen when they are converted, and when they are loaded.
+    torch.backends.quantized.engine = settled.qengine
+    return settled
+
+
+def _finish(
+    folder: JobFolder,
+    inputs: JobInputs,
+    tracker: ProgressTracker,
+    model: LoadedModel,
+    data: JobData,
+    *,
+    plan: Plan,
+    int8: Quantized,
+    quality: Quality,
+    training: TrainingResult | None = None,
+) -> JobReport:
+    """Benchmark, package and report: the same for every method."""
+    spec = inputs.spec
+
+    with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
+        float_frozen = freeze(model.raised, data.example_inputs(model))
+        candidates = {FLOAT_EAGER: model.raised, FLOAT_FROZEN: float_frozen, INT8: int8.frozen}
+        latency = benchmark(
+            model, candidates, data.evaluation, spec.benchmark, seed=spec.seed, tracker=tracker, advance=advance
+        )
+
+    with tracker.step(Step.PACKAGE, "Writing and checking the artifacts"):
+        size = package(folder, model, int8, float_frozen, samples=data.evaluation, qengine=plan.qengine)
+        layers = describe_layers(model.raised, int8.module, plan)
+        _warn_if_mostly_float(layers, tracker)
+
+    report = JobReport(
+        method=spec.method,
+        verdict=judge(quality, latency, size),
+        quality=quality,
+        latency=latency,
+        size=size,
+        layers=layers,
+        training=training,
+        warnings=tracker.warnings,
+        spec=_resolved_spec(inputs, plan, quality, training),
+        environment=describe_environment(plan.qengine, inputs.sandbox_level),
+        timings=tracker.timings,
+    )
+    write_report(folder, report)
+    return report
+
+
+def _static_of(spec: QatSpec) -> StaticSpec:
+    """The static job on the same data."""
+    shared = {name: getattr(spec, name) for name in StaticSpec.model_fields if name in QatSpec.model_fields}
+    return StaticSpec(
+        **(
+            shared
+            | {"method": "static", "calibration": spec.calibration or spec.training, "activation": _STATIC_ACTIVATION}
+        )
+    )
+
+
+def _resolved_spec(inputs: JobInputs, plan: Plan, quality: Quality, training: TrainingResult | None) -> dict[str, Any]:
+    spec = inputs.spec.model_dump(mode="json") | plan.resolved()
+    spec["metric"] = None if quality.metric is None else quality.metric.name
+    if training is not None:
+        spec["qat"] = spec["qat"] | {"loss": training.loss}
+    return spec
+
+
+def _warn_if_mostly_float(layers: list[LayerSummary], tracker: ProgressTracker) -> None:
+    # An int8 weight takes a byte where a float one takes four.
+    int8_weights = sum(layer.weight_bytes for layer in layers if layer.precision == "int8")
+    float_weights = sum(layer.weight_bytes for layer in layers if layer.precision == "float32") / 4
+    share = float_weights / max(1.0, int8_weights + float_weights)
+    if share > _MOSTLY_FLOAT:
+        tracker.warn(
+            "mostly_float",
+            f"{100 * share:.0f} % of the weights stay in float: little is gained by this method.",
+            "`layers` in the report says why each was left; another method may quantize them.",
+        )
+
+
+def main() -> None:
+    """Run the recipe in the folder named on the command line, and print its progress as JSON lines."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m worker.recipes FOLDER")
+    report = run(JobFolder(Path(sys.argv[1])), lambda message: print(message.model_dump_json(), flush=True))  # noqa: T201  # a command's output
+    print(report.verdict.sentence)  # noqa: T201  # likewise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Evaluate: the float model and int8 candidates on the same samples, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shared.errors import LabelsUnusable
+from shared.job_report import DataSource, MetricResult, OutputFidelity, Quality
+from shared.quantization_spec import Metric
+from worker.datasets import Samples, batches
+from worker.inference import Model, run_model
+from worker.numerics import FidelityAccumulator, MetricAccumulator, MetricName, accuracy_drop
+from worker.steps.load import JobData, LoadedModel
+
+_ROUNDING = 1e-9  # 0.98 − 0.97 is a little more than 0.01 in floating point
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What quality is measured on, and by which metric."""
+
+    samples: Samples
+    source: DataSource
+    metric: MetricName | None
+    max_drop: float | None
+
+
+def choose_yardstick(model: LoadedModel, data: JobData, asked: Metric, max_drop: float | None) -> Yardstick:
+    """Settle the metric, by the labels and the shape of the model's first output.
+
+    `auto`: top1 for integer labels of a (samples, classes) output; mse for as many float labels as output values; else
+    none. Raises LabelsUnusable when the metric asked for does not fit the labels.
+    """
+    samples = data.evaluation
+    if not samples.has_labels:
+        if asked != "auto":
+            raise LabelsUnusable(f"The metric {asked} was asked for, and the {data.source} data has no labels.")
+        return Yardstick(samples, data.source, None, max_drop)
+    output = first_output(model, samples)
+    labels = samples.read_labels(0, 1)
+    metric: MetricName | None
+    if asked != "auto":
+        metric = asked
+    elif not labels.is_floating_point() and labels.ndim == 1 and _has_classes(output):
+        metric = "top1"
+    elif labels.is_floating_point() and labels.numel() == output.numel():
+        metric = "mse"
+    else:
+        metric = None
+    if metric is not None:
+        check_labels(samples, output, metric)
+    return Yardstick(samples, data.source, metric, max_drop)
+
+
+def evaluate(
+    model: LoadedModel, candidates: Sequence[Model], yardstick: Yardstick, advance: Callable[[float, float], None]
+) -> list[Quality]:
+    """The quality of each candidate against the float model."""
+    fidelity = [[FidelityAccumulator(name) for name in model.outputs] for _ in candidates]
+    metrics = [
+        None if yardstick.metric is None else MetricAccumulator(yardstick.metric) for _ in range(len(candidates) + 1)
+    ]
+    done = 0
+    with torch.inference_mode():
+        for batch in batches(yardstick.samples, model.batch_size):
+            reference = run_model(model.raised, batch.inputs, model.batch)
+            _update(metrics[0], reference, batch.labels)
+            for candidate, accumulators, metric in zip(candidates, fidelity, metrics[1:], strict=True):
+                outputs = run_model(candidate, batch.inputs, model.batch)
+                for accumulator, expected, found in zip(accumulators, reference, outputs, strict=True):
+                    accumulator.update(expected, found)
+                _update(metric, outputs, batch.labels)
+            done += batch.size
+            advance(done, yardstick.samples.count)
+    return [
+        Quality(
+            data=yardstick.source,
+            samples=yardstick.samples.count,
+            metric=_metric_result(metrics[0], metric, yardstick.max_drop),
+            fidelity=[accumulator.result() for accumulator in accumulators],
+        )
+        for accumulators, metric in zip(fidelity, metrics[1:], strict=True)
+    ]
+
+
+def first_output(model: LoadedModel, samples: Samples) -> Tensor:
+    """The model's first output for the first sample: the one that labels are compared with."""
+    with torch.inference_mode():
+        return run_model(model.raised, samples.read(0, 1).inputs, model.batch)[0]
+
+
+def check_labels(samples: Samples, output: Tensor, metric: MetricName) -> None:
+    """Refuse labels that do not fit the metric and the output of one sample; raises LabelsUnusable."""
+    labels = samples.read_labels(0, 1)
+    if metric == "mse":
+        if labels.numel() != output.numel():
+            raise LabelsUnusable(
+                f"mse compares each output value with a label: the model gives {output.numel()} values a sample, "
+                f"the labels have {labels.numel()}."
+            )
+        return
+    if not _has_classes(output):
+        raise LabelsUnusable(f"{metric} needs an output of shape (samples, classes); it is {tuple(output.shape)}.")
+    classes = output.shape[1]
+    if metric == "top5" and classes < 5:
+        raise LabelsUnusable(f"top5 of {classes} classes is always right.", hint="Ask for top1.")
+    if labels.is_floating_point() or labels.ndim != 1:
+        shape = f"(N{''.join(f', {size}' for size in labels.shape[1:])})"
+        kind = "float" if labels.is_floating_point() else "integer"
+        raise LabelsUnusable(
+            f"{metric} needs integer class labels of shape (N); these are {kind} of shape {shape}.",
+            hint="Give class indices: one-hot labels become indices by labels.argmax(axis=1).",
+        )
+    every = samples.read_labels(0, samples.count)
+    wrong = (every < 0) | (every >= classes)
+    if wrong.any():
+        sample = int(wrong.nonzero()[0])
+        raise LabelsUnusable(
+            f"{int(wrong.sum())} labels are not among the model's {classes} classes 0 to {classes - 1}; "
+            f"the first is {int(every[sample])}, of sample {sample}."
+        )
+
+
+def mean_sqnr_db(fidelity: Sequence[OutputFidelity]) -> float | None:
+    """The mean over the outputs that differ; None when all are equal."""
+    values = [output.sqnr_db for output in fidelity if output.sqnr_db is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _has_classes(output: Tensor) -> bool:
+    return output.ndim == 2 and output.shape[1] >= 2 and output.is_floating_point()
+
+
+def _update(metric: MetricAccumulator | None, outputs: list[Tensor], labels: Tensor | None) -> None:
+    if metric is not None:
+        assert labels is not None
+        metric.update(outputs[0], labels)
+
+
+def _metric_result(
+    of_float: MetricAccumulator | None, of_int8: MetricAccumulator | None, max_drop: float | None
+) -> MetricResult | None:
+    if of_float is None or of_int8 is None:
+        return None
+    drop = accuracy_drop(of_float.name, of_float.value(), of_int8.value())
+    return MetricResult(
+        name=of_float.name,
+        float_value=of_float.value(),
+        int8_value=of_int8.value(),
+        drop=drop,
+        max_drop=max_drop,
+        met=None if max_drop is None else drop <= max_drop + _ROUNDING,
+    )

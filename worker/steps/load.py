@@ -1,0 +1,145 @@
+"""Load: the model is read, raised to modules and compared with the original; datasets are opened and bound to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, fx
+
+from shared.errors import DatasetError
+from shared.job import Step
+from shared.job_report import DataSource
+from worker.datasets import Dataset, Samples, open_dataset
+from worker.inference import BatchRange, batch_range, padded_to, usual_batch_size
+from worker.job_folder import JobFolder, JobInputs
+from worker.progress import ProgressTracker, StepProgress
+from worker.quantization import InputSpec, input_specs, load_program, output_names, raise_program, verify_raised
+from worker.synthetic import synthesise
+
+_SYNTHETIC_SAMPLES = 64
+_VERIFIED_SAMPLES = 4
+_TRACED_SAMPLES = 2  # one would let a batch of one be taken for a constant
+_FEW_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The float model as FX graph of modules, and what it takes and gives."""
+
+    raised: fx.GraphModule
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[str, ...]
+    batch: BatchRange
+    """The batch sizes that it takes."""
+    batch_size: int
+    """What passes over data use."""
+
+
+@dataclass(frozen=True)
+class JobData:
+    """The job's samples by role; every role falls back on what there is."""
+
+    evaluation: Samples
+    source: DataSource
+    """Where the evaluation samples come from."""
+    calibration: Dataset | None
+    training: Dataset | None
+
+    def example_inputs(self, model: LoadedModel) -> tuple[Tensor, ...]:
+        """A small batch to trace with."""
+        samples = model.batch.clamp(_TRACED_SAMPLES)
+        return padded_to(self.evaluation.read(0, min(samples, self.evaluation.count)).inputs, samples)
+
+
+def load(folder: JobFolder, inputs: JobInputs, tracker: ProgressTracker) -> tuple[LoadedModel, JobData]:
+    """Read model and datasets, and check that they are right and fit each other.
+
+    Raises ModelError, DatasetError, RaiseMismatch.
+    """
+    with tracker.step(Step.LOAD, "Loading the model") as advance:
+        program = load_program(folder.model)
+        specs = tuple(input_specs(program))
+        batch = batch_range(specs)
+        advance(1, 4, "Reading the data")
+        datasets = _open_datasets(folder, inputs, specs, tracker, advance)
+        advance(2, 4, "Raising the model to modules")
+        raised = raise_program(program)
+        data = _assign(datasets, raised, specs, inputs.spec.seed)
+        advance(3, 4, "Comparing the raised model with the original")
+        verified = data.evaluation.read(0, min(batch.clamp(_VERIFIED_SAMPLES), data.evaluation.count))
+        verify_raised(program, raised, padded_to(verified.inputs, batch.low))
+        _warn_about(data, batch, tracker)
+        sample_bytes = sum(math.prod(tensor.shape[1:]) * tensor.element_size() for tensor in verified.inputs)
+        model = LoadedModel(raised, specs, tuple(output_names(program)), batch, usual_batch_size(batch, sample_bytes))
+    return model, data
+
+
+def _open_datasets(
+    folder: JobFolder,
+    inputs: JobInputs,
+    specs: tuple[InputSpec, ...],
+    tracker: ProgressTracker,
+    advance: StepProgress,
+) -> dict[str, Dataset]:
+    paths = {role: folder.inputs / name for role, name in inputs.datasets.items()}
+    total_bytes = sum(path.stat().st_size for path in paths.values())
+    read_bytes = 0
+
+    def on_bytes_read(count: int) -> None:
+        nonlocal read_bytes
+        read_bytes += count
+        advance(1 + min(1.0, read_bytes / total_bytes), 4, "Reading the data")
+
+    datasets = {}
+    for role, path in paths.items():
+        try:
+            datasets[role] = open_dataset(path, specs, folder.tmp, on_bytes_read)
+        except DatasetError as error:
+            raise type(error)(f"{role.capitalize()} data: {error.message}", hint=error.hint) from error
+        if datasets[role].casts:
+            tracker.warn("dataset_cast", f"{role.capitalize()} data is converted: {', '.join(datasets[role].casts)}.")
+    return datasets
+
+
+def _assign(datasets: dict[str, Dataset], raised: fx.GraphModule, specs: tuple[InputSpec, ...], seed: int) -> JobData:
+    calibration, training = datasets.get("calibration"), datasets.get("training")
+    roles: tuple[DataSource, ...] = ("evaluation", "calibration", "training")
+    for role in roles:
+        if role in datasets:
+            return JobData(datasets[role], role, calibration, training)
+    synthetic = synthesise(raised, specs, _SYNTHETIC_SAMPLES, seed)
+    return JobData(synthetic, "synthetic", calibration, training)
+
+
+def _warn_about(data: JobData, batch: BatchRange, tracker: ProgressTracker) -> None:
+    if batch.fixed is not None:
+        tracker.warn(
+            "fixed_batch",
+            f"The model was exported with a fixed batch size of {batch.fixed}: the int8 model takes only that.",
+            "Export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) for batches of any size.",
+        )
+    if data.calibration is not None and data.calibration.count < _FEW_SAMPLES:
+        tracker.warn(
+            "few_calibration_samples",
+            f"Calibration has {data.calibration.count} samples: ranges found on so few clip others.",
+            "Give 100 to 300 representative samples.",
+        )
+    if data.source == "synthetic":
+        tracker.warn(
+            "synthetic_data",
+            "No dataset was given: quality is measured on random inputs, which say little about real ones.",
+            "Give held-out samples as `evaluation`; labels are not needed for fidelity.",
+        )
+    elif data.source != "evaluation":
+        tracker.warn(
+            "not_held_out",
+            f"Quality is measured on the {data.source} data, which the int8 model has already seen.",
+            "Give held-out samples as `evaluation`.",
+        )
+    if data.source == "evaluation" and not data.evaluation.has_labels:
+        tracker.warn(
+            "no_labels",
+            "The evaluation data has no labels: fidelity to the float model is measured, accuracy is not.",
+            "Add an array `labels` to the evaluation data.",
+        )

@@ -1,0 +1,71 @@
+"""The verdict: one word for machines and one honest sentence for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.job_report import BenchmarkResult, MetricResult, OutputFidelity, Quality, Size, Verdict, VerdictWord
+
+MIN_AGREEMENT = 0.95
+MIN_SQNR_DB = 15.0
+"""Where no accuracy target could be checked, int8 is called far from float below these: agreement of arg max where an
+output has classes, SQNR elsewhere (a noise of 18 % of the signal)."""
+
+
+def judge(quality: Quality, latency: Sequence[BenchmarkResult], size: Size) -> Verdict:
+    """Weigh quality first, then speed at the first batch size and thread count that were asked for."""
+    metric = quality.metric
+    accuracy = "not_evaluated" if metric is None or metric.met is None else "met" if metric.met else "not_met"
+    word: VerdictWord
+    if accuracy == "not_met":
+        word = "accuracy_not_met"
+    elif accuracy == "not_evaluated" and any(_is_far(output) for output in quality.fidelity):
+        word = "low_fidelity"
+    else:
+        headline = latency[0]
+        word = "no_faster" if not headline.significant else "recommended" if headline.speedup > 1 else "slower"
+    told = _told_metric(metric) if metric is not None else _told_fidelity(quality)
+    sentence = f"{told}; {_told_latency(latency)}; {size.ratio:.1f}× smaller."
+    return Verdict(word=word, sentence=sentence, accuracy=accuracy)
+
+
+def _is_far(output: OutputFidelity) -> bool:
+    if output.agreement is not None:
+        return output.agreement < MIN_AGREEMENT
+    return output.sqnr_db is not None and output.sqnr_db < MIN_SQNR_DB
+
+
+def _told_metric(metric: MetricResult) -> str:
+    change = f"drop {metric.drop:.4f}" if metric.drop >= 0 else f"gain {-metric.drop:.4f}"
+    target = (
+        "no target" if metric.max_drop is None else f"target {metric.max_drop:.4f} {'met' if metric.met else 'not met'}"
+    )
+    return f"{metric.name} {metric.float_value:.4f} → {metric.int8_value:.4f} ({change}, {target})"
+
+
+def _told_fidelity(quality: Quality) -> str:
+    worst = min(quality.fidelity, key=lambda output: (output.agreement or 1, output.sqnr_db or float("inf")))
+    told = "equal to float" if worst.sqnr_db is None else f"SQNR {worst.sqnr_db:.1f} dB"
+    if worst.agreement is not None:
+        told = f"agrees with float on {100 * worst.agreement:.1f} % of the samples, {told}"
+    which = f"output {worst.output}: " if len(quality.fidelity) > 1 else ""
+    return f"Accuracy not evaluated; {which}{told} on {quality.samples} {quality.data} samples"
+
+
+def _told_latency(latency: Sequence[BenchmarkResult]) -> str:
+    headline = latency[0]
+    low, high = headline.speedup_ci95
+    baseline = headline.baseline.replace("float_", "") + " float"
+    at = _place(headline)
+    if not headline.significant:
+        told = f"no significant difference in latency ({low:.2f}–{high:.2f}×) from {baseline} {at}"
+    elif headline.speedup > 1:
+        told = f"{headline.speedup:.2f}× faster ({low:.2f}–{high:.2f}) than {baseline} {at}"
+    else:
+        told = f"{1 / headline.speedup:.2f}× slower ({1 / high:.2f}–{1 / low:.2f}) than {baseline} {at}"
+    slower = [_place(result) for result in latency[1:] if result.significant and result.speedup < 1]
+    return f"{told}, and slower {', '.join(slower)}" if slower else told
+
+
+def _place(result: BenchmarkResult) -> str:
+    return f"at batch {result.batch_size}, {result.threads} thread{'' if result.threads == 1 else 's'}"
