@@ -1,0 +1,44 @@
+"""Quantization: the only importer of torch.ao, behind a narrow seam.
+
+    load_program → raise_program → verify_raised → plan → prepare | prepare_qat → convert → freeze
+                                                        → quantize_dynamic → freeze
+
+An exported program is raised to a graph of modules under its own names; that graph is verified against the program,
+quantized layer by layer as the plan says, and frozen to what users run.
+"""
+
+from worker.quantization.converting import convert, quantize_dynamic
+from worker.quantization.describing import describe_layers
+from worker.quantization.freezing import freeze
+from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
+from worker.quantization.planning import Plan
+from worker.quantization.planning import choose_plan as plan
+from worker.quantization.preparing import (
+    freeze_batch_norm,
+    freeze_observers,
+    prepare,
+    prepare_qat,
+    set_fake_quantize,
+)
+from worker.quantization.raising import raise_program
+from worker.quantization.verifying import verify_raised
+
+__all__ = [
+    "InputSpec",
+    "Plan",
+    "convert",
+    "describe_layers",
+    "freeze",
+    "freeze_batch_norm",
+    "freeze_observers",
+    "input_specs",
+    "load_program",
+    "output_names",
+    "plan",
+    "prepare",
+    "prepare_qat",
+    "quantize_dynamic",
+    "raise_program",
+    "set_fake_quantize",
+    "verify_raised",
+]

@@ -1,0 +1,42 @@
+"""Emit int8 operators: from observers to kernels, and from modules to `quantize_dynamic`'s."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import fx, nn
+from torch.ao.quantization import default_dynamic_qconfig, per_channel_dynamic_qconfig
+from torch.ao.quantization import quantize_dynamic as _quantize_dynamic
+from torch.ao.quantization.fx.convert import convert as _convert
+
+from worker.quantization.planning import Plan
+
+
+def use_kernels_of(plan: Plan) -> None:
+    """Select the plan's qengine for this process: weights are packed for it, so it must stay selected."""
+    torch.backends.quantized.engine = plan.qengine
+
+
+def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
+    """The int8 model of a calibrated or trained one, which is left as it was. Selects the plan's qengine."""
+    use_kernels_of(plan)
+    # FX's own convert works on what it is given; it also wants evaluation mode and no gradients.
+    model = copy.deepcopy(prepared).eval()
+    with torch.no_grad():
+        converted = _convert(model)
+    assert isinstance(converted, fx.GraphModule)
+    converted.meta |= {key: value for key, value in prepared.meta.items() if key.startswith("octavo")}
+    return converted.eval()
+
+
+def quantize_dynamic(raised: fx.GraphModule, plan: Plan) -> nn.Module:
+    """A copy whose Linears and recurrent layers hold int8 weights. Selects the plan's qengine."""
+    use_kernels_of(plan)
+    linear = per_channel_dynamic_qconfig if plan.per_channel else default_dynamic_qconfig
+    qconfigs = {}
+    for name, module in raised.named_modules():
+        if name in plan.int8_layers:
+            qconfigs[name] = linear if isinstance(module, nn.Linear) else default_dynamic_qconfig
+    with torch.no_grad():
+        return _quantize_dynamic(copy.deepcopy(raised).eval(), qconfigs)

@@ -1,0 +1,52 @@
+"""Freeze a module to TorchScript, the one compact form that holds int8 kernels and needs no Python to run."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from shared.errors import ModelUnsupported
+from worker.quantization.batching import other_batches
+from worker.quantization.raising import interface
+
+#: Traced and eager differ only where a kernel takes another path at another batch size.
+_TOLERANCE = 1e-3
+_HINT = "Take sizes from tensors (x.shape[0]) and not from Python numbers, or export with a fixed batch."
+
+
+def freeze(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptModule:
+    """Trace the module on these inputs and freeze it; it returns what the module returns.
+
+    Where the program's batch is dynamic the trace is run at another batch size and compared with the module. Raises
+    ModelUnsupported when the trace does not hold there.
+    """
+    module.eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and tracing warns of sizes it follows well
+        traced = torch.jit.trace(module, inputs, check_trace=False, strict=False)
+        frozen = torch.jit.freeze(traced.eval())
+        frozen(*inputs)
+        for other in other_batches(interface(module).inputs, inputs):
+            _require_same(module(*other), _run(frozen, other))
+    return frozen
+
+
+def _run(frozen: torch.jit.ScriptModule, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    try:
+        return frozen(*inputs)
+    except RuntimeError as error:
+        raise ModelUnsupported(
+            f"The model runs at the batch size it was traced at and at no other: {str(error).strip().splitlines()[-1]}",
+            hint=_HINT,
+        ) from error
+
+
+def _require_same(eager: tuple[Tensor, ...], traced: tuple[Tensor, ...]) -> None:
+    for wanted, found in zip(eager, traced, strict=True):
+        same_shape = wanted.shape == found.shape
+        if not same_shape or not torch.allclose(wanted.float(), found.float(), rtol=_TOLERANCE, atol=_TOLERANCE):
+            raise ModelUnsupported(
+                "Traced at one batch size, the model computes something else at another.", hint=_HINT
+            )

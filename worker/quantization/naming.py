@@ -1,0 +1,75 @@
+"""Names: what the layers of a raised graph are called, from the module paths that export keeps with every operator."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import fx
+
+_REUSE = re.compile(r"@\d+")  # export's mark on the second call of one module
+_WEIGHT = re.compile(r"[._]?weight$")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The innermost module that an operator was called in."""
+
+    path: str
+    module_class: str  #: such as `torch.nn.modules.conv.Conv2d`; empty when export kept none
+
+    @property
+    def leaf(self) -> str | None:
+        """The class name of a module of torch.nn, whose one operator this is likely to be."""
+        return self.module_class.rpartition(".")[2] if self.module_class.startswith("torch.nn.modules.") else None
+
+
+def origin(node: fx.Node) -> Origin:
+    """Where an operator of an exported graph was called."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    if not stack or stack[-1][0].startswith("_empty_nn_module_stack"):
+        return Origin("", "")
+    path, module_class = stack[-1]
+    name = module_class if isinstance(module_class, str) else f"{module_class.__module__}.{module_class.__qualname__}"
+    return Origin(_REUSE.sub("", path), name)
+
+
+class Names:
+    """Hands out each name once."""
+
+    def __init__(self, tensors: list[str]) -> None:
+        """`tensors`: the dotted names of all weights; a module that holds modules with weights cannot be a leaf."""
+        self._taken: set[str] = set()
+        self._modules: set[str] = set()
+        self._owners = {name.rpartition(".")[0] for name in tensors}
+        self._containers = {""}
+        for owner in self._owners:
+            parts = owner.split(".")
+            self._containers.update(".".join(parts[:count]) for count in range(1, len(parts)))
+
+    def module(self, where: Origin, weight: str | None, op: str, module_class: str) -> str:
+        """A name for a module: its own path, else that of its weight (`attn.in_proj_weight` gives `attn.in_proj`)."""
+        wanted = where.path
+        if where.leaf != module_class and weight is not None:
+            wanted = _WEIGHT.sub("", weight)
+        if wanted in self._containers or any(name.startswith(f"{wanted}.") for name in self._modules):
+            wanted = f"{wanted}.{op}".lstrip(".")
+        for leaf in self._modules:
+            if wanted.startswith(f"{leaf}."):
+                wanted = f"{leaf}_{wanted.removeprefix(f'{leaf}.')}"
+        name = self.free(wanted)
+        self._modules.add(name)
+        return name
+
+    def weightless_leaf(self, where: Origin) -> str | None:
+        """The class of a module such as `nn.ReLU`, which is one function and may give it its name."""
+        return where.leaf if where.path not in self._owners | self._containers else None
+
+    def free(self, wanted: str) -> str:
+        """The wanted name, or that with the first number that makes it new."""
+        name, count = wanted, 0
+        while name in self._taken:
+            count += 1
+            name = f"{wanted}_{count}"
+        self._taken.add(name)
+        return name

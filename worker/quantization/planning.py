@@ -1,0 +1,266 @@
+"""Choose how a model is quantized, from its graph, the CPU and what the spec asks: every `auto` is settled here.
+
+    kernels    the qengine, and whether activations keep to 7 bits
+    operators  all that FX knows, or convolutions and Linears only
+    layers     which stay in float, each with its reason
+
+The reasons for the choices, measured (docs/explanation/quantization-policy.md has the figures): 7-bit activations cost 3 to 8 dB,
+and the `onednn` kernels alone do without them on CPUs with VNNI; quantizing every operator of a network with layer norm, softmax
+and GELU ruins it, while its convolutions and Linears take int8 well; its last Linear is small and decides the output.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import fx, nn
+
+from shared.errors import NothingToQuantize, SpecInvalid
+from shared.quantization_spec import DynamicSpec, Override, QatSpec, StaticSpec
+from worker.quantization.grouping import RECURRENT, Group, groups
+
+Spec = DynamicSpec | StaticSpec | QatSpec
+Operators = Literal["all", "weighted"]
+
+#: What tells a transformer, or a convolutional network built like one.
+_TRANSFORMER_OPS = frozenset({"LayerNorm", "scaled_dot_product_attention", "matmul", "bmm", "gelu", "GELU"})
+#: Recurrent modules that `quantize_dynamic` has kernels for.
+DYNAMIC_MODULES = (nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
+#: A last Linear with a greater share of the weights is worth its bytes in int8.
+_SMALL_HEAD = 0.25
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is quantized, with every `auto` settled."""
+
+    spec: Spec
+    qengine: str
+    operators: Operators
+    int8_layers: frozenset[str]  #: names of the groups of grouping.py that are quantized
+    float_reasons: dict[str, str]  #: the others, and why
+    reduce_range: bool = False
+    observer: str = "histogram"
+    qscheme: str = "per_tensor_affine"
+    per_channel: bool = True
+    notes: tuple[str, ...] = field(default=())
+
+    def resolved(self) -> dict[str, Any]:
+        """The spec's own values where it said `auto`, and what was settled beyond it, under `plan`."""
+        resolved: dict[str, Any] = {
+            "weight": {
+                "observer": self.spec.weight.observer,
+                "qscheme": "per_channel_symmetric" if self.per_channel else "per_tensor_symmetric",
+            },
+            "plan": {
+                "qengine": self.qengine,
+                "operators": self.operators,
+                "float_layers": dict(self.float_reasons),
+                "notes": list(self.notes),
+            },
+        }
+        if not isinstance(self.spec, DynamicSpec):
+            resolved["qengine"] = self.qengine
+            resolved["activation"] = {
+                "observer": self.observer,
+                "qscheme": self.qscheme,
+                "reduce_range": self.reduce_range,
+            }
+        return resolved
+
+    def without(self, layer: str, reason: str) -> Plan:
+        """The same plan with one layer more in float."""
+        return replace(self, int8_layers=self.int8_layers - {layer}, float_reasons=self.float_reasons | {layer: reason})
+
+
+def choose_plan(raised: fx.GraphModule, spec: Spec) -> Plan:
+    """The plan for a raised model, not yet tried out.
+
+    Raises NothingToQuantize when no layer would be int8, SpecInvalid when an override matches nothing or settings contradict
+    each other.
+    """
+    all_groups = groups(raised)
+    overridden = _overridden(all_groups, spec.overrides)
+    plan = _dynamic_plan(all_groups, spec) if isinstance(spec, DynamicSpec) else _static_plan(all_groups, spec)
+    for group in all_groups:
+        if group.name in overridden:
+            plan = plan.without(group.name, overridden[group.name])
+    require_something(plan, all_groups)
+    return plan
+
+
+def require_something(plan: Plan, all_groups: list[Group]) -> None:
+    """Raise NothingToQuantize unless an operator with weights is left to quantize."""
+    worthwhile = [group for group in all_groups if group.is_weighted or isinstance(group.module, RECURRENT)]
+    if any(group.name in plan.int8_layers for group in worthwhile):
+        return
+    if not worthwhile:
+        raise NothingToQuantize(
+            "The model has no convolution, Linear or recurrent layer.",
+            hint="int8 pays where a layer multiplies by a weight matrix; this model has none that Octavo recognises.",
+        )
+    why = "; ".join(sorted({plan.float_reasons.get(group.name, "not known to this method") for group in worthwhile}))
+    other = "static or qat" if isinstance(plan.spec, DynamicSpec) else "dynamic"
+    raise NothingToQuantize(
+        f"Method {plan.spec.method} would leave every layer in float: {why}.", hint=f"Try {other}, or fewer overrides."
+    )
+
+
+# --- kernels ---------------------------------------------------------------------------------------------------------
+
+
+def has_vnni() -> bool:
+    """Whether the CPU multiplies bytes without overflow: AVX512-VNNI or AVX-VNNI."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
+
+
+def _kernels(spec: StaticSpec | QatSpec) -> tuple[str, bool]:
+    """The qengine and reduce_range: full range wherever kernels and CPU hold it."""
+    supported = torch.backends.quantized.supported_engines
+    vnni = has_vnni()
+    qengine = spec.qengine
+    if qengine == "auto":
+        if "onednn" in supported and vnni:
+            qengine = "onednn"
+        else:
+            qengine = next(name for name in ("x86", "fbgemm", "qnnpack") if name in supported)
+    elif qengine not in supported:
+        raise SpecInvalid(
+            f"This worker has no qengine {qengine}; it has {', '.join(q for q in supported if q != 'none')}.",
+            hint="Leave `qengine` at auto.",
+        )
+    reduce_range = spec.activation.reduce_range
+    if reduce_range == "auto":
+        # Seen on a trained mobilenet_v2 with VNNI, full range: onednn 22.8 dB, x86 11.2, fbgemm 1.7: they saturate.
+        reduce_range = qengine in ("x86", "fbgemm") or (qengine == "onednn" and not vnni)
+    return qengine, reduce_range
+
+
+def _dynamic_qengine() -> str:
+    supported = torch.backends.quantized.supported_engines
+    return next(name for name in ("fbgemm", "x86", "onednn", "qnnpack") if name in supported)
+
+
+# --- operators -------------------------------------------------------------------------------------------------------
+
+
+def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
+    qengine, reduce_range = _kernels(spec)
+    per_channel = _per_channel(spec)
+    observer = spec.activation.observer
+    if observer == "auto":
+        observer = "moving_average_minmax" if isinstance(spec, QatSpec) else "histogram"
+    operators: Operators = "weighted" if any(group.op in _TRANSFORMER_OPS for group in all_groups) else "all"
+    int8, reasons = set(), {}
+    head = _small_head(all_groups) if operators == "weighted" else None
+    for group in all_groups:
+        if isinstance(group.module, RECURRENT):
+            reasons[group.name] = "recurrent layers have int8 kernels with dynamic ranges only: use method dynamic"
+        elif group is head:
+            reasons[group.name] = "the last Linear: it is small, decides the output, and its outliers clip"
+        elif operators == "weighted" and not group.is_weighted:
+            reasons[group.name] = (
+                "in a network with layer norm, softmax or GELU only convolutions and Linears take int8 well"
+            )
+        else:
+            int8.add(group.name)
+    return Plan(
+        spec=spec,
+        qengine=qengine,
+        operators=operators,
+        int8_layers=frozenset(int8),
+        float_reasons=reasons,
+        reduce_range=reduce_range,
+        observer=observer,
+        qscheme=spec.activation.qscheme,
+        per_channel=per_channel,
+    )
+
+
+def _dynamic_plan(all_groups: list[Group], spec: DynamicSpec) -> Plan:
+    int8, reasons = set(), {}
+    for group in all_groups:
+        if isinstance(group.module, DYNAMIC_MODULES):
+            int8.add(group.name)
+        elif group.is_weighted:
+            reasons[group.name] = "convolutions have no int8 kernel with dynamic ranges: use method static"
+        elif isinstance(group.module, RECURRENT):
+            reasons[group.name] = "this recurrent layer has no int8 kernel"
+    return Plan(
+        spec=spec,
+        qengine=_dynamic_qengine(),
+        operators="weighted",
+        int8_layers=frozenset(int8),
+        float_reasons=reasons,
+        per_channel=_per_channel(spec),
+    )
+
+
+def _per_channel(spec: Spec) -> bool:
+    observer, qscheme = spec.weight.observer, spec.weight.qscheme
+    per_channel = observer == "per_channel_minmax"
+    if qscheme != "auto" and (qscheme == "per_channel_symmetric") != per_channel:
+        raise SpecInvalid(
+            f"weight.observer {observer} and weight.qscheme {qscheme} contradict each other.",
+            hint="Leave weight.qscheme at auto: it follows the observer.",
+        )
+    return per_channel
+
+
+def _small_head(all_groups: list[Group]) -> Group | None:
+    """The last Linear, when its weights are a small share of all."""
+    weighted = [group for group in all_groups if group.is_weighted]
+    if len(weighted) < 2 or not isinstance(weighted[-1].module, nn.Linear):
+        return None
+    sizes = [_weight_count(group) for group in weighted]
+    return weighted[-1] if sizes[-1] <= _SMALL_HEAD * sum(sizes) else None
+
+
+def _weight_count(group: Group) -> int:
+    assert group.module is not None
+    weight = group.module.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.numel()
+
+
+# --- overrides -------------------------------------------------------------------------------------------------------
+
+
+def _overridden(all_groups: list[Group], overrides: list[Override]) -> dict[str, str]:
+    """The groups that overrides keep in float, with the reason; a group falls with any of its layers."""
+    found: dict[str, str] = {}
+    for index, override in enumerate(overrides):
+        matched = [group for group in all_groups if any(_matches(node, override) for node in group.nodes)]
+        if not matched:
+            raise SpecInvalid(_no_match(index, override, all_groups))
+        asked = " and ".join(
+            f"{key} {value}" for key, value in (("layer", override.layer), ("op", override.op)) if value
+        )
+        found |= {group.name: f"overridden: {asked}" for group in matched}
+    return found
+
+
+def _matches(node: fx.Node, override: Override) -> bool:
+    layer, op = str(node.meta["layer"]), str(node.meta["op"])
+    by_layer = override.layer is None or fnmatch.fnmatchcase(layer, override.layer)
+    return by_layer and (override.op is None or _plain(op) == _plain(override.op))
+
+
+def _plain(op: str) -> str:
+    return op.lower().replace("_", "")
+
+
+def _no_match(index: int, override: Override, all_groups: list[Group]) -> str:
+    nodes = [node for group in all_groups for node in group.nodes]
+    asked, known = (
+        (override.layer, [str(node.meta["layer"]) for node in nodes])
+        if override.layer is not None
+        else (override.op or "", [str(node.meta["op"]) for node in nodes])
+    )
+    near = difflib.get_close_matches(asked, sorted(set(known)), n=3, cutoff=0.3) or sorted(set(known))[:5]
+    return f"overrides[{index}] matches nothing in this model: {asked!r}. Near it: {', '.join(near)}."

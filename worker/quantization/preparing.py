@@ -1,0 +1,95 @@
+"""Insert observers or fake quantize: `prepare` for calibration, `prepare_qat` for training.
+
+`prepare_fx` would trace the raised graph again and lose what raising found: buffers would become constants, and every
+function would belong to the root. So its two halves, fuse and prepare, are called here as it calls them, with the layer
+that each node really is as its scope: a qconfig is set layer by layer, and FX has nothing left to guess.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+from torch.ao.nn.intrinsic.qat import freeze_bn_stats
+from torch.ao.quantization import QConfigMapping, disable_fake_quant, disable_observer, enable_fake_quant
+from torch.ao.quantization.fx.fuse import fuse
+from torch.ao.quantization.fx.prepare import prepare as insert_observers
+
+from worker.quantization.grouping import TRANSPOSED, groups
+from worker.quantization.planning import Plan
+from worker.quantization.qconfigs import qconfig_for
+
+
+def prepare(raised: fx.GraphModule, plan: Plan, example_inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """A copy with batch norm folded and observers inserted: run calibration data through it, then convert it."""
+    return _prepare(raised, plan, example_inputs, trainable=False).eval()
+
+
+def prepare_qat(raised: fx.GraphModule, plan: Plan, example_inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """A copy in training mode, with fake quantize: train it, then convert it. Batch norm stays live inside."""
+    return _prepare(raised, plan, example_inputs, trainable=True).train()
+
+
+def freeze_observers(prepared: nn.Module) -> None:
+    """Keep the ranges as they are from now on."""
+    prepared.apply(disable_observer)
+
+
+def freeze_batch_norm(prepared: nn.Module) -> None:
+    """Use the running statistics of batch norm from now on, as at inference; to be repeated after `train()`."""
+    prepared.apply(freeze_bn_stats)
+    for module in prepared.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def set_fake_quantize(prepared: nn.Module, *, enabled: bool) -> None:
+    """Whether training sees rounding; observers watch either way."""
+    prepared.apply(enable_fake_quant if enabled else disable_fake_quant)
+
+
+def _prepare(
+    raised: fx.GraphModule, plan: Plan, example_inputs: tuple[Tensor, ...], *, trainable: bool
+) -> fx.GraphModule:
+    mapping = _qconfig_mapping(raised, plan, trainable=trainable)
+    model = copy.deepcopy(raised).train(trainable)
+    for parameter in model.parameters():
+        parameter.requires_grad_(trainable and parameter.is_floating_point())
+    fused = fuse(model, trainable)
+    scopes = {node.name: (str(node.meta.get("layer", "")), type(None)) for node in fused.graph.nodes}
+    prepared = insert_observers(fused, mapping, trainable, scopes, example_inputs)
+    prepared.meta |= {key: value for key, value in raised.meta.items() if key.startswith("octavo")}
+    assert isinstance(prepared, fx.GraphModule)
+    return prepared
+
+
+def _qconfig_mapping(raised: fx.GraphModule, plan: Plan, *, trainable: bool) -> QConfigMapping:
+    """A qconfig for every layer that is to be int8, and None for all others."""
+    mapping = QConfigMapping().set_global(None)
+    for node in raised.graph.nodes:
+        mapping.set_module_name(str(node.meta.get("layer", "")), None)
+    # fbgemm's transposed convolutions want one scale for the whole weight.
+    transposed_per_channel = plan.per_channel and plan.qengine == "onednn"
+    for group in groups(raised):
+        if group.name not in plan.int8_layers:
+            continue
+        for node in group.nodes:
+            op = _op(raised, node)
+            qconfig = qconfig_for(
+                op,
+                observer=plan.observer,
+                qscheme=plan.qscheme,
+                reduce_range=plan.reduce_range,
+                per_channel=transposed_per_channel if isinstance(group.module, TRANSPOSED) else plan.per_channel,
+                trainable=trainable,
+            )
+            mapping.set_module_name(str(node.meta["layer"]), qconfig)
+    return mapping
+
+
+def _op(raised: fx.GraphModule, node: fx.Node) -> str:
+    """What torch.ao calls it: a module's class, a function's or a method's name."""
+    if node.op == "call_module":
+        return type(raised.get_submodule(str(node.target))).__name__
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
