@@ -1,0 +1,115 @@
+"""A job and its report as the server sends them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+JOB_ID = "job_019abc5d1f0e7a33c49d20"
+CREATED_AT = "2026-11-23T13:00:00Z"
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    return {
+        "schema_version": "1.0",
+        "method": "static",
+        "verdict": {"word": "recommended", "sentence": "1.80 times as fast, accuracy holds.", "accuracy": "met"},
+        "quality": {
+            "data": "evaluation",
+            "samples": 597,
+            "metric": {
+                "name": "top1", "float": 0.9933, "int8": 0.9916, "drop": 0.0017, "max_drop": 0.01, "met": True,
+            },
+            "fidelity": [{"output": "0", "sqnr_db": 31.24, "cosine": 0.9996, "agreement": 0.995}],
+        },
+        "latency": [
+            {
+                "batch_size": 1, "threads": 1, "rounds": 200, "baseline": "float_frozen",
+                "candidates": [
+                    _stats("float_eager", 0.9), _stats("float_frozen", 0.72), _stats("int8", 0.4),
+                ],
+                "speedup": 1.8, "speedup_ci95": [1.74, 1.86], "significant": True, "speedup_vs_eager": 2.25,
+                "note": None,
+            }
+        ],
+        "size": {"float_bytes": 1_500_000, "int8_bytes": 400_000, "ratio": 3.75},
+        "layers": [{"name": "0", "op": "Conv2d", "precision": "int8", "weight_bytes": 576, "reason": None}],
+        "training": None,
+        "warnings": [{"code": "few_samples", "message": "Only 20 samples.", "hint": "Use 100.", "layer": None}],
+        "spec": {"method": "static", "model": "mdl_019abc5d1f0e7a33c49d20"},
+        "environment": {
+            "cpu_model": "a CPU", "isa": ["avx2"], "cores": 2, "torch": "2.13.0", "python": "3.11.7",
+            "qengine": "x86", "octavo": "0.1.0", "sandbox_level": "landlock",
+        },
+        "timings": {"load": 0.1},
+        **changes,
+    }  # fmt: skip
+
+
+def _stats(name: str, p50_ms: float) -> dict[str, Any]:
+    return {
+        "name": name, "p50_ms": p50_ms, "p90_ms": p50_ms * 1.1, "p99_ms": None, "mean_ms": p50_ms,
+        "throughput_per_second": 1000 / p50_ms, "samples_ms": [p50_ms] * 3,
+    }  # fmt: skip
+
+
+def job(status: str = "queued", **changes: Any) -> dict[str, Any]:
+    return {
+        "id": JOB_ID,
+        "object": "job",
+        "status": status,
+        "step": None,
+        "progress": {"fraction": 0.0, "message": "", "eta_seconds": None},
+        "attempt": 1,
+        "spec": {"method": "static", "model": "mdl_019abc5d1f0e7a33c49d20"},
+        "report": report() if status == "succeeded" else None,
+        "error": None,
+        "artifacts": [],
+        "sandbox_level": "landlock",
+        "cancel_requested": False,
+        "created_at": CREATED_AT,
+        "started_at": None,
+        "finished_at": None,
+        "name": "digits",
+        "metadata": {},
+        **changes,
+    }
+
+
+def event(seq: int, kind: str, **data: Any) -> dict[str, Any]:
+    return {"seq": seq, "kind": kind, "created_at": CREATED_AT, "data": data}
+
+
+def event_page(*events: dict[str, Any]) -> dict[str, Any]:
+    return {"data": list(events), "has_more": False, "next": events[-1]["seq"] if events else None}
+
+
+def model(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "mdl_019abc5d1f0e7a33c49d20",
+        "kind": "model",
+        "name": "net",
+        "filename": "net.pt2",
+        "size_bytes": 12,
+        "sha256": "0" * 64,
+        "created_at": CREATED_AT,
+        "inputs": [{"name": "x", "shape": [None, 1, 8, 8], "dtype": "float32"}],
+        "outputs": 1,
+        "parameters": 1234,
+        **changes,
+    }
+
+
+def dataset(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "dst_019abc5d20c17a3391be04",
+        "kind": "dataset",
+        "name": "images",
+        "filename": "images.npz",
+        "size_bytes": 12,
+        "sha256": "1" * 64,
+        "created_at": CREATED_AT,
+        "samples": 4,
+        "arrays": {"x": {"shape": [4, 1, 8, 8], "dtype": "float32"}},
+        "labels": False,
+        **changes,
+    }
