@@ -1,0 +1,328 @@
+"""The examples of the OpenAPI document: one small story, from the upload of a model to its report.
+
+They are built of the wire types, so they cannot name a field that is not there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from api.jobs.schemas import Event, EventPage, wire_job
+from api.objects.schemas import wire_object
+from api.uploads.schemas import Part, wire_upload
+from shared import job_report as report
+from shared.database.records import JobRecord, ObjectRecord, PartRecord, UploadRecord
+from shared.job import Artifact, JobStatus, Progress, Step
+from shared.quantization_spec import StaticSpec
+
+_STARTED = 1_795_441_200.0  # 2026-11-23T13:00:00Z
+_MODEL_SHA256 = "8f434346648f6b96df89dda901c5176b10a6d83961dd3c1ac88b59b2dc327aa4"
+_DATASET_SHA256 = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
+_ARTIFACT_SHA256 = "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9"
+
+JOB_ID = "job_019abc5d3f0e7a33c49d2077"
+UPLOAD_ID = "upl_019abc5d0b0e7a33c49d20aa"
+
+
+def _wire(value: BaseModel) -> Any:
+    return value.model_dump(mode="json", warnings=False)
+
+
+_model = ObjectRecord(
+    id="mdl_019abc5d1f0e7a33c49d2011",
+    kind="model",
+    name="digits",
+    filename="digits.pt2",
+    size_bytes=104_857,
+    sha256=_MODEL_SHA256,
+    description={
+        "inputs": [{"name": "x", "shape": [None, 1, 8, 8], "dtype": "float32"}],
+        "outputs": 1,
+        "parameters": 24_010,
+    },
+    created_at=_STARTED,
+)
+_dataset = ObjectRecord(
+    id="dst_019abc5d20c17a3391be0422",
+    kind="dataset",
+    name="digits, held out",
+    filename="evaluation.npz",
+    size_bytes=94_412,
+    sha256=_DATASET_SHA256,
+    description={
+        "samples": 360,
+        "arrays": {
+            "x": {"shape": [360, 1, 8, 8], "dtype": "float32"},
+            "labels": {"shape": [360], "dtype": "int64"},
+        },
+        "labels": True,
+    },
+    created_at=_STARTED + 2,
+)
+MODEL: dict[str, Any] = _wire(wire_object(_model))
+DATASET: dict[str, Any] = _wire(wire_object(_dataset))
+
+# --- uploads ---------------------------------------------------------------------------------------------------------
+
+_upload = UploadRecord(
+    id=UPLOAD_ID,
+    kind="model",
+    name="digits",
+    filename="digits.pt2",
+    size_bytes=_model.size_bytes,
+    sha256=_MODEL_SHA256,
+    part_size_bytes=65_536,
+    completed=False,
+    object_id=None,
+    created_at=_STARTED,
+    expires_at=_STARTED + 86_400,
+    parts=[],
+)
+_part = PartRecord(number=1, size_bytes=65_536, sha256=_ARTIFACT_SHA256)
+
+UPLOAD_REQUESTS: dict[str, Any] = {
+    "model": {
+        "summary": "A model of 100 kB",
+        "value": {
+            "kind": "model",
+            "name": "digits",
+            "filename": "digits.pt2",
+            "size_bytes": _model.size_bytes,
+            "sha256": _MODEL_SHA256,
+        },
+    }
+}
+COMPLETE_REQUESTS: dict[str, Any] = {"whole": {"summary": "The hash of the file", "value": {"sha256": _MODEL_SHA256}}}
+OPEN_UPLOAD: dict[str, Any] = _wire(wire_upload(_upload))
+PARTIAL_UPLOAD: dict[str, Any] = _wire(wire_upload(UploadRecord(**{**vars(_upload), "parts": [_part]})))
+COMPLETE_UPLOAD: dict[str, Any] = _wire(
+    wire_upload(UploadRecord(**{**vars(_upload), "completed": True, "object_id": _model.id}), _model)
+)
+PART: dict[str, Any] = _wire(Part(number=1, size_bytes=_part.size_bytes, sha256=_part.sha256))
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+_STATIC: dict[str, Any] = {
+    "method": "static",
+    "model": _model.id,
+    "calibration": _dataset.id,
+    "evaluation": _dataset.id,
+    "name": "digits in int8",
+}
+SPECS: dict[str, Any] = {
+    "dynamic": {
+        "summary": "int8 weights, no data needed",
+        "value": {"method": "dynamic", "model": _model.id},
+    },
+    "static": {
+        "summary": "int8 weights and activations, calibrated; the first convolution stays in float",
+        "value": {
+            **_STATIC,
+            "metric": "top1",
+            "max_accuracy_drop": 0.01,
+            "overrides": [{"layer": "conv1", "precision": "float32"}],
+        },
+    },
+    "qat": {
+        "summary": "Trained with fake quantize",
+        "value": {
+            "method": "qat",
+            "model": _model.id,
+            "training": _dataset.id,
+            "evaluation": _dataset.id,
+            "qat": {"epochs": 3, "learning_rate": 0.0001},
+        },
+    },
+}
+_spec = StaticSpec.model_validate(_STATIC)
+
+
+def _latency(name: str, scale: float) -> report.LatencyStats:
+    samples = [round(0.20 * scale, 4), round(0.21 * scale, 4), round(0.20 * scale, 4)]
+    return report.LatencyStats(
+        name=name,
+        p50_ms=samples[0],
+        p90_ms=samples[1],
+        p99_ms=None,
+        mean_ms=samples[0],
+        throughput_per_second=round(1000 / samples[0], 1),
+        samples_ms=samples,
+    )
+
+
+_report = report.JobReport(
+    method="static",
+    verdict=report.Verdict(
+        word="recommended",
+        sentence="int8 is 2.00× faster (1.92 to 2.07) and 3.6× smaller; top-1 drops by 0.28 points, within the target.",
+        accuracy="met",
+    ),
+    quality=report.Quality(
+        data="evaluation",
+        samples=360,
+        metric=report.MetricResult(
+            name="top1", float_value=0.9806, int8_value=0.9778, drop=0.0028, max_drop=0.01, met=True
+        ),
+        fidelity=[report.OutputFidelity(output="0", sqnr_db=31.4, cosine=0.9996, agreement=0.9972)],
+    ),
+    latency=[
+        report.BenchmarkResult(
+            batch_size=1,
+            threads=1,
+            rounds=3,
+            baseline="float_frozen",
+            candidates=[_latency("float_eager", 2.4), _latency("float_frozen", 2.0), _latency("int8", 1.0)],
+            speedup=2.0,
+            speedup_ci95=(1.92, 2.07),
+            significant=True,
+            speedup_vs_eager=2.4,
+        )
+    ],
+    size=report.Size(float_bytes=104_857, int8_bytes=29_120, ratio=3.6),
+    layers=[report.LayerSummary(name="conv1", op="Conv2d", precision="int8", weight_bytes=288)],
+    spec=_spec.model_dump(mode="json"),
+    environment=report.Environment(
+        cpu_model="AMD EPYC 9354",
+        isa=["avx2", "avx512", "avx512_vnni"],
+        cores=2,
+        torch="2.13.0",
+        python="3.11.7",
+        qengine="x86",
+        octavo="0.1.0",
+        sandbox_level="landlock",
+    ),
+    timings={"load": 0.41, "calibrate": 0.35, "evaluate": 0.22, "benchmark": 5.0, "package": 0.6},
+)
+
+_queued = JobRecord(
+    id=JOB_ID,
+    status=JobStatus.QUEUED,
+    spec=_spec.model_dump(mode="json"),
+    name=_spec.name,
+    created_at=_STARTED + 5,
+    started_at=None,
+    finished_at=None,
+    step=None,
+    progress=Progress(),
+    attempt=0,
+    crashes=0,
+    fence=0,
+    worker_id=None,
+    cancel_requested=False,
+    sandbox_level=None,
+    not_before=_STARTED + 5,
+    error=None,
+    artifacts=[],
+    event_seq=1,
+)
+_succeeded = JobRecord(
+    **{
+        **vars(_queued),
+        "status": JobStatus.SUCCEEDED,
+        "started_at": _STARTED + 6,
+        "finished_at": _STARTED + 13,
+        "step": Step.STORE,
+        "progress": Progress(fraction=1.0, eta_seconds=0.0),
+        "attempt": 1,
+        "sandbox_level": "landlock",
+        "artifacts": [
+            Artifact(
+                name="model_int8.pt",
+                kind="model",
+                media_type="application/octet-stream",
+                size_bytes=29_120,
+                sha256=_ARTIFACT_SHA256,
+            )
+        ],
+        "event_seq": 7,
+        "report": _report.model_dump(mode="json"),
+    }
+)
+_cancelled = JobRecord(
+    **{
+        **vars(_queued),
+        "status": JobStatus.CANCELLED,
+        "finished_at": _STARTED + 8,
+        "cancel_requested": True,
+        "event_seq": 2,
+    }
+)
+QUEUED_JOB: dict[str, Any] = _wire(wire_job(_queued))
+SUCCEEDED_JOB: dict[str, Any] = _wire(wire_job(_succeeded))
+CANCELLED_JOB: dict[str, Any] = _wire(wire_job(_cancelled))
+
+_events = [
+    {
+        "seq": 6,
+        "kind": "progress",
+        "created_at": "2026-11-23T13:00:12Z",
+        "data": {"step": "package", "fraction": 0.93, "message": "Writing the report", "eta_seconds": 0.5},
+    },
+    {
+        "seq": 7,
+        "kind": "status",
+        "created_at": "2026-11-23T13:00:13Z",
+        "data": {"status": "succeeded", "attempt": 1},
+    },
+]
+EVENT_PAGE: dict[str, Any] = _wire(
+    EventPage(data=[Event.model_validate(each) for each in _events], has_more=False, next=7)
+)
+EVENT_STREAM = (
+    "event: status\n"
+    'data: {"seq":7,"kind":"status","created_at":"2026-11-23T13:00:13Z","data":{"status":"succeeded","attempt":1}}\n'
+    "id: 7\n\n"
+)
+
+# --- the service -----------------------------------------------------------------------------------------------------
+
+HEALTH: dict[str, Any] = {"status": "ok"}
+READY: dict[str, Any] = {
+    "status": "ready",
+    "checks": {
+        "database": {"ok": True, "detail": None},
+        "object_store": {"ok": True, "detail": None},
+        "broker": {"ok": True, "detail": None},
+        "workers": {"ok": True, "detail": "1 alive"},
+    },
+}
+NOT_READY: dict[str, Any] = {
+    "status": "unavailable",
+    "checks": {**READY["checks"], "object_store": {"ok": False, "detail": "The object store does not answer."}},
+}
+METRICS = '# TYPE octavo_jobs gauge\noctavo_jobs{method="static",status="queued"} 3.0\n'
+META: dict[str, Any] = {
+    "version": "0.1.0",
+    "api": "v1",
+    "methods": ["dynamic", "static", "qat"],
+    "workers": [
+        {
+            "id": "wrk_019abc5d0000aabbccddeeff",
+            "hostname": "node-1",
+            "cpu_model": "AMD EPYC 9354",
+            "isa": ["avx2", "avx512f", "avx512_vnni"],
+            "cores": 2,
+            "torch": "2.13.0",
+            "sandbox_level": "landlock",
+            "concurrency": 1,
+            "labels": {},
+            "status": "idle",
+            "heartbeat_at": "2026-11-23T13:00:15Z",
+        }
+    ],
+    "limits": {
+        "max_upload_bytes": 17_179_869_184,
+        "part_size_bytes": 16_777_216,
+        "max_json_bytes": 1_048_576,
+        "upload_expire_seconds": 86_400.0,
+        "wall_limit_seconds": 21_600.0,
+        "max_attempts": 5,
+    },
+}
+
+
+def page(entry: dict[str, Any]) -> dict[str, Any]:
+    """A last page with one entry."""
+    return {"data": [entry], "has_more": False, "next": None}

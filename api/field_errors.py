@@ -1,0 +1,116 @@
+"""Pydantic's validation errors in the words of the wire: JSON pointers into what was sent, and readable sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from shared.errors import DataRequired, FieldError, OctavoError, SpecInvalid, WrongKind
+from shared.quantization_spec import METHODS
+
+_OBJECT_KINDS = {"mdl_": "a model", "dst_": "a dataset", "job_": "a job", "upl_": "an upload"}
+_DATASET_ROLES = {"/calibration", "/training", "/evaluation"}
+_MAX_ERRORS = 50
+_METHOD_LIST = ", ".join(f"`{each}`" for each in METHODS)
+_SENTENCES = {
+    "union_tag_not_found": f"`method` is missing: one of {_METHOD_LIST}.",
+    "missing": "This field is required.",
+    "model_attributes_type": "This must be a JSON object.",
+    "model_type": "This must be a JSON object.",
+}
+
+
+def field_errors(found: Sequence[Any], body: Any) -> list[FieldError]:
+    """One entry for each wrong place: the alternatives of a union are joined into one sentence."""
+    by_pointer: dict[str, FieldError] = {}
+    for error in found:
+        pointer = _pointer(error["loc"], body)
+        entry = FieldError(pointer=pointer, code=_code(error), detail=_detail(error, pointer))
+        known = by_pointer.get(pointer)
+        if known is None:
+            by_pointer[pointer] = entry
+        elif entry.detail not in known.detail:
+            known.detail = f"{known.detail.removesuffix('.')}, or {entry.detail[0].lower()}{entry.detail[1:]}"
+    return list(by_pointer.values())[:_MAX_ERRORS]
+
+
+def spec_error(fields: list[FieldError]) -> OctavoError:
+    """The finest error that is true of every wrong place in a spec."""
+    first, codes = fields[0], {each.code for each in fields}
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    message = f"{first.pointer or 'The spec'}: {first.detail}{more}"
+    if codes == {"wrong_kind"}:
+        return WrongKind(message, errors=fields)
+    if codes == {"missing"} and {each.pointer for each in fields} <= _DATASET_ROLES:
+        role = first.pointer.removeprefix("/")
+        hint = f'Upload a dataset (POST /v1/datasets) and name it in the spec: "{role}": "dst_…".'
+        return DataRequired(f"This method needs a {role} dataset, and the spec names none.", hint=hint, errors=fields)
+    hint = "The fields of a spec and their defaults are in /docs, under POST /v1/jobs."
+    return SpecInvalid(message, hint=hint, errors=fields)
+
+
+def _pointer(loc: Sequence[str | int], body: Any) -> str:
+    """The place as a JSON pointer; a parameter's name stands for itself.
+
+    Pydantic's location also names the members of unions that it tried (`static`, `bool`): what is not in the body and
+    is not its missing leaf is left out.
+    """
+    if loc[0] != "body":
+        return _printable(f"{loc[-1]}")
+    parts: list[str] = []
+    here = body
+    for index, part in enumerate(loc[1:], start=1):
+        if _holds(here, part):
+            here = here[part]
+        elif not isinstance(here, dict) or index < len(loc) - 1 or (index == 1 and part in METHODS):
+            continue
+        parts.append(f"{part}".replace("~", "~0").replace("/", "~1"))
+    return "".join(f"/{_printable(part)}" for part in parts)
+
+
+def _holds(here: Any, part: str | int) -> bool:
+    if isinstance(here, dict):
+        return part in here
+    return isinstance(here, list) and isinstance(part, int) and part < len(here)
+
+
+def _code(error: Any) -> str:
+    if _other_kind(error):
+        return "wrong_kind"
+    if error["type"] == "missing" or (error["type"] == "string_type" and error["input"] is None):
+        return "missing"
+    return str(
+        {"extra_forbidden": "unknown_field", "union_tag_invalid": "unknown_method"}.get(error["type"], error["type"])
+    )
+
+
+def _detail(error: Any, pointer: str) -> str:
+    kind = error["type"]
+    if other := _other_kind(error):
+        return f"{_printable(error['input'])} names {other}; this field takes {_wanted_kind(error)}."
+    if kind == "extra_forbidden":
+        method = next((part for part in error["loc"][1:2] if part in METHODS), None)
+        where = f" of the method {method}" if method else ""
+        return f"`{pointer.rpartition('/')[2]}` is not a field{where}."
+    if kind == "union_tag_invalid":
+        return f"`method` must be one of {_METHOD_LIST}, not {_printable(error['ctx']['tag'])!r}."
+    return _SENTENCES.get(kind) or _printable(str(error["msg"])).removesuffix(".") + "."
+
+
+def _other_kind(error: Any) -> str | None:
+    """What an id names, when it was given where an id of another kind belongs."""
+    if error["type"] != "string_pattern_mismatch":
+        return None
+    prefix = str(error["input"])[:4]
+    if f"^{prefix}" in error["ctx"]["pattern"]:
+        return None
+    return _OBJECT_KINDS.get(prefix) if any(each in error["ctx"]["pattern"] for each in _OBJECT_KINDS) else None
+
+
+def _wanted_kind(error: Any) -> str:
+    return next(words for prefix, words in _OBJECT_KINDS.items() if prefix in error["ctx"]["pattern"])
+
+
+def _printable(text: str) -> str:
+    """Also a lone surrogate, which JSON can carry and UTF-8 cannot, must reach the answer; cut to a line."""
+    return text.encode("utf-8", "backslashreplace").decode()[:200]

@@ -1,0 +1,71 @@
+"""What can be known to be wrong with a job before it is accepted: ids, kinds, shapes, labels."""
+
+from __future__ import annotations
+
+from shared.database.object_repository import ObjectRepository
+from shared.dataset_file import LABELS, DatasetDescription, check_fits
+from shared.errors import DataRequired, DatasetMismatch, FieldError, LabelsUnusable, NotFound, OctavoError
+from shared.model_file import ModelDescription
+from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec, dataset_roles
+
+_CLASS_LABELS = frozenset({"top1", "top5", "cross_entropy"})
+_INTEGERS = ("int", "uint")
+
+Spec = DynamicSpec | StaticSpec | QatSpec
+
+
+def check_spec(objects: ObjectRepository, spec: Spec) -> None:
+    """Raise NotFound, DatasetMismatch, DataRequired or LabelsUnusable, each with a pointer into the spec."""
+    model = ModelDescription.model_validate(_description(objects, spec.model, "model"))
+    datasets: dict[str, DatasetDescription] = {}
+    for role, dataset_id in dataset_roles(spec).items():
+        datasets[role] = DatasetDescription.model_validate(_description(objects, dataset_id, role))
+        try:
+            check_fits(model, datasets[role], role=role)
+        except DatasetMismatch as error:
+            raise _at(role, error) from error
+    _check_metric(spec, datasets)
+    if isinstance(spec, QatSpec) and spec.qat.loss in {"cross_entropy", "mse"}:
+        hint = "Add `labels` that fit to the training data, or set qat.loss to distillation, which needs none."
+        _check_labels("training", datasets["training"], spec.qat.loss, hint)
+
+
+def _description(objects: ObjectRepository, object_id: str, field: str) -> dict[str, object]:
+    try:
+        return objects.get(object_id).description
+    except NotFound as error:
+        kind = "model" if field == "model" else "dataset"
+        message = f"No {kind} has the id {object_id!r}, which the spec names as `{field}`."
+        raise _at(field, NotFound(message, hint=f"GET /v1/{kind}s lists what is here.")) from error
+
+
+def _check_metric(spec: Spec, datasets: dict[str, DatasetDescription]) -> None:
+    if spec.metric == "auto":
+        return
+    # The order in which the worker looks for data to evaluate on.
+    role = next((role for role in ("evaluation", "calibration", "training") if role in datasets), None)
+    hint = "Give labelled held-out samples as `evaluation`, or leave the metric out: fidelity needs no labels."
+    if role is None:
+        error = DataRequired(f"The metric {spec.metric} needs a labelled dataset, and the spec names none.", hint=hint)
+        raise _at("evaluation", error)
+    _check_labels(role, datasets[role], spec.metric, hint)
+
+
+def _check_labels(role: str, dataset: DatasetDescription, purpose: str, hint: str) -> None:
+    if not dataset.labels:
+        raise _at(role, LabelsUnusable(f"{purpose} needs labels, and the {role} dataset has none.", hint=hint))
+    labels = dataset.arrays[LABELS]
+    if purpose in _CLASS_LABELS and (len(labels.shape) != 1 or not labels.dtype.startswith(_INTEGERS)):
+        raise _at(
+            role,
+            LabelsUnusable(
+                f"{purpose} needs one integer label a sample; the {role} dataset's labels are {labels.dtype} of shape "
+                f"{labels.shape}.",
+                hint="Give class indices: one-hot labels become indices by labels.argmax(axis=1).",
+            ),
+        )
+
+
+def _at(field: str, error: OctavoError) -> OctavoError:
+    error.errors = [FieldError(pointer=f"/{field}", code=error.code, detail=error.message)]
+    return error

@@ -1,0 +1,85 @@
+"""Following a job: its representation, long polls, and its history as JSON or as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.concurrency import run_in_threadpool
+
+from api.jobs.schemas import EventPage, wire_event, wire_job
+from api.services import Services
+from shared.database.job_repository import JobRepository
+from shared.database.records import JobRecord
+from shared.job import FINISHED, JobEvent
+
+_BATCH = 500
+_KEEPALIVE_SECONDS = 15.0
+
+
+async def job_response(services: Services, job_id: str, *, wait_seconds: float, if_none_match: str | None) -> Response:
+    """The job as it is, or after it has changed, or 304."""
+    job = await run_in_threadpool(_read_job, services, job_id)
+    known = if_none_match is None or _matches(if_none_match, job)
+    if wait_seconds and known and job.status not in FINISHED:
+        await services.watch.wait(job_id, job.event_seq, wait_seconds)
+        job = await run_in_threadpool(_read_job, services, job_id)
+    headers = {"ETag": _etag(job)}
+    if if_none_match is not None and _matches(if_none_match, job):
+        return Response(status_code=304, headers=headers)
+    return Response(wire_job(job).model_dump_json(warnings=False), headers=headers, media_type="application/json")
+
+
+def event_page(services: Services, job_id: str, *, after: int, limit: int) -> EventPage:
+    """A page of the job's history; blocks."""
+    found, has_more = _read_events(services, job_id, after, limit)
+    return EventPage(
+        data=[wire_event(each) for each in found], has_more=has_more, next=found[-1].seq if found else None
+    )
+
+
+async def event_stream(services: Services, job_id: str, *, after: int) -> Response:
+    """The history after `after`, and what follows, until the job is finished; NotFound before the first byte."""
+    await run_in_threadpool(_read_job, services, job_id)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_stream(services, job_id, after), headers=headers, media_type="text/event-stream")
+
+
+async def _stream(services: Services, job_id: str, seen: int) -> AsyncIterator[bytes]:
+    while True:
+        # First the state, then the events: whatever belongs to that state is then among them.
+        job = await run_in_threadpool(_read_job, services, job_id)
+        has_more = True
+        while has_more:
+            found, has_more = await run_in_threadpool(_read_events, services, job_id, seen, _BATCH)
+            for event in found:
+                seen = event.seq
+                data = wire_event(event).model_dump_json()
+                yield format_sse_event(id=str(event.seq), event=event.kind, data_str=data)
+        if job.status in FINISHED or services.watch.closed:
+            return
+        if not await services.watch.wait(job_id, job.event_seq, _KEEPALIVE_SECONDS):
+            yield KEEPALIVE_COMMENT
+
+
+def _read_job(services: Services, job_id: str) -> JobRecord:
+    with services.database.read() as connection:
+        return JobRepository(connection).get(job_id, with_report=True)
+
+
+def _read_events(services: Services, job_id: str, after: int, limit: int) -> tuple[list[JobEvent], bool]:
+    with services.database.read() as connection:
+        repository = JobRepository(connection)
+        repository.get(job_id)
+        return repository.events(job_id, after=after, limit=limit)
+
+
+def _etag(job: JobRecord) -> str:
+    return f'"{job.event_seq}"'
+
+
+def _matches(if_none_match: str, job: JobRecord) -> bool:
+    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    return "*" in tags or _etag(job) in tags

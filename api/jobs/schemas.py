@@ -1,0 +1,101 @@
+"""Jobs and their events on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from api.wire import utc
+from shared.database.records import JobRecord
+from shared.errors import JobError
+from shared.job import Artifact, EventKind, JobEvent, JobStatus, Progress, Step
+from shared.job_report import JobReport
+from shared.quantization_spec import QuantizationSpec
+
+_SAME = (
+    "id",
+    "status",
+    "step",
+    "progress",
+    "attempt",
+    "spec",
+    "report",
+    "error",
+    "sandbox_level",
+    "cancel_requested",
+    "name",
+)
+
+
+class JobArtifact(Artifact):
+    """A result file."""
+
+    url: str = Field(description="Where to GET it, relative to the server.")
+
+
+class Job(BaseModel):
+    """One request for an int8 model, and what became of it."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: JobStatus = Field(description="queued → running → succeeded, failed or cancelled.")
+    step: Step | None = Field(description="What runs, or ran last.")
+    progress: Progress
+    attempt: int = Field(description="How often it was started; the service's own faults are retried.")
+    spec: QuantizationSpec = Field(description="As it was asked, every default filled in.")
+    report: JobReport | None = Field(description="What was measured; null until it succeeded, and in lists.")
+    error: JobError | None = Field(description="Why it failed, and whose fault it was.")
+    artifacts: list[JobArtifact]
+    sandbox_level: str | None = Field(description="How far the process that ran it was locked down.")
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None = Field(description="Of the latest attempt.")
+    finished_at: datetime | None
+    name: str | None
+    metadata: dict[str, str]
+
+
+class Event(BaseModel):
+    """One line of a job's history."""
+
+    seq: int = Field(description="Counts up within the job; give it as `after` or `Last-Event-ID` to go on from here.")
+    kind: EventKind
+    created_at: datetime
+    data: dict[str, Any] = Field(
+        description=(
+            "`status`: status, attempt, and error or reason. `progress`: step, fraction, message, eta_seconds. "
+            "`metric`: name, value and what it belongs to, such as epoch. `warning`, `log`: message."
+        )
+    )
+
+
+class EventPage(BaseModel):
+    """Some of a job's events, oldest first."""
+
+    data: list[Event]
+    has_more: bool
+    next: int | None = Field(description="Give it as `after` for the events that follow; null when there are none yet.")
+
+
+def wire_job(record: JobRecord) -> Job:
+    """The record as it is shown."""
+    # Spec and report were validated when they were stored, perhaps by an older version: they are passed on as they are.
+    fields: dict[str, Any] = {
+        **{name: getattr(record, name) for name in _SAME},
+        "artifacts": [
+            JobArtifact(**each.model_dump(), url=f"/v1/jobs/{record.id}/artifacts/{each.name}")
+            for each in record.artifacts
+        ],
+        "created_at": utc(record.created_at),
+        "started_at": None if record.started_at is None else utc(record.started_at),
+        "finished_at": None if record.finished_at is None else utc(record.finished_at),
+        "metadata": record.spec.get("metadata", {}),
+    }
+    return Job.model_construct(**fields)
+
+
+def wire_event(event: JobEvent) -> Event:
+    """The event as it is shown."""
+    return Event(seq=event.seq, kind=event.kind, created_at=utc(event.created_at), data=event.data)

@@ -1,0 +1,50 @@
+"""Submitting, listing and cancelling jobs; every function blocks, so it runs in a thread."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from api.idempotency import Answer, Once, do_once
+from api.jobs.checks import Spec, check_spec
+from api.jobs.schemas import Job, wire_job
+from api.services import Services
+from api.wire import Page, cursor_of
+from shared.database.job_repository import JobRepository
+from shared.database.object_repository import ObjectRepository
+from shared.job import JobStatus
+
+RETRY_AFTER_SECONDS = 2
+
+
+def submit(services: Services, spec: Spec, once: Once) -> Answer:
+    """Accept the job: its row is committed when this returns, and its hint is on the way."""
+    created: list[str] = []
+
+    def effect(connection: Connection) -> Answer:
+        check_spec(ObjectRepository(connection), spec)
+        job = JobRepository(connection).create(spec)
+        created.append(job.id)
+        headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
+        return Answer.of(202, wire_job(job), headers)
+
+    found = do_once(services.database, once, effect)
+    if not found.replayed:
+        services.hints.hint(created[-1])
+    return found
+
+
+def cancel(services: Services, job_id: str, once: Once) -> Answer:
+    """Cancel a queued job, ask a running one to stop; JobAlreadyFinished when there is nothing to stop."""
+
+    def effect(connection: Connection) -> Answer:
+        return Answer.of(202, wire_job(JobRepository(connection).request_cancel(job_id)))
+
+    return do_once(services.database, once, effect)
+
+
+def page(services: Services, *, status: JobStatus | None, limit: int, after: str | None) -> Page[Job]:
+    """The newest jobs before the id `after`, without their reports."""
+    with services.database.read() as connection:
+        jobs, has_more = JobRepository(connection).page(status=status, limit=limit, after=after)
+    following = cursor_of(jobs[-1].id) if has_more else None
+    return Page[Job].model_construct(data=[wire_job(each) for each in jobs], has_more=has_more, next=following)
