@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from typing import Any
 
 from celery import signals
 from celery.apps.worker import Worker
+from celery.exceptions import SecurityWarning
 
 from shared.database import Database
 from shared.errors import SandboxUnavailable
@@ -100,6 +102,10 @@ def _consume_hints(settings: Settings, execution: Execution, presence: Presence,
         timer.daemon = True
         timer.start()
 
+    # Celery warns whoever runs as root, because of pickle, which it is told not to accept.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    for noisy in ("celery.worker.strategy", "celery.app.trace"):  # a line a hint; Execution tells what became of it
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     # Threads, not processes: the supervisor waits and copies; what computes is the runner.
     Worker(
         app=celery,
