@@ -9,7 +9,7 @@ from pathlib import Path
 from octavo._async.transport import AsyncTransport
 from octavo._concurrency import async_run_blocking, async_sleep
 from octavo._exceptions import APIConnectionError, OctavoError
-from octavo._files import CHUNK_BYTES, PartialDownload
+from octavo._files import PartialDownload
 from octavo._progress import TransferBar
 from octavo._retry import delay_seconds
 from octavo._types import Artifact
@@ -65,7 +65,7 @@ class AsyncArtifacts:
         return {artifact.name: await self._download_one(artifact, folder, progress) for artifact in chosen}
 
     async def _download_one(self, artifact: Artifact, folder: Path, progress: bool | None) -> Path:
-        if Path(artifact.name).name != artifact.name:
+        if artifact.name in {"", ".."} or Path(artifact.name).name != artifact.name:
             raise OctavoError(f"the server names an artifact {artifact.name!r}, which is no plain file name")
         download = PartialDownload(folder / artifact.name, artifact.sha256)
         if await async_run_blocking(download.is_complete):
@@ -93,6 +93,6 @@ class AsyncArtifacts:
         async with self._transport.stream(artifact.url, headers=headers) as response:
             if response.status_code != 206:
                 download.restart()
-            async for chunk in response.aiter_bytes(CHUNK_BYTES):
+            async for chunk in response.aiter_bytes():
                 download.append(chunk)
                 bar.moved_to(download.size_bytes)

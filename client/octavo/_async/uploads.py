@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from octavo._async.transport import AsyncTransport
-from octavo._concurrency import async_run_blocking
+from octavo._concurrency import async_run_blocking, async_sleep
 from octavo._exceptions import APIConnectionError, NotFoundError
 from octavo._files import content_digest, part_count, read_region, sha256_of, size_of
 from octavo._progress import TransferBar
+from octavo._retry import delay_seconds
 from octavo._types import Upload
 
 Kind = Literal["model", "dataset"]
@@ -85,6 +86,7 @@ async def _send_parts(transport: AsyncTransport, upload: Upload, path: Path, bar
             broken += 1
             if broken > BROKEN_CONNECTIONS:
                 raise
+            await async_sleep(delay_seconds(broken))
         else:
             return
         upload = Upload.model_validate(await transport.json("GET", f"/v1/uploads/{upload.id}"))

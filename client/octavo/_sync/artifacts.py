@@ -9,7 +9,7 @@ from pathlib import Path
 
 from octavo._concurrency import run_blocking, sleep
 from octavo._exceptions import APIConnectionError, OctavoError
-from octavo._files import CHUNK_BYTES, PartialDownload
+from octavo._files import PartialDownload
 from octavo._progress import TransferBar
 from octavo._retry import delay_seconds
 from octavo._sync.transport import Transport
@@ -66,7 +66,7 @@ class Artifacts:
         return {artifact.name: self._download_one(artifact, folder, progress) for artifact in chosen}
 
     def _download_one(self, artifact: Artifact, folder: Path, progress: bool | None) -> Path:
-        if Path(artifact.name).name != artifact.name:
+        if artifact.name in {"", ".."} or Path(artifact.name).name != artifact.name:
             raise OctavoError(f"the server names an artifact {artifact.name!r}, which is no plain file name")
         download = PartialDownload(folder / artifact.name, artifact.sha256)
         if run_blocking(download.is_complete):
@@ -94,6 +94,6 @@ class Artifacts:
         with self._transport.stream(artifact.url, headers=headers) as response:
             if response.status_code != 206:
                 download.restart()
-            for chunk in response.iter_bytes(CHUNK_BYTES):
+            for chunk in response.iter_bytes():
                 download.append(chunk)
                 bar.moved_to(download.size_bytes)

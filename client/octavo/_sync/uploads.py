@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from octavo._concurrency import run_blocking
+from octavo._concurrency import run_blocking, sleep
 from octavo._exceptions import APIConnectionError, NotFoundError
 from octavo._files import content_digest, part_count, read_region, sha256_of, size_of
 from octavo._progress import TransferBar
+from octavo._retry import delay_seconds
 from octavo._sync.transport import Transport
 from octavo._types import Upload
 
@@ -86,6 +87,7 @@ def _send_parts(transport: Transport, upload: Upload, path: Path, bar: TransferB
             broken += 1
             if broken > BROKEN_CONNECTIONS:
                 raise
+            sleep(delay_seconds(broken))
         else:
             return
         upload = Upload.model_validate(transport.json("GET", f"/v1/uploads/{upload.id}"))
