@@ -77,7 +77,7 @@ def dynamic(folder: JobFolder, inputs: JobInputs, spec: DynamicSpec, tracker: Pr
     yardstick = choose_yardstick(model, data, spec.metric, spec.max_accuracy_drop)
 
     with tracker.step(Step.CONVERT, "Quantizing the weights"):
-        settled = _settle(model, spec)
+        settled = make_plan(model.raised, spec)
         int8 = freeze_quantized(quantize_dynamic(model.raised, settled), data.example_inputs(model))
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
@@ -93,7 +93,7 @@ def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: Prog
     example = data.example_inputs(model)
 
     with tracker.step(Step.PREPARE, "Inserting observers"):
-        settled = _settle(model, spec)
+        settled = make_plan(model.raised, spec)
         prepared = prepare(model.raised, settled, example)
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
@@ -118,9 +118,9 @@ def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTr
     example = data.example_inputs(model)
 
     with tracker.step(Step.PREPARE, "Inserting fake quantize"):
-        settled = _settle(model, spec)
+        settled = make_plan(model.raised, spec)
         prepared = prepare_qat(model.raised, settled, example)
-        static_settled = _settle(model, _static_of(spec))
+        static_settled = make_plan(model.raised, _static_of(spec))
         static_prepared = prepare(model.raised, static_settled, example)
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
@@ -148,13 +148,6 @@ def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTr
 
     training = compare_with_static(loss_name, epochs, quality, static_quality, tracker=tracker)
     return _finish(folder, inputs, tracker, model, data, plan=settled, int8=int8, quality=quality, training=training)
-
-
-def _settle(model: LoadedModel, spec: DynamicSpec | StaticSpec | QatSpec) -> Plan:
-    settled = make_plan(model.raised, spec)
-    # Weights are packed for the kernels that are chosen when they are converted, and when they are loaded.
-    torch.backends.quantized.engine = settled.qengine
-    return settled
 
 
 def _finish(

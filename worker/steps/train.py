@@ -70,8 +70,9 @@ def train(
     # A smaller last batch is left out: batch norm on a handful of samples does harm; shuffling brings them next time.
     steps_per_epoch = max(1, training.count // batch_size)
     total_steps = settings.epochs * steps_per_epoch
-    observers_freeze_at = settings.freeze_observers_after * total_steps
-    batch_norm_freezes_at = settings.freeze_batch_norm_after * total_steps if batch_size > 1 else 0
+    observers_freeze_at = math.ceil(settings.freeze_observers_after * total_steps)
+    # The statistics of a single sample are no statistics.
+    batch_norm_freezes_at = math.ceil(settings.freeze_batch_norm_after * total_steps) if batch_size > 1 else 0
     optimizer = _optimizer(prepared, settings)
     shuffling = torch.Generator().manual_seed(seed)
     epochs = []
@@ -81,9 +82,10 @@ def train(
         loss_sum = 0.0
         prepared.train()
         for batch in _shuffled(training, batch_size, steps_per_epoch, shuffling):
-            if step >= observers_freeze_at:
+            if step == observers_freeze_at:
                 freeze_observers(prepared)
-            if step >= batch_norm_freezes_at:
+            # train(), at the start of an epoch, thaws batch norm.
+            if step == batch_norm_freezes_at or (step > batch_norm_freezes_at and step % steps_per_epoch == 0):
                 freeze_batch_norm(prepared)
             loss = _loss(model, prepared, batch, loss_name)
             value = loss.item()
