@@ -19,6 +19,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from pydantic import BaseModel
@@ -40,16 +41,23 @@ from worker.progress import FailedMessage, FinishedMessage, ProgressMessage, Rep
 from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage
 from worker.sandbox import lock_down, probe_level
 
-Recipe = Callable[[JobFolder, Report], object]
 _PR_SET_PDEATHSIG = 1
 _MAX_MESSAGE_CHARACTERS = 8000
 _OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "bad alloc", "std::bad_alloc")
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What computes: the recipes, and the library below them."""
+
+    run: Callable[[JobFolder, Report], object]
+    set_threads: Callable[[int], None]
+
+
 def main() -> None:
     """Run one job for the supervisor whose process id stands on the command line."""
     die_with_parent(int(sys.argv[1]))
-    serve(_load_recipe)
+    serve(_load_engine)
 
 
 def die_with_parent(parent: int) -> None:
@@ -60,25 +68,25 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def serve(load_recipe: Callable[[], Recipe]) -> None:
+def serve(load_engine: Callable[[], Engine]) -> None:
     """Warm up, say ready, wait for the start line, run the recipe, exit; never returns."""
     # What prints to fd 1 from now on, in Python or C, cannot corrupt the protocol.
     protocol = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    recipe = load_recipe()
+    engine = load_engine()
     os.environ.clear()
     _send(protocol, ReadyMessage(level=probe_level()))
     line = sys.stdin.buffer.readline(MAX_LINE_BYTES)
     if not line:  # the supervisor has no use for this spare
         os._exit(0)
-    outcome = _run(StartMessage.model_validate_json(line), recipe, protocol)
+    outcome = _run(StartMessage.model_validate_json(line), engine, protocol)
     _send(protocol, outcome)
     # Tearing torch down takes longer than many a job, and nothing is left to save.
     sys.stderr.flush()
     os._exit(0)
 
 
-def _load_recipe() -> Recipe:
+def _load_engine() -> Engine:
     """Import the recipes, and load a small program once, so that what torch imports lazily is there before a job is."""
     recipes = importlib.import_module("worker.recipes")
     import torch  # noqa: PLC0415 - its import takes a second, and must come after the streams are set up
@@ -87,11 +95,10 @@ def _load_recipe() -> Recipe:
     torch.export.save(torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),)), file)
     file.seek(0)
     torch.export.load(file).module(check_guards=False)
-    run: Recipe = recipes.run
-    return run
+    return Engine(recipes.run, torch.set_num_threads)
 
 
-def _run(start: StartMessage, recipe: Recipe, protocol: BinaryIO) -> FinishedMessage | FailedMessage:
+def _run(start: StartMessage, engine: Engine, protocol: BinaryIO) -> FinishedMessage | FailedMessage:
     step: Step | None = None
 
     def report(message: BaseModel) -> None:
@@ -103,9 +110,10 @@ def _run(start: StartMessage, recipe: Recipe, protocol: BinaryIO) -> FinishedMes
     try:
         folder = JobFolder(start.folder)
         _enter(folder, start)
+        engine.set_threads(start.threads)  # only now: filters bind the threads that are started after them
         step = Step.LOAD
         inspect_model(folder.model)
-        recipe(folder, report)
+        engine.run(folder, report)
     except BaseException as error:  # noqa: BLE001 - whatever a hostile model raises ends in a message
         traceback.print_exc()
         return FailedMessage(error=_explain(error, step))
@@ -113,7 +121,7 @@ def _run(start: StartMessage, recipe: Recipe, protocol: BinaryIO) -> FinishedMes
 
 
 def _enter(folder: JobFolder, start: StartMessage) -> None:
-    """Move into the folder, lock the door, and only then set the threads: filters bind threads started later."""
+    """Move into the folder and lock the door."""
     os.chdir(folder.path)
     os.environ.update(HOME=str(folder.tmp), TMPDIR=str(folder.tmp), LANG="C.UTF-8")
     tempfile.tempdir = str(folder.tmp)
@@ -123,9 +131,6 @@ def _enter(folder: JobFolder, start: StartMessage) -> None:
             f"This node reaches the sandbox level {level}; {start.min_level} is required.",
             hint="The operator must run the worker on a kernel with Landlock and seccomp, or lower the required level.",
         )
-    import torch  # noqa: PLC0415 - imported long since
-
-    torch.set_num_threads(start.threads)
 
 
 def _explain(error: BaseException, step: Step | None) -> JobError:

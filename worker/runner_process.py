@@ -13,6 +13,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,7 @@ class RunnerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
         self._ended = False
+        self._reading = threading.Lock()
 
     def start(self) -> None:
         """Start the interpreter, which takes about two seconds to be ready; returns at once."""
@@ -123,6 +125,8 @@ class RunnerProcess:
 
     def rss_bytes(self) -> int:
         """Its resident memory; 0 when it is gone."""
+        if self._running.returncode is not None:
+            return 0
         try:
             return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
         except (OSError, IndexError, ValueError):
@@ -138,10 +142,16 @@ class RunnerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        # A reader wakes at once, for the pipe has ended; unless an escaped child holds it open, which a garbage
+        # collection will have to close.
+        if self._reading.acquire(timeout=1):
+            try:
+                self._ended = True
+                for stream in (process.stdin, process.stdout):
+                    if stream is not None:
+                        stream.close()
+            finally:
+                self._reading.release()
 
     @property
     def exit_signal(self) -> signal.Signals | None:
@@ -161,13 +171,14 @@ class RunnerProcess:
 
     def _read(self, timeout_seconds: float) -> None:
         """Wait for bytes and take at most one pipe's worth of them."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._stdout, selectors.EVENT_READ)
-            if not selector.select(timeout_seconds):
+        with self._reading, selectors.DefaultSelector() as selector:
+            if self._ended:
                 return
-        chunk = os.read(self._stdout.fileno(), _READ_BYTES)
-        self._ended = not chunk
-        self._buffer += chunk
+            selector.register(self._stdout, selectors.EVENT_READ)
+            if selector.select(timeout_seconds):
+                chunk = os.read(self._stdout.fileno(), _READ_BYTES)
+                self._ended = not chunk
+                self._buffer += chunk
 
     def _next_line(self) -> bytes | None:
         line, newline, rest = self._buffer.partition(b"\n")
