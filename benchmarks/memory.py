@@ -34,9 +34,9 @@ def measure_idle(result: Result) -> None:
     with running_stack() as stack:
         time.sleep(10)
         for module in ("api", "worker"):
-            for pid, command in tree(stack.process(module)):
+            for pid, command in tree(stack.process_id(module)):
                 runner = any("runner" in word for word in command)
-                main = pid == stack.process(module)
+                main = pid == stack.process_id(module)
                 name = module if main else f"{module}'s {'spare runner' if runner else 'child'}"
                 torch_loaded = "libtorch" in Path(f"/proc/{pid}/maps").read_text()
                 limit = 130 if main else None

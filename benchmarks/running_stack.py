@@ -26,15 +26,15 @@ class RunningStack:
     def __init__(self, data_dir: Path, environment: dict[str, str]) -> None:
         self.data_dir = data_dir
         started_at = time.perf_counter()
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "server", "up", "--port", "0", "--data-dir", str(data_dir)],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **environment},
         )
-        assert self._process.stdout is not None
+        assert self.process.stdout is not None
         printed = ""
-        for line in self._process.stdout:
+        for line in self.process.stdout:
             printed += line
             if "Ctrl-C stops everything" in line:
                 break
@@ -46,8 +46,8 @@ class RunningStack:
 
     def stop(self) -> None:
         """As Ctrl-C does."""
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(timeout=60)
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(timeout=60)
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection to the API."""
@@ -100,10 +100,10 @@ class RunningStack:
                 if job["status"] in FINISHED:
                     return job
 
-    def process(self, module: str) -> int:
-        """Process id of the API or of the worker's supervisor."""
+    def process_id(self, module: str) -> int:
+        """Of the API or of the worker's supervisor."""
         for pid, parent, command in _processes():
-            if parent == self._process.pid and command[-2:] == ["-m", module]:
+            if parent == self.process.pid and command[-2:] == ["-m", module]:
                 return pid
         raise LookupError(module)
 

@@ -68,7 +68,7 @@ def main() -> None:
     samples: dict[str, list[float]] = {"plain": [], "one_shot": [], "resumable": []}
     with tempfile.TemporaryDirectory() as directory, running_stack() as stack:
         source = Path(directory) / "big.safetensors"
-        api = stack.process("api")
+        api = stack.process_id("api")
         peaks = {}
         for seed in range(ROUNDS):
             random_dataset(source, SAMPLES, SHAPE, seed=seed)

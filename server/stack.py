@@ -120,18 +120,18 @@ class Stack:
         if broker is not None:
             self._wait_until(broker.answers, "broker")
         self._spawn("worker", [sys.executable, "-m", "worker"], environment=environment)
-        self._spawn("api", [sys.executable, "-m", "api"], environment=environment)
-        self._wait_until(self._is_ready, "api")
+        self._spawn("API", [sys.executable, "-m", "api"], environment=environment)
+        self._wait_until(self._is_ready, "API")
 
     def _spawn(
         self,
-        name: Literal["broker", "worker", "api"],
+        name: Literal["broker", "worker", "API"],
         command: list[str],
         *,
         environment: dict[str, str],
         stdin: bytes = b"",
     ) -> None:
-        child = Child(name, command, log=self._directory.logs / f"{name}.log", environment=environment, stdin=stdin)
+        child = Child(name, command, log=self._directory.logs / f"{name.lower()}.log", environment=environment, stdin=stdin)
         child.start(lock_fd=self._directory.lock_fd)
         self._children.append(child)
 
