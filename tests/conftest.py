@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -11,6 +12,7 @@ from server.broker import Broker
 from shared.settings import StorageSettings
 from tests.services.postgres import PostgresServer, postgres
 from tests.services.process import ServiceMissing
+from tests.services.prometheus import promtool as find_promtool
 from tests.services.s3_server import S3Server, s3_server
 from tests.services.valkey import valkey
 
@@ -62,3 +64,10 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def s3_settings(s3: S3Server) -> StorageSettings:
     """Storage settings that name a new bucket."""
     return s3.settings()
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Iterator[Path]:
+    """The checker of Prometheus configurations, rules and rule tests."""
+    with skipped_if_missing(lambda: nullcontext(find_promtool())) as program:
+        yield program
