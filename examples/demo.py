@@ -108,7 +108,7 @@ def main() -> None:
     shown = Path(os.path.relpath(directory))
     bin_directory = Path(os.path.relpath(Path(sys.executable).parent))
     print(
-        f"\nDone in {time.monotonic() - began:.0f} s, the server is stopped; the int8 models are in {shown}/results.\n\n"
+        f"\nDone in {time.monotonic() - began:.0f} s, the server is stopped; the models are in {shown}/results.\n\n"
         "Next:\n"
         f"  source {bin_directory}/activate\n"
         f"  octavo-server up --data-dir {shown}        # the same server again, to keep\n"
