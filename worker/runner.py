@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import importlib
-import io
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from pydantic import BaseModel
@@ -36,7 +36,8 @@ from shared.errors import (
 )
 from shared.job import Step
 from shared.model_file import inspect_model
-from worker.job_folder import JobFolder
+from shared.quantization_spec import BenchmarkSettings, DynamicSpec
+from worker.job_folder import JobFolder, JobInputs
 from worker.progress import FailedMessage, FinishedMessage, ProgressMessage, Report
 from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage
 from worker.sandbox import lock_down, probe_level
@@ -87,14 +88,21 @@ def serve(load_engine: Callable[[], Engine]) -> None:
 
 
 def _load_engine() -> Engine:
-    """Import the recipes, and load a small program once, so that what torch imports lazily is there before a job is."""
+    """Import torch and the recipes, and do a job of no use, so that what is loaded on first use is there already."""
     recipes = importlib.import_module("worker.recipes")
     import torch  # noqa: PLC0415 - its import takes a second, and must come after the streams are set up
 
-    file = io.BytesIO()
-    torch.export.save(torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),)), file)
-    file.seek(0)
-    torch.export.load(file).module(check_guards=False)
+    try:
+        with tempfile.TemporaryDirectory() as path:
+            folder = JobFolder(Path(path))
+            spec = DynamicSpec(method="dynamic", model="mdl_" + "0" * 22, benchmark=BenchmarkSettings(max_seconds=0.01))
+            folder.create(JobInputs(job_id="warm-up", spec=spec, datasets={}, threads=1))
+            shapes = ({0: torch.export.Dim.DYNAMIC},)
+            program = torch.export.export(torch.nn.Linear(8, 8), (torch.zeros(2, 8),), dynamic_shapes=shapes)
+            torch.export.save(program, folder.model)
+            recipes.run(folder, lambda _: None)
+    except Exception:  # noqa: BLE001 - it costs the first job a moment, and the job itself will tell
+        traceback.print_exc()
     return Engine(recipes.run, torch.set_num_threads)
 
 

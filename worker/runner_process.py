@@ -44,7 +44,7 @@ class RunnerGarbled(Exception):
 
 def default_command() -> list[str]:
     """The command of the real runner, to be completed with the supervisor's process id."""
-    return [sys.executable, "-I", "-m", "worker.runner"]
+    return [sys.executable, "-I", "-W", "ignore", "-m", "worker.runner"]
 
 
 class RunnerProcess:
