@@ -32,7 +32,7 @@ def cpu_model_and_isa(cpuinfo: str) -> tuple[str, list[str]]:
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
-    model = fields.get("model name") or platform.processor() or platform.machine() or "unknown"
+    model = fields.get("model name") or platform.machine() or "unknown"
     return model, [name for name, needed in _ISA_FLAGS.items() if flags.issuperset(needed)]
 
 

@@ -1,0 +1,63 @@
+"""Batch sizes that the model cannot take are measured at one that it can."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from shared.job import Step
+from shared.quantization_spec import BenchmarkSettings
+from tests.unit.worker.test_datasets import spec
+from worker.datasets import InMemorySamples
+from worker.inference import BatchRange
+from worker.progress import ProgressTracker
+from worker.steps.benchmark import benchmark
+from worker.steps.load import LoadedModel
+
+SAMPLES = InMemorySamples((torch.randn(5, 4),))
+
+
+def pairs_only(x: Tensor) -> tuple[Tensor]:
+    """A model that was exported with any batch and takes even ones."""
+    return (x.reshape(-1, 2, 4).sum(1),)
+
+
+def run(batch: BatchRange, **settings: object) -> tuple[list[tuple[int, int, str | None]], list[str]]:
+    tracker = ProgressTracker(lambda _: None, {Step.BENCHMARK: 1})
+    model = LoadedModel(pairs_only, (spec("x", (None, 4)),), ("output",), batch, batch.clamp(32))  # type: ignore[arg-type]  # any callable does
+    candidates = dict.fromkeys(("float_eager", "float_frozen", "int8"), pairs_only)
+    told: list[float] = []
+    results = benchmark(
+        model, candidates, SAMPLES, BenchmarkSettings.model_validate({"max_seconds": 0.01} | settings),
+        seed=0, tracker=tracker, advance=lambda done, total, detail=None: told.append(done / total),
+    )  # fmt: skip
+    assert told == sorted(told)
+    return [(r.batch_size, r.threads, r.note) for r in results], [w.code for w in tracker.warnings]
+
+
+def test_more_samples_than_there_are_repeat_the_last() -> None:
+    results, warnings = run(BatchRange(1, 100), batch_sizes=[2, 8])
+    assert [result[:2] for result in results] == [(2, 1), (8, 1)]
+    assert warnings == []
+
+
+def test_a_batch_size_at_which_the_model_fails_is_replaced_and_noted() -> None:
+    results, warnings = run(BatchRange(1, 100), batch_sizes=[3])
+    ((size, _, note),) = results
+    assert size == 32
+    assert (note or "").startswith("The model does not take batches of 3: measured at 32.")
+    assert warnings == ["batch_size_not_taken"]
+
+
+def test_sizes_that_come_to_the_same_are_measured_once() -> None:
+    results, warnings = run(BatchRange(4, 4), batch_sizes=[1, 4, 8])
+    assert [result[0] for result in results] == [4]
+    assert warnings == ["batch_size_not_taken"] * 2
+
+
+def test_more_threads_than_cores_are_noted() -> None:
+    threads = len(os.sched_getaffinity(0)) + 1
+    ((_, _, note),) = run(BatchRange(1, 100), batch_sizes=[2], threads=[threads])[0]
+    assert f"{threads} threads share {threads - 1} cores" in (note or "")
