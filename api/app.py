@@ -34,8 +34,7 @@ from shared.task_queue import TaskQueue
 def create_app(settings: Settings) -> FastAPI:
     """The application; it connects to nothing until it is started.
 
-    Its start raises DatabaseUnavailable when the database does not hold this version's schema. Without any API key it
-    serves the public paths and refuses everything else.
+    Without any API key it serves the public paths and refuses everything else.
     """
     database = Database(settings.database_url)
     queue = TaskQueue(settings.queue)
@@ -83,12 +82,12 @@ def documented_app() -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    services.database.require_current_schema()
     services.staging.prepare()
     services.hints.start()
     yield
     services.watch.close()
     services.hints.stop()
     services.queue.close()
+    services.staging.close()
     services.store.close()
     services.database.close()

@@ -17,7 +17,7 @@ from shared.database.records import JobRecord, ObjectRecord, PartRecord, UploadR
 from shared.job import Artifact, JobStatus, Progress, Step
 from shared.quantization_spec import StaticSpec
 
-_STARTED = 1_795_441_200.0  # 2026-11-23T13:00:00Z
+_STARTED = 1_795_438_800.0  # 2026-11-23T13:00:00Z
 _MODEL_SHA256 = "8f434346648f6b96df89dda901c5176b10a6d83961dd3c1ac88b59b2dc327aa4"
 _DATASET_SHA256 = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 _ARTIFACT_SHA256 = "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9"
@@ -323,6 +323,27 @@ META: dict[str, Any] = {
 }
 
 
-def page(entry: dict[str, Any]) -> dict[str, Any]:
-    """A last page with one entry."""
+def _page(entry: dict[str, Any]) -> dict[str, Any]:
     return {"data": [entry], "has_more": False, "next": None}
+
+
+# What answers refer to, by name.
+ANSWERS: dict[str, Any] = {
+    "meta": META,
+    "model": MODEL,
+    "models": _page(MODEL),
+    "dataset": DATASET,
+    "datasets": _page(DATASET),
+    "open_upload": OPEN_UPLOAD,
+    "partial_upload": PARTIAL_UPLOAD,
+    "complete_upload": COMPLETE_UPLOAD,
+    "part": PART,
+    "queued_job": QUEUED_JOB,
+    "succeeded_job": SUCCEEDED_JOB,
+    "cancelled_job": CANCELLED_JOB,
+    "jobs": _page(QUEUED_JOB),
+    "events": EVENT_PAGE,
+    "healthy": HEALTH,
+    "ready": READY,
+    "not_ready": NOT_READY,
+}

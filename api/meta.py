@@ -9,7 +9,6 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from api import examples
 from api.body_limit import MAX_JSON_BYTES
 from api.openapi import answer
 from api.services import ServicesDependency
@@ -54,7 +53,7 @@ class Meta(BaseModel):
     "/meta",
     operation_id="getMeta",
     summary="Versions, workers, limits",
-    responses=answer(200, Meta, "What runs here.", examples.META),
+    responses=answer(200, Meta, "What runs here.", "meta"),
 )
 def get_meta(services: ServicesDependency) -> Meta:
     """Kernels and latency depend on the CPU: the workers say which they have."""

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api import examples
 from api.auth import PUBLIC_PATHS
 from api.error_responses import PROBLEM_MEDIA_TYPE, Problem, problem_of, status_of
 from shared import errors
@@ -31,16 +32,21 @@ Upload a model and datasets, submit a job, follow it, download its artifacts. Ev
 """
 
 
-def answer(status: int, model: Any, description: str, example: Any, **more: Any) -> dict[int | str, dict[str, Any]]:
-    """One documented JSON answer."""
+def answer(status: int, model: Any, description: str, example: str, **more: Any) -> dict[int | str, dict[str, Any]]:
+    """One documented JSON answer; its example is one of `api.examples.ANSWERS`."""
     return {
         status: {
             "model": model,
             "description": description,
-            "content": {"application/json": {"example": example}},
+            "content": {"application/json": {"examples": reference(example)}},
             **more,
         }
     }
+
+
+def reference(example: str) -> dict[str, Any]:
+    """The named example: FastAPI would drop every null from one that stood here."""
+    return {example: {"$ref": f"#/components/examples/{example}"}}
 
 
 def problems(*kinds: type[OctavoError]) -> dict[int | str, dict[str, Any]]:
@@ -55,7 +61,7 @@ def problems(*kinds: type[OctavoError]) -> dict[int | str, dict[str, Any]]:
                 "content": {PROBLEM_MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA, "examples": {}}},
             },
         )
-        response["content"][PROBLEM_MEDIA_TYPE]["examples"][kind.code] = {"$ref": f"#/components/examples/{kind.code}"}
+        response["content"][PROBLEM_MEDIA_TYPE]["examples"].update(reference(kind.code))
     return found
 
 
@@ -93,7 +99,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             for operation in operations.values():
                 _complete(operation, public=path in PUBLIC_PATHS)
         used = _used_codes(found)
-        found["components"]["examples"] = {
+        found["components"]["examples"] = {name: {"value": value} for name, value in examples.ANSWERS.items()} | {
             kind.code: _problem_example(kind) for kind in _error_classes(OctavoError) if kind.code in used
         }
         app.openapi_schema = found
@@ -143,10 +149,9 @@ def _merge(responses: dict[str, Any], status: str, response: Mapping[str, Any]) 
     known = responses.setdefault(status, dict(response))
     content = known.setdefault("content", {})
     if PROBLEM_MEDIA_TYPE in content:
-        examples = content[PROBLEM_MEDIA_TYPE]["examples"]
         content[PROBLEM_MEDIA_TYPE]["examples"] = {
             **response["content"][PROBLEM_MEDIA_TYPE]["examples"],
-            **examples,
+            **content[PROBLEM_MEDIA_TYPE]["examples"],
         }
     else:
         content[PROBLEM_MEDIA_TYPE] = response["content"][PROBLEM_MEDIA_TYPE]

@@ -15,6 +15,7 @@ import uuid
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from shared.errors import (
 
 _BATCH_BYTES = 1024**2
 _ABANDONED_SECONDS = 24 * 3600
+_WRITERS = 4  # hashing and writing; more would only contend for the disk and the cores
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class StagingArea:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._executor = ThreadPoolExecutor(_WRITERS, thread_name_prefix="staging")
 
     def prepare(self) -> None:
         """Make the directory, private to this user, and remove what killed processes left a day ago."""
@@ -55,6 +58,10 @@ class StagingArea:
         for path in self._directory.iterdir():
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._executor.shutdown(wait=False)
 
     @contextmanager
     def file(self) -> Iterator[StagingWriter]:
@@ -86,12 +93,41 @@ class StagingArea:
             if int(announced) > shutil.disk_usage(self._directory).free:
                 raise DiskFull(f"There is no room on the disk for {announced} bytes.")
         with self.file() as writer:
-            if not await _receive(request, writer, max_bytes):
+            if not await self._receive(request, writer, max_bytes):
                 raise too_large(f"More than {max_bytes} bytes came; that many are accepted here.")
             staged = writer.finish()
             if expected is not None and expected != staged.sha256:
                 raise ChecksumMismatch(f"The body has SHA-256 {staged.sha256}; its Content-Digest says {expected}.")
             yield staged
+
+    async def _receive(self, request: Request, writer: StagingWriter, max_bytes: int) -> bool:
+        """Write batches in a thread, each while the next one arrives; False when more than `max_bytes` came."""
+        writing: asyncio.Future[None] | None = None
+        batch: list[bytes] = []
+        batched = received = 0
+        loop = asyncio.get_running_loop()
+        try:
+            async for chunk in request.stream():
+                batch.append(chunk)
+                batched += len(chunk)
+                received += len(chunk)
+                if received > max_bytes:
+                    return False
+                if batched >= _BATCH_BYTES:
+                    if writing is not None:
+                        await asyncio.shield(writing)
+                    writing = loop.run_in_executor(self._executor, writer.write, batch)
+                    batch, batched = [], 0
+            if writing is not None:
+                await asyncio.shield(writing)
+            writing = loop.run_in_executor(self._executor, writer.write, batch)
+            await asyncio.shield(writing)
+            return True
+        finally:
+            # Whatever happened, the thread must be done with the file before it is closed: hence also the shields.
+            if writing is not None:
+                await asyncio.wait([writing])
+                writing.exception()  # seen: asyncio need not complain
 
 
 class StagingWriter:
@@ -140,36 +176,6 @@ def _refuse_forms(request: Request) -> None:
             "This path takes the file itself as the body, not a form.",
             hint="With curl: `-T FILE -X POST` (or `--data-binary @FILE`), not `-F`.",
         )
-
-
-async def _receive(request: Request, writer: StagingWriter, max_bytes: int) -> bool:
-    """Write batches in a thread, each while the next one arrives; False when more than `max_bytes` came."""
-    writing: asyncio.Future[None] | None = None
-    batch: list[bytes] = []
-    batched = received = 0
-    loop = asyncio.get_running_loop()
-    try:
-        async for chunk in request.stream():
-            batch.append(chunk)
-            batched += len(chunk)
-            received += len(chunk)
-            if received > max_bytes:
-                return False
-            if batched >= _BATCH_BYTES:
-                if writing is not None:
-                    await asyncio.shield(writing)
-                writing = loop.run_in_executor(None, writer.write, batch)
-                batch, batched = [], 0
-        if writing is not None:
-            await asyncio.shield(writing)
-        writing = loop.run_in_executor(None, writer.write, batch)
-        await asyncio.shield(writing)
-        return True
-    finally:
-        # Whatever happened, the thread must be done with the file before it is closed: hence also the shields.
-        if writing is not None:
-            await asyncio.wait([writing])
-            writing.exception()  # seen: asyncio need not complain
 
 
 @contextmanager

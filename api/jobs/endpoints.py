@@ -12,7 +12,7 @@ from api import examples
 from api.idempotency import IdempotencyKeyHeader, Once
 from api.jobs import following, service
 from api.jobs.schemas import EventPage, Job
-from api.openapi import answer, problems
+from api.openapi import answer, problems, reference
 from api.services import ServicesDependency
 from api.wire import After, Limit, Page, id_behind
 from shared import errors
@@ -35,7 +35,7 @@ _ETAG = {"ETag": {"description": "Changes with the job.", "schema": {"type": "st
             202,
             Job,
             "Accepted: the job is stored and will run.",
-            examples.QUEUED_JOB,
+            "queued_job",
             headers={
                 "Location": {"schema": {"type": "string"}, "example": f"/v1/jobs/{examples.JOB_ID}"},
                 "Retry-After": {"schema": {"type": "integer"}, "example": 2},
@@ -76,7 +76,7 @@ async def create_job(
     operation_id="listJobs",
     summary="List jobs, newest first",
     responses={
-        **answer(200, Page[Job], "A page of jobs, without their reports.", examples.page(examples.QUEUED_JOB)),
+        **answer(200, Page[Job], "A page of jobs, without their reports.", "jobs"),
         **problems(errors.RequestInvalid),
     },
 )
@@ -96,7 +96,7 @@ def list_jobs(
     operation_id="getJob",
     summary="Show a job, now or when it changes",
     responses={
-        **answer(200, Job, "The job.", examples.SUCCEEDED_JOB, headers=_ETAG),
+        **answer(200, Job, "The job.", "succeeded_job", headers=_ETAG),
         304: {"description": "It is as your If-None-Match says.", "headers": _ETAG},
         **problems(errors.NotFound, errors.RequestInvalid),
     },
@@ -124,7 +124,7 @@ async def get_job(
             "model": EventPage,
             "description": "A page of events, or all of them as they come.",
             "content": {
-                "application/json": {"example": examples.EVENT_PAGE},
+                "application/json": {"examples": reference("events")},
                 "text/event-stream": {"schema": {"type": "string"}, "example": examples.EVENT_STREAM},
             },
         },
@@ -158,7 +158,7 @@ async def list_job_events(
     summary="Cancel a job",
     status_code=202,
     responses={
-        **answer(202, Job, "A queued job is cancelled, a running one is asked to stop.", examples.CANCELLED_JOB),
+        **answer(202, Job, "A queued job is cancelled, a running one is asked to stop.", "cancelled_job"),
         **problems(errors.NotFound, errors.JobAlreadyFinished, errors.IdempotencyKeyReused),
     },
 )

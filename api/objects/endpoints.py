@@ -41,8 +41,8 @@ _UPLOAD_ERRORS = (
     summary="Upload a model in one request",
     openapi_extra=file_body("The `.pt2` that `torch.export.save` wrote, as it is."),
     responses={
-        **answer(201, Model, "Stored.", examples.MODEL),
-        **answer(200, Model, "This content was already here.", examples.MODEL),
+        **answer(201, Model, "Stored.", "model"),
+        **answer(200, Model, "This content was already here.", "model"),
         **problems(*_UPLOAD_ERRORS, errors.ModelIsPickle, errors.ModelIsStateDict, errors.ModelCorrupt),
     },
 )
@@ -68,8 +68,8 @@ async def create_model(
     summary="Upload a dataset in one request",
     openapi_extra=file_body("A `.safetensors` or `.npz` file, as it is."),
     responses={
-        **answer(201, Dataset, "Stored.", examples.DATASET),
-        **answer(200, Dataset, "This content was already here.", examples.DATASET),
+        **answer(201, Dataset, "Stored.", "dataset"),
+        **answer(200, Dataset, "This content was already here.", "dataset"),
         **problems(*_UPLOAD_ERRORS, errors.DatasetHasObjects, errors.DatasetEmpty, errors.DatasetCorrupt),
     },
 )
@@ -93,7 +93,7 @@ async def create_dataset(
     tags=["models"],
     summary="List models, newest first",
     responses={
-        **answer(200, Page[Model], "A page of models.", examples.page(examples.MODEL)),
+        **answer(200, Page[Model], "A page of models.", "models"),
         **problems(errors.RequestInvalid),
     },
 )
@@ -108,7 +108,7 @@ def list_models(services: ServicesDependency, limit: Limit = 20, after: After = 
     tags=["datasets"],
     summary="List datasets, newest first",
     responses={
-        **answer(200, Page[Dataset], "A page of datasets.", examples.page(examples.DATASET)),
+        **answer(200, Page[Dataset], "A page of datasets.", "datasets"),
         **problems(errors.RequestInvalid),
     },
 )
@@ -123,7 +123,7 @@ def list_datasets(services: ServicesDependency, limit: Limit = 20, after: After 
     tags=["models"],
     summary="Show a model",
     response_model=Model,
-    responses={**answer(200, Model, "The model.", examples.MODEL), **problems(errors.NotFound)},
+    responses={**answer(200, Model, "The model.", "model"), **problems(errors.NotFound)},
 )
 def get_model(services: ServicesDependency, model_id: ModelIdPath) -> Model | Dataset:
     """What the model takes and gives, as far as its file says."""
@@ -136,7 +136,7 @@ def get_model(services: ServicesDependency, model_id: ModelIdPath) -> Model | Da
     tags=["datasets"],
     summary="Show a dataset",
     response_model=Dataset,
-    responses={**answer(200, Dataset, "The dataset.", examples.DATASET), **problems(errors.NotFound)},
+    responses={**answer(200, Dataset, "The dataset.", "dataset"), **problems(errors.NotFound)},
 )
 def get_dataset(services: ServicesDependency, dataset_id: DatasetIdPath) -> Model | Dataset:
     """Its arrays, as far as the file's headers say."""
@@ -149,6 +149,7 @@ def get_dataset(services: ServicesDependency, dataset_id: DatasetIdPath) -> Mode
     tags=["models"],
     summary="Delete a model",
     status_code=204,
+    response_class=Response,
     responses={204: {"description": "Gone."}, **problems(errors.NotFound, errors.ObjectInUse)},
 )
 def delete_model(services: ServicesDependency, model_id: ModelIdPath) -> None:
@@ -162,6 +163,7 @@ def delete_model(services: ServicesDependency, model_id: ModelIdPath) -> None:
     tags=["datasets"],
     summary="Delete a dataset",
     status_code=204,
+    response_class=Response,
     responses={204: {"description": "Gone."}, **problems(errors.NotFound, errors.ObjectInUse)},
 )
 def delete_dataset(services: ServicesDependency, dataset_id: DatasetIdPath) -> None:

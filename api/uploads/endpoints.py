@@ -28,8 +28,8 @@ UploadIdPath = Annotated[str, Path(max_length=60, description="`upl_…`", examp
     summary="Begin an upload in parts",
     status_code=201,
     responses={
-        **answer(201, Upload, "Send the parts.", examples.OPEN_UPLOAD),
-        **answer(200, Upload, "This content is already here: nothing to send.", examples.COMPLETE_UPLOAD),
+        **answer(201, Upload, "Send the parts.", "open_upload"),
+        **answer(200, Upload, "This content is already here: nothing to send.", "complete_upload"),
         **problems(
             errors.MalformedJson,
             errors.RequestInvalid,
@@ -55,7 +55,7 @@ async def create_upload(
     "/{upload_id}",
     operation_id="getUpload",
     summary="Which parts have arrived",
-    responses={**answer(200, Upload, "The upload.", examples.PARTIAL_UPLOAD), **problems(errors.NotFound)},
+    responses={**answer(200, Upload, "The upload.", "partial_upload"), **problems(errors.NotFound)},
 )
 def get_upload(services: ServicesDependency, upload_id: UploadIdPath) -> Upload:
     """Resume from here."""
@@ -68,7 +68,7 @@ def get_upload(services: ServicesDependency, upload_id: UploadIdPath) -> Upload:
     summary="Send a part",
     openapi_extra=file_body("The bytes of this part."),
     responses={
-        **answer(200, Part, "It has arrived.", examples.PART),
+        **answer(200, Part, "It has arrived.", "part"),
         **problems(
             errors.NotFound,
             errors.RequestInvalid,
@@ -100,8 +100,8 @@ async def put_upload_part(
     summary="Make a model or dataset of the parts",
     status_code=201,
     responses={
-        **answer(201, Model | Dataset, "Stored.", examples.MODEL),
-        **answer(200, Model | Dataset, "This content was already here.", examples.MODEL),
+        **answer(201, Model | Dataset, "Stored.", "model"),
+        **answer(200, Model | Dataset, "This content was already here.", "model"),
         **problems(
             errors.NotFound,
             errors.MalformedJson,

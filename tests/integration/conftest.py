@@ -1,0 +1,24 @@
+"""The API under test, fresh for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.api_server import Api, running_api
+from tests.hostile.models import export_small_net
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    """The application in this process; its broker cannot be reached, and no worker runs."""
+    with running_api(tmp_path / "data") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def small_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .pt2 that takes `x` of shape (N, 3, 8, 8)."""
+    return export_small_net(tmp_path_factory.mktemp("model") / "small.pt2")
