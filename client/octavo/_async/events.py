@@ -108,7 +108,7 @@ async def _polled(
 ) -> AsyncGenerator[JobEvent, None]:
     etag: str | None = None
     while (left := deadline - time.monotonic()) > 0:
-        wait = min(LONG_POLL_SECONDS, math.ceil(left))
+        wait = math.ceil(min(LONG_POLL_SECONDS, left))
         response = await transport.request(
             "GET",
             f"/v1/jobs/{job_id}",

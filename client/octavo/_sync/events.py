@@ -103,7 +103,7 @@ def _streamed(transport: Transport, job_id: str, after: int, deadline: float) ->
 def _polled(transport: Transport, job_id: str, after: int, deadline: float) -> Generator[JobEvent, None, None]:
     etag: str | None = None
     while (left := deadline - time.monotonic()) > 0:
-        wait = min(LONG_POLL_SECONDS, math.ceil(left))
+        wait = math.ceil(min(LONG_POLL_SECONDS, left))
         response = transport.request(
             "GET",
             f"/v1/jobs/{job_id}",
