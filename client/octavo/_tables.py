@@ -51,7 +51,8 @@ def report_rows(report: Report) -> list[list[str]]:
     for result in report.latency:
         threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
         label = f"p50, batch {result.batch_size}, {threads}"
-        rows.append([label, _p50(result, result.baseline), _p50(result, "int8"), _speedup_text(result)])
+        doubt = "" if result.significant else ", no clear difference"
+        rows.append([label, _p50(result, result.baseline), _p50(result, "int8"), _speedup_text(result) + doubt])
     return rows
 
 
@@ -120,4 +121,4 @@ def _p50(result: BenchmarkResult, name: str) -> str:
 
 def _speedup_text(result: BenchmarkResult) -> str:
     low, high = result.speedup_ci95
-    return f"{result.speedup:.2f}× ({low:.2f}–{high:.2f})" + ("" if result.significant else " no clear difference")
+    return f"{result.speedup:.2f}× ({low:.2f}–{high:.2f})"
