@@ -39,7 +39,7 @@ _TARGETS = re.compile(
     re.ASCII,
 )
 _FILE_TARGETS = re.compile(r"torch\.ops\.aten\.from_file(\..*)?")
-_OTHER_OPERATOR = re.compile(r"(torch\.ops\.)?[a-z]\w*(\.\w+)+", re.ASCII)
+_CUSTOM_OPERATOR = re.compile(r"torch\.ops\.((?!aten\.)[a-z]\w*\.(?!_)\w+(\.(?!__)\w+)?)", re.ASCII)
 _SYMBOL = re.compile(r"[a-z]{1,4}\d{1,9}", re.ASCII)
 _SYMPY_NAMES = frozenset(
     {
@@ -127,9 +127,9 @@ def _check_object(value: dict[str, Any]) -> dict[str, Any]:
 def _check_target(target: str) -> None:
     if _TARGETS.fullmatch(target) and not _FILE_TARGETS.fullmatch(target):
         return
-    if _OTHER_OPERATOR.fullmatch(target) and target.startswith("torch.ops.") and not _FILE_TARGETS.fullmatch(target):
+    if custom := _CUSTOM_OPERATOR.fullmatch(target):
         raise ModelUnsupported(
-            f"The program calls the custom operator {target.removeprefix('torch.ops.')[:120]}.",
+            f"The program calls the custom operator {custom[1][:120]}.",
             hint="Only PyTorch's own operators run here: write the layer with these and export again.",
         )
     raise ModelUnsafe(f"The program calls {target[:120]!r}, which is not an operator.")
@@ -170,7 +170,7 @@ def _check_guard(guard: object) -> None:
         elif isinstance(node, ast.Name):
             allowed = node.id in {"L", "math"} or node.id in _SYMPY_NAMES
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            allowed = bool(_IDENTIFIER.fullmatch(node.value))
+            allowed = bool(_QUALIFIED_NAME.fullmatch(node.value))
         else:
             allowed = isinstance(node, (ast.Constant, ast.Subscript, ast.BoolOp, ast.boolop, *_ARITHMETIC))
         if not allowed:
