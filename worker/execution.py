@@ -175,7 +175,9 @@ class Execution:
             self._listen(runner, recorder)
         except RunnerLost as lost:
             watch.check()  # it was we who killed it, and the watch knows why
-            raise WorkerCrashed(f"The process that ran the job crashed: {lost}.") from lost
+            runner.kill()
+            how = f"was killed by {runner.exit_signal.name}" if runner.exit_signal else "ended without a last word"
+            raise WorkerCrashed(f"The process that ran the job {how}.") from lost
         except RunnerGarbled as garbled:
             raise InternalError("The process that ran the job wrote what is not a message.") from garbled
         finally:
