@@ -18,6 +18,10 @@ ModelId = Annotated[str, Field(pattern=r"^mdl_[0-9a-z]{16,40}$", examples=["mdl_
 DatasetId = Annotated[str, Field(pattern=r"^dst_[0-9a-z]{16,40}$", examples=["dst_019abc5d20c17a3391be04"])]
 
 
+# PostgreSQL keeps no NUL character in text.
+_NO_NUL = r"^[^\x00]*$"
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,8 +48,15 @@ class WeightSettings(_Strict):
 class Override(_Strict):
     """Keeps the layers or operators that match in another precision; the last match wins."""
 
-    layer: str | None = Field(default=None, description="Glob on the layer's dotted name, such as `layer4.*`.")
-    op: str | None = Field(default=None, description="Operator type, such as `Linear`, `Conv2d` or `add`.")
+    layer: str | None = Field(
+        default=None,
+        max_length=500,
+        pattern=_NO_NUL,
+        description="Glob on the layer's dotted name, such as `layer4.*`.",
+    )
+    op: str | None = Field(
+        default=None, max_length=100, pattern=_NO_NUL, description="Operator type, such as `Linear`, `Conv2d` or `add`."
+    )
     precision: Precision = "float32"
 
 
@@ -96,10 +107,10 @@ class _SpecBase(_Strict):
     overrides: list[Override] = Field(default=[], max_length=1000)
     benchmark: BenchmarkSettings = BenchmarkSettings()
     seed: int = Field(default=0, ge=0, lt=2**63)
-    name: str | None = Field(default=None, max_length=200)
-    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
-        default={}, max_length=32, description="Yours; returned as it is."
-    )
+    name: str | None = Field(default=None, max_length=200, pattern=_NO_NUL)
+    metadata: dict[
+        Annotated[str, Field(max_length=64, pattern=_NO_NUL)], Annotated[str, Field(max_length=512, pattern=_NO_NUL)]
+    ] = Field(default={}, max_length=32, description="Yours; returned as it is.")
 
 
 class DynamicSpec(_SpecBase):
