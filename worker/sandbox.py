@@ -139,7 +139,7 @@ def _call(function: Callable[..., int], *arguments: object) -> None:
 def _restrict_files(folder: Path) -> None:
     with landlockpy.Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as ruleset:
         for path in _readable_paths():
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # then it cannot be read anyhow
                 ruleset.allow_path(path, _READ if Path(path).is_dir() else AccessFS.READ_FILE)
         ruleset.allow_path("/dev/null", AccessFS.READ_FILE | AccessFS.WRITE_FILE)
         ruleset.allow_path(folder, _READ | _WRITE)
