@@ -68,6 +68,14 @@ def start_long_job(stack: RunningStack) -> octavo.Job:
     return job
 
 
+@pytest.fixture(scope="module")
+def lasting_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """For tests after which it runs as before."""
+    stack = RunningStack(tmp_path_factory.mktemp("up") / "data", {})
+    yield stack
+    stack.stop()
+
+
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[RunningStack]:
     stack = RunningStack(tmp_path / "data", {"OCTAVO_WORKER__THREADS": "1"})
@@ -109,7 +117,8 @@ def test_kill_9_leaves_no_orphan_and_the_directory_can_be_used_again(stack: Runn
 
 
 @pytest.mark.parametrize("module", ["api", "worker"])
-def test_a_part_that_is_killed_comes_back(stack: RunningStack, module: str) -> None:
+def test_a_part_that_is_killed_comes_back(lasting_stack: RunningStack, module: str) -> None:
+    stack = lasting_stack
     killed = stack.process_id(module)
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: not is_alive(killed))
@@ -123,7 +132,8 @@ def test_a_part_that_is_killed_comes_back(stack: RunningStack, module: str) -> N
     wait_for(is_back)
 
 
-def test_a_second_stack_on_the_directory_is_refused(stack: RunningStack) -> None:
+def test_a_second_stack_on_the_directory_is_refused(lasting_stack: RunningStack) -> None:
+    stack = lasting_stack
     second = up(stack.data_dir, "--port", "0")
     assert second.returncode == 1
     assert f"process {stack.process.pid}" in second.stderr
@@ -149,9 +159,9 @@ def test_a_database_that_does_not_answer_stops_the_start_and_says_why(tmp_path: 
     assert "secret" not in result.stderr
 
 
-def test_a_part_that_cannot_start_stops_everything_and_shows_its_log(tmp_path: Path) -> None:
-    url = "redis://127.0.0.1:1/0"
-    result = up(tmp_path / "data", "--port", "0", OCTAVO_QUEUE__BROKER_URL=url, OCTAVO_STORAGE__KIND="s3",
-                OCTAVO_STORAGE__ENDPOINT_URL="http://127.0.0.1:1")  # fmt: skip
+def test_an_object_store_that_does_not_answer_stops_the_start_and_says_why(tmp_path: Path) -> None:
+    storage = {"OCTAVO_STORAGE__KIND": "s3", "OCTAVO_STORAGE__ENDPOINT_URL": "http://127.0.0.1:1"}
+    keys = {"OCTAVO_STORAGE__ACCESS_KEY_ID": "nobody", "OCTAVO_STORAGE__SECRET_ACCESS_KEY": "secret"}
+    result = up(tmp_path / "data", "--port", "0", **storage, **keys)
     assert result.returncode == 1
     assert "The object store does not answer" in result.stderr
