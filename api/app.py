@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         queue=queue,
         hints=HintPublisher(queue.publish_hint),
         watch=JobWatch(database),
-        metrics=new_registry(database),
+        metrics=new_registry(database, queue),
     )
     app = documented_app()
     app.state.services = services

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from typing import Literal
 
 from fastapi import APIRouter, Response
@@ -19,6 +20,7 @@ from api.services import Services, ServicesDependency
 from shared.database import Database, metrics
 from shared.database.worker_repository import ALIVE_SECONDS, WorkerRepository
 from shared.errors import OctavoError
+from shared.task_queue import TaskQueue
 
 router = APIRouter(tags=["health"])
 
@@ -100,18 +102,24 @@ def get_metrics(services: ServicesDependency) -> Response:
     return Response(generate_latest(services.metrics), media_type=CONTENT_TYPE_LATEST)
 
 
-class JobMetrics(Collector):
-    """Reads at each scrape what the database knows: jobs, workers, outcomes."""
+class ServiceMetrics(Collector):
+    """Asks at each scrape: the broker whether it answers, the database for jobs, workers and outcomes."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, queue: TaskQueue) -> None:
         self._database = database
+        self._queue = queue
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not ask the database."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """One family a metric, and `octavo_database_up`."""
+        """One family a metric."""
+        build = GaugeMetricFamily("octavo_build_info", "Always 1; the label is the version.", labels=["version"])
+        build.add_metric([version("octavo-server")], 1)
+        yield build
+        broker = "Whether the broker answered this scrape."
+        yield GaugeMetricFamily("octavo_broker_up", broker, value=int(self._queue.check()))
         up = GaugeMetricFamily("octavo_database_up", "Whether the database answered this scrape.")
         try:
             with self._database.read() as connection:
@@ -151,10 +159,10 @@ def _histograms(histograms: list[metrics.Histogram]) -> Iterator[Metric]:
     yield from families.values()
 
 
-def new_registry(database: Database) -> CollectorRegistry:
-    """A registry of this application's own, with the database's metrics in it."""
+def new_registry(database: Database, queue: TaskQueue) -> CollectorRegistry:
+    """A registry of this application's own, with the metrics of the whole service in it."""
     registry = CollectorRegistry()
-    registry.register(JobMetrics(database))
+    registry.register(ServiceMetrics(database, queue))
     return registry
 
 

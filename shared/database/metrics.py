@@ -1,6 +1,6 @@
-"""Metrics that outlive a process: raised where a job finishes, read at each scrape.
+"""Metrics that outlive a process: raised where something happens, read at each scrape.
 
-Counters and histograms live in `metric_values` and are raised in the transaction that finishes the job, so restarts
+Counters and histograms live in `metric_values` and are raised in the transaction that does what they count, so restarts
 lose nothing and every replica answers alike; gauges are counted from the tables.
 """
 
@@ -30,6 +30,7 @@ HELP: dict[str, str] = {
     "octavo_oldest_queued_age_seconds": "Age of the oldest job that is due and waits for a worker.",
     "octavo_workers": "Live workers by sandbox level.",
     "octavo_jobs_finished_total": "Finished jobs by outcome and reason: the verdict, the error code, or who cancelled.",
+    "octavo_upload_bytes_total": "Bytes of the models and datasets that were stored, by kind.",
     "octavo_lease_expired_total": "Attempts that ended because their worker went away.",
     "octavo_job_queue_seconds": "From creation to the start of the last attempt.",
     "octavo_job_run_seconds": "Of the last attempt.",

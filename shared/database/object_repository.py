@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from shared.database import metrics
 from shared.database.job_repository import unfinished_jobs_of
 from shared.database.records import ObjectKind, ObjectRecord, PartRecord, UploadRecord
 from shared.database.tables import now, stored_objects, upload_parts, uploads
@@ -44,6 +45,8 @@ class ObjectRepository:
         )
         statement = statement.on_conflict_do_nothing(index_elements=["kind", "sha256"])
         created = self._connection.scalar(statement.returning(stored_objects.c.id)) is not None
+        if created:
+            metrics.increment(self._connection, "octavo_upload_bytes_total", {"kind": kind}, by=size_bytes)
         found = self.find(kind, sha256)
         if found is None:  # pragma: no cover - deleted by another transaction between the two statements
             raise NotFound
