@@ -22,6 +22,10 @@ DatasetId = Annotated[str, Field(pattern=r"^dst_[0-9a-z]{16,40}$", examples=["ds
 _NO_NUL = r"^[^\x00]*$"
 
 
+# PostgreSQL has no NUL in text or JSON.
+_NO_NUL = r"^[^\x00]*$"
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

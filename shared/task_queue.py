@@ -54,6 +54,8 @@ class TaskQueue:
 
     def __init__(self, settings: QueueSettings) -> None:
         self._celery = make_celery(settings)
+        # A hint is best effort: kombu's own patience holds its sender up for 6 s where nothing listens (seen).
+        self._celery.conf.broker_transport_options |= {"max_retries": 1, "interval_start": 0, "interval_step": 0.1}
 
     def publish_hint(self, job_id: str) -> bool:
         """Tell the workers of a job; False when the broker does not answer: the reconciler will send it again."""
@@ -68,7 +70,7 @@ class TaskQueue:
         """Whether the broker answers."""
         try:
             with self._celery.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=2)
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
         except (KombuError, OperationalError, RedisError, OSError):
             return False
         return True

@@ -5,6 +5,7 @@ Every answer that the in-process client gets is held against the OpenAPI documen
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -48,9 +50,19 @@ def settings_in(directory: Path, **more: Any) -> Settings:
         **more,
     }
     settings = Settings(**given)
-    migrate(settings.database_url)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "octavo.sqlite3").write_bytes(_empty_database())
     open_store(settings).prepare()
     return settings
+
+
+@functools.cache
+def _empty_database() -> bytes:
+    """A migrated SQLite file: migrating anew for every test would take most of its time."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "octavo.sqlite3")
+        migrate(f"sqlite:///{path}")
+        return path.read_bytes()
 
 
 @dataclass

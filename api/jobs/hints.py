@@ -33,7 +33,7 @@ class HintPublisher:
         except queue.Full:
             _log.warning("hint dropped", job_id=job_id)
 
-    def stop(self, timeout_seconds: float = 2.0) -> None:
+    def stop(self, timeout_seconds: float = 1.0) -> None:
         """Publish what is waiting, as far as the time allows."""
         try:
             self._waiting.put_nowait(None)
