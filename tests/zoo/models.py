@@ -1,6 +1,6 @@
 """Twenty small networks, one a family: the shapes of code that users upload, small enough for a CPU's seconds.
 
-Each is seeded, trained for a few steps on a synthetic task, and so has batch-norm statistics and weights that are its own.
+Each is seeded and trained for a few steps on a synthetic task, so its weights and batch-norm statistics are its own.
 """
 
 from __future__ import annotations

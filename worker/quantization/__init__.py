@@ -12,7 +12,6 @@ from worker.quantization.describing import describe_layers
 from worker.quantization.freezing import freeze
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
 from worker.quantization.planning import Plan
-from worker.quantization.planning import choose_plan as plan
 from worker.quantization.preparing import (
     freeze_batch_norm,
     freeze_observers,
@@ -21,6 +20,7 @@ from worker.quantization.preparing import (
     set_fake_quantize,
 )
 from worker.quantization.raising import raise_program
+from worker.quantization.trying import plan
 from worker.quantization.verifying import verify_raised
 
 __all__ = [

@@ -11,13 +11,13 @@ from worker.quantization.loading import InputSpec
 
 
 def other_batches(specs: Sequence[InputSpec], inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    """The inputs with their samples reversed and repeated, or cut where no more are allowed; none if the batch is fixed."""
-    symbol = next((spec.batch_symbol for spec in specs if spec.batch_symbol), None)
-    if symbol is None:
+    """The inputs with their samples doubled, or cut where no more are allowed; nothing if the batch is fixed."""
+    batched = [spec.batch_symbol is not None for spec in specs]
+    if not any(batched):
         return []
-    batched = [spec.batch_symbol == symbol for spec in specs]
-    first = batched.index(True)
-    size, (low, high) = inputs[first].shape[0], specs[first].bounds[0]
+    size = inputs[batched.index(True)].shape[0]
+    low = max(spec.bounds[0][0] for spec in specs if spec.batch_symbol)
+    high = min(spec.bounds[0][1] for spec in specs if spec.batch_symbol)
     if 2 * size <= high:
         return [tuple(torch.cat([t, t.flip(0)]) if b else t for t, b in zip(inputs, batched, strict=True))]
     if size > low:

@@ -6,7 +6,12 @@ import copy
 
 import torch
 from torch import fx, nn
-from torch.ao.quantization import default_dynamic_qconfig, per_channel_dynamic_qconfig
+from torch.ao.quantization import (
+    QConfig,
+    default_dynamic_qconfig,
+    float_qparams_weight_only_qconfig,
+    per_channel_dynamic_qconfig,
+)
 from torch.ao.quantization import quantize_dynamic as _quantize_dynamic
 from torch.ao.quantization.fx.convert import convert as _convert
 
@@ -33,10 +38,18 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
 def quantize_dynamic(raised: fx.GraphModule, plan: Plan) -> nn.Module:
     """A copy whose Linears and recurrent layers hold int8 weights. Selects the plan's qengine."""
     use_kernels_of(plan)
-    linear = per_channel_dynamic_qconfig if plan.per_channel else default_dynamic_qconfig
-    qconfigs = {}
-    for name, module in raised.named_modules():
-        if name in plan.int8_layers:
-            qconfigs[name] = linear if isinstance(module, nn.Linear) else default_dynamic_qconfig
+    qconfigs = {
+        name: _dynamic_qconfig(module, plan)
+        for name, module in raised.named_modules(remove_duplicate=False)
+        if name in plan.int8_layers
+    }
     with torch.no_grad():
         return _quantize_dynamic(copy.deepcopy(raised).eval(), qconfigs)
+
+
+def _dynamic_qconfig(module: nn.Module, plan: Plan) -> QConfig:
+    if isinstance(module, nn.Embedding):
+        return float_qparams_weight_only_qconfig
+    return (
+        per_channel_dynamic_qconfig if plan.per_channel and isinstance(module, nn.Linear) else default_dynamic_qconfig
+    )

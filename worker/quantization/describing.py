@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from torch import Tensor, fx, nn
 
 from shared.job_report import LayerSummary

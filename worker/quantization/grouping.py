@@ -52,6 +52,11 @@ class Group:
         """Whether it is a convolution or a Linear: what int8 is for."""
         return isinstance(self.module, WEIGHTED)
 
+    @property
+    def is_embedding(self) -> bool:
+        """Whether it is a table of vectors, of which int8 shrinks the weights and nothing else."""
+        return isinstance(self.module, nn.Embedding)
+
 
 def module_of(raised: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The module that a node calls."""

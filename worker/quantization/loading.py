@@ -47,7 +47,7 @@ def load_program(path: Path) -> ExportedProgram:
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # the reader meets arbitrary bytes and raises whatever it stumbles over
-        if type(error).__name__ == "SerializeError" or "op" in str(error) and "not found" in str(error):
+        if type(error).__name__ == "SerializeError" or ("op" in str(error) and "not found" in str(error)):
             raise ModelUnsupported(f"The exported program names something torch does not know here: {error}") from error
         raise ModelCorrupt(f"The .pt2 cannot be read: {_first_line(error)}") from error
     _require_plain_tensors(program)

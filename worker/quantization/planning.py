@@ -4,9 +4,9 @@
     operators  all that FX knows, or convolutions and Linears only
     layers     which stay in float, each with its reason
 
-The reasons for the choices, measured (docs/explanation/quantization-policy.md has the figures): 7-bit activations cost 3 to 8 dB,
-and the `onednn` kernels alone do without them on CPUs with VNNI; quantizing every operator of a network with layer norm, softmax
-and GELU ruins it, while its convolutions and Linears take int8 well; its last Linear is small and decides the output.
+The reasons, measured: 7-bit activations cost 3 to 8 dB, and only `onednn` kernels on CPUs with VNNI do without them.
+Quantizing every operator of a network with layer norm, softmax and GELU ruins it (ViT: 4.6 dB), while its convolutions
+and Linears take int8 well (26 dB). Its last Linear is small and decides the output.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
-from shared.errors import NothingToQuantize, SpecInvalid
+from shared.errors import ModelUnsupported, NothingToQuantize, SpecInvalid
 from shared.quantization_spec import DynamicSpec, Override, QatSpec, StaticSpec
 from worker.quantization.grouping import RECURRENT, Group, groups
 
@@ -28,8 +28,8 @@ Operators = Literal["all", "weighted"]
 
 #: What tells a transformer, or a convolutional network built like one.
 _TRANSFORMER_OPS = frozenset({"LayerNorm", "scaled_dot_product_attention", "matmul", "bmm", "gelu", "GELU"})
-#: Recurrent modules that `quantize_dynamic` has kernels for.
-DYNAMIC_MODULES = (nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
+#: What `quantize_dynamic` has kernels for.
+DYNAMIC_MODULES = (nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.Embedding)
 #: A last Linear with a greater share of the weights is worth its bytes in int8.
 _SMALL_HEAD = 0.25
 
@@ -80,8 +80,8 @@ class Plan:
 def choose_plan(raised: fx.GraphModule, spec: Spec) -> Plan:
     """The plan for a raised model, not yet tried out.
 
-    Raises NothingToQuantize when no layer would be int8, SpecInvalid when an override matches nothing or settings contradict
-    each other.
+    Raises NothingToQuantize when no layer would be int8, SpecInvalid when an override matches nothing or settings
+    contradict each other.
     """
     all_groups = groups(raised)
     overridden = _overridden(all_groups, spec.overrides)
@@ -91,6 +91,21 @@ def choose_plan(raised: fx.GraphModule, spec: Spec) -> Plan:
             plan = plan.without(group.name, overridden[group.name])
     require_something(plan, all_groups)
     return plan
+
+
+def only_weighted(all_groups: list[Group], plan: Plan, why: str) -> Plan:
+    """The same plan with nothing but convolutions, Linears and embeddings in int8.
+
+    Raises ModelUnsupported when that is what it was.
+    """
+    if plan.operators == "weighted":
+        raise ModelUnsupported(f"This model cannot be quantized statically: {why}.", hint="Try method dynamic.")
+    for group in all_groups:
+        if group.name in plan.int8_layers and not (group.is_weighted or group.is_embedding):
+            plan = plan.without(
+                group.name, "only convolutions and Linears are quantized, for all operators together failed"
+            )
+    return replace(plan, operators="weighted", notes=(*plan.notes, f"quantizing every operator failed: {why}"))
 
 
 def require_something(plan: Plan, all_groups: list[Group]) -> None:
@@ -163,7 +178,7 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
             reasons[group.name] = "recurrent layers have int8 kernels with dynamic ranges only: use method dynamic"
         elif group is head:
             reasons[group.name] = "the last Linear: it is small, decides the output, and its outliers clip"
-        elif operators == "weighted" and not group.is_weighted:
+        elif operators == "weighted" and not (group.is_weighted or group.is_embedding):
             reasons[group.name] = (
                 "in a network with layer norm, softmax or GELU only convolutions and Linears take int8 well"
             )

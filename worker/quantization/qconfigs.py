@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
 from torch.ao.quantization import (
     FakeQuantize,
     FixedQParamsFakeQuantize,
@@ -17,7 +16,9 @@ from torch.ao.quantization import (
     PerChannelMinMaxObserver,
     PlaceholderObserver,
     QConfig,
+    default_embedding_qat_qconfig,
     default_reuse_input_qconfig,
+    float_qparams_weight_only_qconfig,
 )
 from torch.ao.quantization.observer import (
     default_fixed_qparams_range_0to1_observer,
@@ -50,6 +51,8 @@ def qconfig_for(
     """The qconfig of a layer of this kind; `op` is a module's class name or an operator's name."""
     if op == "reshape":
         return default_reuse_input_qconfig
+    if op == "Embedding":  # weights only: a scale a row
+        return default_embedding_qat_qconfig if trainable else float_qparams_weight_only_qconfig
     activation = _activation(observer, qscheme, reduce_range=reduce_range, trainable=trainable)
     weight = _weight(per_channel=per_channel, trainable=trainable)
     if op in _ZERO_TO_ONE or op in _MINUS_ONE_TO_ONE:

@@ -5,8 +5,8 @@
     3. an in-place operator becomes its functional form; where another view of the same memory is still read
        afterwards, the whole program is made functional by torch (`run_decompositions` with an empty table)
 
-The third step is what keeps quantization honest: an int8 copy of a tensor no longer shares its memory, so a write through
-a view would be lost without a word.
+The third step is what keeps quantization honest: an int8 copy of a tensor no longer shares its memory, so a write
+through a view would be lost without a word.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ _DECOMPOSED_BATCH_NORMS = (
 )
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 #: Composite operators whose result is new memory although their schema does not say so by kind.
-_FRESH = frozenset(
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear batch_norm layer_norm group_norm "
-    "instance_norm embedding relu6 silu mish gelu softmax log_softmax matmul max_pool1d max_pool2d max_pool3d "
-    "avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d cat stack scaled_dot_product_attention "
-    "upsample_nearest2d upsample_bilinear2d lstm gru rnn_tanh rnn_relu lstm_cell gru_cell zeros ones full arange "
-    "zeros_like ones_like where".split()
-)
+_FRESH = frozenset({
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear",
+    "batch_norm", "layer_norm", "group_norm", "instance_norm", "embedding", "relu6", "silu", "mish", "gelu",
+    "softmax", "log_softmax", "matmul", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "cat", "stack",
+    "scaled_dot_product_attention", "upsample_nearest2d", "upsample_bilinear2d", "lstm", "gru", "rnn_tanh",
+    "rnn_relu", "lstm_cell", "gru_cell", "zeros", "ones", "full", "arange", "zeros_like", "ones_like", "where",
+})  # fmt: skip
 
 
 def settle(program: ExportedProgram) -> fx.GraphModule:
@@ -88,7 +89,7 @@ def flatten(program: ExportedProgram) -> fx.GraphModule:
     _require_one_graph(graph)
     for node in list(graph.nodes):
         if node.op == "placeholder" and not isinstance(node.meta.get("val"), torch.Tensor):
-            node.replace_all_uses_with(node.meta.get("val"))  # type: ignore[arg-type] # a constant fixed at export
+            node.replace_all_uses_with(node.meta.get("val"))  # a constant fixed at export
             graph.erase_node(node)
         elif node.op == "output":
             node.args = (tuple(a for a in node.args[0] if isinstance(a, fx.Node) and _is_tensor(a)),)

@@ -18,8 +18,8 @@ TOLERANCE = 1e-4
 def verify_raised(program: ExportedProgram, raised: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
     """Compare the raised module's outputs with the program's on these inputs, and at another batch size.
 
-    The program runs in evaluation mode. Raises RaiseMismatch, naming the output and how far off it is, and ModelFailed when
-    the program itself fails on the inputs.
+    The program runs in evaluation mode. Raises RaiseMismatch, naming the output and how far off it is, and ModelFailed
+    when the program itself fails on the inputs.
     """
     reference = flatten(program)
     _compare(raised, inputs, _run_original(reference, inputs))
