@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import uvicorn
 from starlette.testclient import TestClient
 
@@ -53,6 +55,14 @@ def served(directory: Path, **settings: Any) -> Iterator[Served]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_server() -> Iterator[None]:
+    """The server shares the process with the command whose stdout is under test: its log must not stand there."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

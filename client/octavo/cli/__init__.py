@@ -45,7 +45,7 @@ class _Octavo(click.Group):
             ctx.exit(code)
 
 
-@click.group(cls=_Octavo, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group("octavo", cls=_Octavo, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--url", metavar="URL", help="The server; without it OCTAVO_URL, then http://127.0.0.1:8080.")
 @click.version_option(__version__)
 @click.pass_context

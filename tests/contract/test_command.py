@@ -1,0 +1,317 @@
+"""The `octavo` command against the real API: data on stdout, the rest on stderr, exit codes as promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from api.examples import SUCCEEDED_JOB
+from octavo.cli import main
+from shared.database.job_repository import JobRepository
+from shared.errors import DatasetNotFinite
+from tests.api_server import PretendedWorker, images
+from tests.contract.conftest import Served
+from tests.contract.test_client import ARTIFACTS, succeed, working
+
+
+def run(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+def run_json(*arguments: str) -> Any:
+    return json.loads(run(*arguments, "--json").stdout)
+
+
+@pytest.fixture
+def model_id(server: Served, small_net: Path) -> str:
+    return run("models", "upload", str(small_net)).stdout.strip()
+
+
+@pytest.fixture
+def job_id(model_id: str) -> str:
+    return run("quantize", model_id, "--method", "dynamic").stdout.strip()
+
+
+@pytest.fixture
+def dataset_file(tmp_path: Path) -> Path:
+    path = tmp_path / "images.npz"
+    path.write_bytes(images(5))
+    return path
+
+
+def finish_with(**report: Any) -> Callable[[PretendedWorker], None]:
+    """The end of a job whose report differs from the example's."""
+
+    def work(worker: PretendedWorker) -> None:
+        changed = {**deepcopy(SUCCEEDED_JOB["report"]), **report}
+        with worker._api.database.write() as connection:
+            JobRepository(connection).succeed(worker._claim, changed, [])
+
+    return work
+
+
+NOT_MET = finish_with(
+    verdict={"word": "accuracy_not_met", "sentence": "top-1 drops by 5 points.", "accuracy": "not_met"}
+)
+
+
+def fail(worker: PretendedWorker) -> None:
+    error = DatasetNotFinite("NaN in x.").to_job_error("load")
+    with worker._api.database.write() as connection:
+        JobRepository(connection).fail(worker._claim, error)
+
+
+# --- models and datasets ---------------------------------------------------------------------------------------------
+
+
+def test_upload_prints_the_id_and_nothing_else_on_stdout(server: Served, small_net: Path) -> None:
+    result = run("models", "upload", str(small_net), "--name", "small")
+    assert re.fullmatch(r"mdl_\w+\n", result.stdout)
+    assert f"octavo quantize {result.stdout.strip()}" in result.stderr
+
+
+def test_models_are_listed_shown_and_deleted(model_id: str) -> None:
+    assert "x: float32[?, 3, 8, 8]" in run("models", "list").stdout
+    assert [model["id"] for model in run_json("models", "list")] == [model_id]
+    assert run_json("models", "show", model_id)["inputs"][0]["shape"] == [None, 3, 8, 8]
+    assert "parameters" in run("models", "show", model_id).stdout
+    assert run("models", "delete", model_id).stdout == ""
+    assert run_json("models", "list") == []
+    assert run("models", "list").stdout == ""
+    assert "not_found" in run("models", "show", model_id, code=1).stderr
+
+
+def test_datasets_are_uploaded_listed_shown_and_deleted(server: Served, dataset_file: Path) -> None:
+    dataset_id = run("datasets", "upload", str(dataset_file), "--name", "pictures").stdout.strip()
+    assert "pictures" in run("datasets", "list").stdout
+    assert run_json("datasets", "list")[0]["samples"] == 5
+    assert run_json("datasets", "show", dataset_id)["arrays"] == {"x": {"shape": [5, 3, 8, 8], "dtype": "float32"}}
+    assert "array x" in run("datasets", "show", dataset_id).stdout
+    run("datasets", "delete", dataset_id)
+    assert run_json("datasets", "list") == []
+
+
+# --- quantize --------------------------------------------------------------------------------------------------------
+
+
+def test_quantize_uploads_files_and_sends_every_option(server: Served, small_net: Path, dataset_file: Path) -> None:
+    job = run_json(
+        *("quantize", str(small_net), "--method", "qat", "--training", str(dataset_file)),
+        *("--calibration", str(dataset_file), "--evaluation", str(dataset_file)),
+        *("--metric", "auto", "--max-accuracy-drop", "0.5", "--qengine", "x86", "--epochs", "2"),
+        *("--learning-rate", "0.001", "--batch-size", "4", "--loss", "distillation", "--seed", "3"),
+        *("--threads", "1", "--threads", "2", "--benchmark-batch", "8"),
+        *("--override", "layer=conv*", "--override", "op=Linear", "--name", "all of it"),
+        *("--metadata", "team=vision", "--metadata", "run=a=b"),
+    )
+    spec = job["spec"]
+    assert (spec["method"], spec["max_accuracy_drop"], spec["qengine"], spec["seed"]) == ("qat", 0.5, "x86", 3)
+    assert spec["training"] == spec["calibration"] == spec["evaluation"]
+    assert (spec["qat"]["epochs"], spec["qat"]["learning_rate"], spec["qat"]["batch_size"]) == (2, 0.001, 4)
+    assert spec["qat"]["loss"] == "distillation"
+    assert (spec["benchmark"]["threads"], spec["benchmark"]["batch_sizes"]) == ([1, 2], [8])
+    assert [(each["layer"], each["op"]) for each in spec["overrides"]] == [("conv*", None), (None, "Linear")]
+    assert (job["name"], job["metadata"]) == ("all of it", {"team": "vision", "run": "a=b"})
+
+
+def test_a_spec_file_is_sent_and_options_win_over_it(model_id: str, tmp_path: Path) -> None:
+    spec = {"method": "dynamic", "model": model_id, "seed": 1, "name": "of the file", "max_accuracy_drop": 0.1}
+    file = tmp_path / "spec.json"
+    file.write_text(json.dumps(spec))
+    sent = run_json("quantize", "--spec", str(file), "--seed", "9", "--max-accuracy-drop", "none")["spec"]
+    assert (sent["method"], sent["seed"], sent["name"], sent["max_accuracy_drop"]) == (
+        "dynamic",
+        9,
+        "of the file",
+        None,
+    )
+
+
+def test_without_wait_the_id_is_printed_and_how_to_watch(model_id: str) -> None:
+    result = run("quantize", model_id, "--method", "dynamic")
+    assert re.fullmatch(r"job_\w+\n", result.stdout)
+    assert f"octavo jobs watch {result.stdout.strip()}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["quantize"],
+        ["quantize", "neither-file-nor-id"],
+        ["quantize", "mdl_x", "--calibration", "nowhere.npz"],
+        ["quantize", "mdl_x", "--override", "Linear"],
+        ["quantize", "mdl_x", "--metadata", "=x"],
+        ["quantize", "mdl_x", "--max-accuracy-drop", "much"],
+        ["quantize", "mdl_x", "--method", "magic"],
+        ["models", "upload", "nowhere.pt2"],
+        ["jobs", "list", "--status", "lost"],
+        ["nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(server: Served, arguments: list[str]) -> None:
+    assert run(*arguments, code=2).stdout == ""
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def test_wait_prints_the_report(server: Served, job_id: str) -> None:
+    with working(server, job_id, succeed):
+        result = run("jobs", "watch", job_id)
+    assert result.stdout.startswith("static: int8 is 2.00× faster")
+    assert "p50, batch 1, 1 thread" in result.stdout
+    assert f"octavo artifacts download {job_id}" in result.stderr
+    assert run("report", job_id).stdout == result.stdout
+    assert run_json("report", job_id)["quality"]["metric"]["float"] == 0.9806
+    assert run("report", job_id, job_id).stdout.count("recommended") == 2
+    assert [report["method"] for report in run_json("report", job_id, job_id)] == ["static", "static"]
+
+
+def test_a_missed_target_is_exit_code_6_and_the_report_is_printed_all_the_same(server: Served, job_id: str) -> None:
+    with working(server, job_id, NOT_MET):
+        result = run("jobs", "watch", job_id, code=6)
+    assert "top-1 drops by 5 points." in result.stdout
+    assert "Error:" in result.stderr
+    assert json.loads(run("jobs", "watch", job_id, "--json", code=6).stdout)["report"]["verdict"]["accuracy"] == (
+        "not_met"
+    )
+
+
+def test_a_failed_job_is_exit_code_5_with_its_reason(server: Served, job_id: str) -> None:
+    with working(server, job_id, fail):
+        result = run("jobs", "watch", job_id, code=5)
+    assert result.stdout == ""
+    assert "NaN in x. [dataset_not_finite]" in result.stderr
+    assert "Hint:" in result.stderr
+    assert "dataset_not_finite" in run("jobs", "show", job_id).stdout
+    assert "dataset_not_finite" in run("jobs", "list").stdout
+    assert "dataset_not_finite" in run("report", job_id, code=5).stderr
+    assert "dataset_not_finite" in run("artifacts", "download", job_id, code=5).stderr
+
+
+def test_giving_up_is_exit_code_7(job_id: str) -> None:
+    assert "it goes on" in run("jobs", "watch", job_id, "--timeout", "0.2", code=7).stderr
+    assert run_json("jobs", "show", job_id)["status"] == "queued"
+
+
+def test_ctrl_c_is_exit_code_130_and_the_job_goes_on(server: Served, job_id: str) -> None:
+    """A real process and a real SIGINT, once it follows the job."""
+    command = [sys.executable, "-c", "from octavo.cli import main; main()", "jobs", "watch", job_id]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        watch = server.api.app.state.services.watch
+        deadline = time.monotonic() + 30
+        while not watch._waiters:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.stderr is not None
+        stderr = process.stderr.read()
+    assert process.returncode == 130
+    assert f"octavo jobs watch {job_id}" in stderr
+    assert "Traceback" not in stderr
+    assert run_json("jobs", "show", job_id)["status"] == "queued"
+
+
+def test_jobs_are_listed_shown_and_cancelled(job_id: str) -> None:
+    assert "queued" in run("jobs", "list").stdout
+    assert [job["id"] for job in run_json("jobs", "list", "--status", "queued")] == [job_id]
+    assert "method     dynamic" in run("jobs", "show", job_id).stdout
+    assert "is cancelled" in run("jobs", "cancel", job_id).stderr
+    assert run_json("jobs", "list", "--status", "queued") == []
+    assert "job_already_finished" in run("jobs", "cancel", job_id, code=1).stderr
+
+
+def test_events_are_lines(server: Served, job_id: str) -> None:
+    with working(server, job_id, succeed):
+        lines = run("jobs", "events", job_id, "--follow").stdout.splitlines()
+    assert len(lines) == 5
+    assert "30% calibrate Observing ranges" in lines[2]
+    later = run("jobs", "events", job_id, "--after", "4", "--json").stdout.splitlines()
+    assert [json.loads(line)["data"]["status"] for line in later] == ["succeeded"]
+
+
+# --- artifacts -------------------------------------------------------------------------------------------------------
+
+
+def test_artifacts_are_listed_and_downloaded(server: Served, job_id: str, tmp_path: Path) -> None:
+    assert "no artifacts" in run("artifacts", "list", job_id).stderr
+    run("artifacts", "download", job_id, code=1)
+    with working(server, job_id, succeed):
+        run("jobs", "watch", job_id)
+    assert {entry["name"] for entry in run_json("artifacts", "list", job_id)} == set(ARTIFACTS)
+    assert "model_int8.pt" in run("artifacts", "list", job_id).stdout
+    printed = run("artifacts", "download", job_id, "-o", str(tmp_path / "out")).stdout.splitlines()
+    assert {Path(line).name: Path(line).read_bytes() for line in printed} == ARTIFACTS
+    one = run_json("artifacts", "download", job_id, "empty", "-o", str(tmp_path / "one"))
+    assert one == {"empty": str(tmp_path / "one" / "empty")}
+    assert "there are: " in run("artifacts", "download", job_id, "nothing", code=1).stderr
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+def test_no_key_and_a_wrong_key_are_exit_code_4(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTAVO_API_KEY", "wrong")
+    assert "api_key_invalid" in run("jobs", "list", code=4).stderr
+    assert "error" in run("doctor", code=4).stdout
+    monkeypatch.delenv("OCTAVO_API_KEY")
+    assert "authentication_required" in run("meta", code=4).stderr
+
+
+def test_no_server_is_exit_code_1_with_advice() -> None:
+    result = run("--url", "http://127.0.0.1:9", "jobs", "list", code=1)
+    assert "octavo-server up" in result.stderr
+    assert "octavo-server up" in run("--url", "http://127.0.0.1:9", "doctor", code=1).stdout
+
+
+def test_meta_shows_limits(server: Served) -> None:
+    assert "part_size_bytes: 4096" in run("meta").stdout
+    assert run_json("meta")["methods"] == ["dynamic", "static", "qat"]
+
+
+def test_doctor_finds_that_no_worker_is_alive(server: Served) -> None:
+    findings = {finding["check"]: finding for finding in json.loads(run("doctor", "--json", code=1).stdout)}
+    assert {check: finding["status"] for check, finding in findings.items()} == {
+        "address": "ok",
+        "key": "ok",
+        "version": "ok",
+        "workers": "error",
+        "clock": "ok",
+    }
+    assert "octavo-server worker" in findings["workers"]["hint"]
+
+
+def test_doctor_is_content_with_a_worker_in_a_sandbox(server: Served) -> None:
+    from shared.database.records import WorkerDescription
+    from shared.database.worker_repository import WorkerRepository
+
+    described = {"hostname": "node-1", "cpu_model": "a CPU", "isa": [], "cores": 2, "torch": "2.13.0", "concurrency": 1}
+    with server.api.database.write() as connection:
+        WorkerRepository(connection).register("wrk_1", WorkerDescription(**described, sandbox_level="landlock"))
+    assert "node-1, a CPU, torch 2.13.0" in run("doctor").stdout
+    assert "node-1" in run("meta").stdout
+    with server.api.database.write() as connection:
+        WorkerRepository(connection).register("wrk_2", WorkerDescription(**described, sandbox_level="none"))
+    assert "warning" in run("doctor").stdout
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_no_color_is_honoured(job_id: str, monkeypatch: pytest.MonkeyPatch, no_color: str, coloured: bool) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    error = CliRunner().invoke(main, ["jobs", "show", "job_0"], color=True)
+    assert ("\x1b[" in error.stderr) == coloured
