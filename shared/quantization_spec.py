@@ -68,7 +68,9 @@ class QatSettings(_Strict):
     """How quantization-aware training trains."""
 
     epochs: int = Field(default=3, ge=1, le=1000)
-    learning_rate: float = Field(default=1e-4, gt=0, le=10, allow_inf_nan=False)
+    learning_rate: float = Field(
+        default=1e-4, gt=0, le=10, allow_inf_nan=False, description="At first; it falls to zero along a half cosine."
+    )
     batch_size: int = Field(default=32, ge=1, le=65536)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     loss: Literal["auto", "cross_entropy", "mse", "distillation"] = Field(

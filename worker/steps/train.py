@@ -74,6 +74,8 @@ def train(
     # The statistics of a single sample are no statistics.
     batch_norm_freezes_at = math.ceil(settings.freeze_batch_norm_after * total_steps) if batch_size > 1 else 0
     optimizer = _optimizer(prepared, settings)
+    # Freezing batch norm shocks the training; as the rate falls there is time to mend it (docs/decisions/0011).
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
     shuffling = torch.Generator().manual_seed(seed)
     epochs = []
     step = 0
@@ -94,6 +96,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
+            decay.step()
             loss_sum += value
             step += 1
             advance(step, total_steps, f"Training: epoch {epoch} of {settings.epochs}, loss {value:.4g}")
