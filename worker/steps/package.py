@@ -82,7 +82,7 @@ def write_report(folder: JobFolder, report: JobReport) -> None:
 
 
 def _save(module: torch.jit.ScriptModule, path: Path) -> int:
-    torch.jit.save(module, path)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    torch.jit.save(module, path)
     return path.stat().st_size
 
 
