@@ -28,8 +28,9 @@ from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
-from api.app import create_app
+from api.app import create_app, documented_app
 from api.examples import SUCCEEDED_JOB
+from api.openapi import document
 from shared.database import Database, migrate
 from shared.database.job_repository import JobRepository
 from shared.job import Artifact, Progress, Step
@@ -112,39 +113,48 @@ def running_api(directory: Path, **more: Any) -> Iterator[Api]:
     settings = settings_in(directory, **more)
     app = create_app(settings)
     with TestClient(app, headers=AUTHORIZATION, raise_server_exceptions=True) as client:
-        client.event_hooks = {"response": [_Documented(app)]}
+        client.event_hooks = {"response": [_check_documented]}
         yield Api(settings, app, client)
 
 
-class _Documented:
-    """Asserts that an answer is one that the OpenAPI document has, with a body that fits its schema."""
+def lose_database(api: Api) -> None:
+    """Put a directory where the SQLite file was: nothing can be read or written any more."""
+    api.database.close()
+    for suffix in ("", "-wal", "-shm"):
+        (api.settings.data_dir / f"octavo.sqlite3{suffix}").unlink(missing_ok=True)
+    (api.settings.data_dir / "octavo.sqlite3").mkdir()
 
-    def __init__(self, app: FastAPI) -> None:
-        self._document: dict[str, Any] = app.openapi()
 
-    def __call__(self, response: httpx2.Response) -> None:
-        operation = self._operation(response.request)
-        if operation is None:
-            return
-        documented = operation["responses"].get(str(response.status_code))
-        assert documented is not None, f"{response.request} answers {response.status_code}, which is not documented"
-        media_type = response.headers.get("content-type", "").partition(";")[0]
-        if media_type not in {"application/json", "application/problem+json"}:
-            return
-        assert media_type in documented["content"], f"{response.request}: {response.status_code} as {media_type}"
-        response.read()
-        check_schema(self._document, documented["content"][media_type]["schema"], response.json())
+@functools.cache
+def _document() -> dict[str, Any]:
+    return document(documented_app())
 
-    def _operation(self, request: httpx2.Request) -> dict[str, Any] | None:
-        parts = request.url.path.split("/")
-        for template, operations in self._document["paths"].items():
-            expected = template.split("/")
-            if len(expected) == len(parts) and all(
-                want == part or want.startswith("{") for want, part in zip(expected, parts, strict=True)
-            ):
-                found: dict[str, Any] | None = operations.get(request.method.lower())
-                return found
-        return None
+
+def _check_documented(response: httpx2.Response) -> None:
+    """Assert that an answer is one that the OpenAPI document has, with a body that fits its schema."""
+    operation = _operation(response.request)
+    if operation is None:
+        return
+    documented = operation["responses"].get(str(response.status_code))
+    assert documented is not None, f"{response.request} answers {response.status_code}, which is not documented"
+    media_type = response.headers.get("content-type", "").partition(";")[0]
+    if media_type not in {"application/json", "application/problem+json"}:
+        return
+    assert media_type in documented["content"], f"{response.request}: {response.status_code} as {media_type}"
+    response.read()
+    check_schema(_document(), documented["content"][media_type]["schema"], response.json())
+
+
+def _operation(request: httpx2.Request) -> dict[str, Any] | None:
+    parts = request.url.path.split("/")
+    for template, operations in _document()["paths"].items():
+        expected = template.split("/")
+        if len(expected) == len(parts) and all(
+            want == part or want.startswith("{") for want, part in zip(expected, parts, strict=True)
+        ):
+            found: dict[str, Any] | None = operations.get(request.method.lower())
+            return found
+    return None
 
 
 def check_schema(document: dict[str, Any], schema: dict[str, Any], instance: Any) -> None:
