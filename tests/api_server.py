@@ -185,9 +185,9 @@ class Server:
 
 
 @contextmanager
-def api_process(directory: Path, **more: Any) -> Iterator[Server]:
+def api_process(directory: Path) -> Iterator[Server]:
     """Start `python -m api`, wait until it answers, and stop it."""
-    settings = settings_in(directory, **more)
+    settings = settings_in(directory)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,0 +1,70 @@
+"""Pydantic's errors become pointers into what was sent, and sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from api.field_errors import field_errors, spec_error
+from shared.errors import DataRequired, SpecInvalid, WrongKind
+from shared.quantization_spec import spec_adapter
+
+MODEL = "mdl_019abc5d1f0e7a33c49d20"
+DATASET = "dst_019abc5d20c17a3391be04"
+
+
+def errors_of(body: Any) -> list[Any]:
+    """As FastAPI hands them over: with `body` before every place."""
+    with pytest.raises(ValidationError) as caught:
+        spec_adapter.validate_python(body)
+    found = [{**each, "loc": ("body", *each["loc"])} for each in caught.value.errors()]
+    return field_errors(found, body)
+
+
+def test_the_alternatives_of_a_union_are_one_place_and_one_sentence() -> None:
+    body = {"method": "static", "model": MODEL, "calibration": DATASET, "activation": {"reduce_range": "x"}}
+    (found,) = errors_of(body)
+    assert found.pointer == "/activation/reduce_range"
+    assert found.detail == ("Input should be a valid boolean, unable to interpret input, or input should be 'auto'.")
+
+
+def test_keys_are_escaped_and_list_positions_counted() -> None:
+    body = {"method": "dynamic", "model": MODEL, "a/b~": 1, "overrides": [{}, {"precision": "int4"}]}
+    assert {each.pointer for each in errors_of(body)} == {"/a~1b~0", "/overrides/1/precision"}
+
+
+@pytest.mark.parametrize("body", [{"method": "\ud800"}, {"method": "dynamic", "model": MODEL, "\ud800": 1}])
+def test_a_lone_surrogate_does_not_keep_the_answer_from_being_written(body: Any) -> None:
+    (found,) = errors_of(body)
+    found.model_dump_json().encode()
+
+
+def test_a_field_called_like_a_method_is_not_taken_for_the_union_member() -> None:
+    (found,) = errors_of({"method": "dynamic", "model": MODEL, "qat": {}})
+    assert found.pointer == "/qat"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"method": "static", "model": MODEL}, DataRequired),
+        ({"method": "qat", "model": MODEL, "training": None}, DataRequired),
+        ({"method": "static", "model": MODEL, "seed": -1}, SpecInvalid),
+        ({"method": "static"}, SpecInvalid),
+        ({"method": "dynamic", "model": DATASET}, WrongKind),
+        ({"method": "dynamic", "model": DATASET, "seed": -1}, SpecInvalid),
+        ({"method": "dynamic", "model": "mdl_!"}, SpecInvalid),
+        ({"method": "dynamic", "model": 3}, SpecInvalid),
+        ({}, SpecInvalid),
+    ],
+)
+def test_the_finest_error_that_is_true_of_every_place_is_chosen(body: Any, kind: type[Exception]) -> None:
+    assert type(spec_error(errors_of(body))) is kind
+
+
+def test_the_message_tells_the_first_place_and_how_many_more() -> None:
+    error = spec_error(errors_of({"method": "dynamic", "model": MODEL, "seed": -1, "colour": 1}))
+    assert error.message.startswith("/seed: ")
+    assert error.message.endswith("(and 1 more)")
