@@ -18,6 +18,8 @@ MetricName = Literal["top1", "top5", "mse"]
 SQNR_LIMIT_DB = 200.0
 """Reported SQNR is clamped to ±this: an all-zero float output, or a NaN in int8 only, has no finite SQNR."""
 
+_ELEMENTS_AT_ONCE = 1 << 20
+
 
 class FidelityAccumulator:
     """Fidelity of one output: SQNR, cosine similarity and agreement of arg max.
@@ -46,8 +48,16 @@ class FidelityAccumulator:
         """Add a batch; both tensors have shape (samples, …)."""
         classes = reference.ndim == 2 and reference.shape[1] >= 2 and reference.is_floating_point()
         self._has_classes &= classes
-        f = _flat_samples(reference)
-        q = _flat_samples(candidate)
+        if classes:
+            self._agreeing += int((reference.argmax(1) == candidate.argmax(1)).sum())
+        references, candidates = _sample_rows(reference), _sample_rows(candidate)
+        # A few samples at a time: a batch of dense outputs in float64 can be larger than the model.
+        at_once = max(1, _ELEMENTS_AT_ONCE // max(1, references.shape[1]))
+        for f, q in zip(torch.split(references, at_once), torch.split(candidates, at_once), strict=True):
+            self._add(f.to(torch.float64), q.to(torch.float64))
+        self._samples += references.shape[0]
+
+    def _add(self, f: Tensor, q: Tensor) -> None:
         finite = f.isfinite() & q.isfinite()
         if not finite.all():
             self._broken |= not bool(((f == q) | (f.isnan() & q.isnan()) | finite).all())
@@ -56,9 +66,6 @@ class FidelityAccumulator:
         self._signal += float(f.square().sum())
         self._noise += float((f - q).square().sum())
         self._cosine_sum += float(_cosine(f, q).sum())
-        if classes:
-            self._agreeing += int((reference.argmax(1) == candidate.argmax(1)).sum())
-        self._samples += f.shape[0]
 
     @property
     def sqnr_db(self) -> float | None:
@@ -120,9 +127,9 @@ def accuracy_drop(name: MetricName, float_value: float, int8_value: float) -> fl
     return int8_value - float_value if name == "mse" else float_value - int8_value
 
 
-def _flat_samples(tensor: Tensor) -> Tensor:
-    flat = tensor.detach().to(torch.float64)
-    return flat.reshape(1, -1) if flat.ndim == 0 else flat.reshape(flat.shape[0], -1)
+def _sample_rows(tensor: Tensor) -> Tensor:
+    rows = tensor.detach()
+    return rows.reshape(1, 1) if rows.ndim == 0 else rows.reshape(rows.shape[0], -1)
 
 
 def _cosine(f: Tensor, q: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 
 from shared.job import Step
 from shared.job_report import JobReport, LayerSummary, Quality, TrainingResult
-from shared.quantization_spec import ActivationSettings, DynamicSpec, QatSpec, StaticSpec
+from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.environment import describe_environment
 from worker.job_folder import JobFolder, JobInputs
 from worker.latency import FLOAT_EAGER, FLOAT_FROZEN, INT8
@@ -51,7 +51,6 @@ _QAT_WEIGHTS = {
 }  # fmt: skip
 
 _MOSTLY_FLOAT = 0.5
-_STATIC_ACTIVATION = ActivationSettings()
 
 
 def run(folder: JobFolder, report: Report) -> JobReport:
@@ -74,7 +73,7 @@ def run(folder: JobFolder, report: Report) -> JobReport:
 def dynamic(folder: JobFolder, inputs: JobInputs, spec: DynamicSpec, tracker: ProgressTracker) -> JobReport:
     """int8 weights; activation ranges are found at run time."""
     model, data = load(folder, inputs, tracker)
-    yardstick = choose_yardstick(model, data, spec.metric, spec.max_accuracy_drop)
+    yardstick = choose_yardstick(model, data, spec, tracker)
 
     with tracker.step(Step.CONVERT, "Quantizing the weights"):
         settled = make_plan(model.raised, spec)
@@ -89,7 +88,7 @@ def dynamic(folder: JobFolder, inputs: JobInputs, spec: DynamicSpec, tracker: Pr
 def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: ProgressTracker) -> JobReport:
     """int8 weights and activations, with ranges fixed by calibration."""
     model, data = load(folder, inputs, tracker)
-    yardstick = choose_yardstick(model, data, spec.metric, spec.max_accuracy_drop)
+    yardstick = choose_yardstick(model, data, spec, tracker)
     example = data.example_inputs(model)
 
     with tracker.step(Step.PREPARE, "Inserting observers"):
@@ -112,7 +111,7 @@ def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: Prog
 def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTracker) -> JobReport:
     """int8 weights and activations, trained with fake quantize; static quantization of the same data beside it."""
     model, data = load(folder, inputs, tracker)
-    yardstick = choose_yardstick(model, data, spec.metric, spec.max_accuracy_drop)
+    yardstick = choose_yardstick(model, data, spec, tracker)
     assert data.training is not None
     loss_name = choose_loss(model, data.training, spec.qat.loss)
     example = data.example_inputs(model)
@@ -196,13 +195,11 @@ def _finish(
 
 def _static_of(spec: QatSpec) -> StaticSpec:
     """The static job on the same data."""
-    shared = {name: getattr(spec, name) for name in StaticSpec.model_fields if name in QatSpec.model_fields}
-    return StaticSpec(
-        **(
-            shared
-            | {"method": "static", "calibration": spec.calibration or spec.training, "activation": _STATIC_ACTIVATION}
-        )
-    )
+    asked = {name: getattr(spec, name) for name in StaticSpec.model_fields.keys() & QatSpec.model_fields.keys()}
+    asked["method"] = "static"
+    asked["calibration"] = spec.calibration or spec.training
+    asked["activation"] = spec.activation.model_copy(update={"observer": "auto"})
+    return StaticSpec(**asked)
 
 
 def _resolved_spec(inputs: JobInputs, plan: Plan, quality: Quality, training: TrainingResult | None) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from shared.errors import LabelsUnusable
+from shared.errors import LabelsUnusable, ModelFailed
 from shared.job_report import DataSource, MetricResult, OutputFidelity, Quality
-from shared.quantization_spec import Metric
+from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.datasets import Samples, batches
 from worker.inference import Model, run_model
 from worker.numerics import FidelityAccumulator, MetricAccumulator, MetricName, accuracy_drop
+from worker.progress import ProgressTracker
 from worker.steps.load import JobData, LoadedModel
 
 _ROUNDING = 1e-9  # 0.98 − 0.97 is a little more than 0.01 in floating point
@@ -29,31 +31,30 @@ class Yardstick:
     max_drop: float | None
 
 
-def choose_yardstick(model: LoadedModel, data: JobData, asked: Metric, max_drop: float | None) -> Yardstick:
+def choose_yardstick(
+    model: LoadedModel, data: JobData, spec: DynamicSpec | StaticSpec | QatSpec, tracker: ProgressTracker
+) -> Yardstick:
     """Settle the metric, by the labels and the shape of the model's first output.
 
     `auto`: top1 for integer labels of a (samples, classes) output; mse for as many float labels as output values; else
     none. Raises LabelsUnusable when the metric asked for does not fit the labels.
     """
     samples = data.evaluation
-    if not samples.has_labels:
-        if asked != "auto":
-            raise LabelsUnusable(f"The metric {asked} was asked for, and the {data.source} data has no labels.")
-        return Yardstick(samples, data.source, None, max_drop)
-    output = first_output(model, samples)
-    labels = samples.read_labels(0, 1)
-    metric: MetricName | None
-    if asked != "auto":
-        metric = asked
-    elif not labels.is_floating_point() and labels.ndim == 1 and _has_classes(output):
-        metric = "top1"
-    elif labels.is_floating_point() and labels.numel() == output.numel():
-        metric = "mse"
-    else:
-        metric = None
-    if metric is not None:
-        check_labels(samples, output, metric)
-    return Yardstick(samples, data.source, metric, max_drop)
+    metric: MetricName | None = None
+    if samples.has_labels:
+        output = first_output(model, samples)
+        metric = _metric_of(samples.read_labels(0, 1), output) if spec.metric == "auto" else spec.metric
+        if metric is not None:
+            check_labels(samples, output, metric)
+        else:
+            tracker.warn(
+                "labels_unused",
+                f"The labels of the {data.source} data fit no metric for an output of shape {tuple(output.shape)}.",
+                "top1 takes integer labels and an output (samples, classes); mse a label for each output value.",
+            )
+    elif spec.metric != "auto":
+        raise LabelsUnusable(f"The metric {spec.metric} was asked for, and the {data.source} data has no labels.")
+    return Yardstick(samples, data.source, metric, spec.max_accuracy_drop)
 
 
 def evaluate(
@@ -131,6 +132,12 @@ def mean_sqnr_db(fidelity: Sequence[OutputFidelity]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def _metric_of(label: Tensor, output: Tensor) -> MetricName | None:
+    if not label.is_floating_point():
+        return "top1" if label.ndim == 1 and _has_classes(output) else None
+    return "mse" if label.numel() == output.numel() else None
+
+
 def _has_classes(output: Tensor) -> bool:
     return output.ndim == 2 and output.shape[1] >= 2 and output.is_floating_point()
 
@@ -146,11 +153,15 @@ def _metric_result(
 ) -> MetricResult | None:
     if of_float is None or of_int8 is None:
         return None
-    drop = accuracy_drop(of_float.name, of_float.value(), of_int8.value())
+    float_value, int8_value = of_float.value(), of_int8.value()
+    for which, value in (("float", float_value), ("int8", int8_value)):
+        if not math.isfinite(value):
+            raise ModelFailed(f"The {which} model's output is not finite on this data: {of_float.name} is {value}.")
+    drop = accuracy_drop(of_float.name, float_value, int8_value)
     return MetricResult(
         name=of_float.name,
-        float_value=of_float.value(),
-        int8_value=of_int8.value(),
+        float_value=float_value,
+        int8_value=int8_value,
         drop=drop,
         max_drop=max_drop,
         met=None if max_drop is None else drop <= max_drop + _ROUNDING,

@@ -76,6 +76,15 @@ def test_nan_in_the_candidate_alone_is_as_far_off_as_can_be_told() -> None:
     assert fidelity(([[3.0, 4.0]], [[3.0, math.nan]])).sqnr_db == -SQNR_LIMIT_DB
 
 
+def test_large_outputs_are_added_a_few_samples_at_a_time_with_the_same_result() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.randn(3, 1 << 19, generator=generator)
+    candidate = reference + 0.01 * torch.randn(3, 1 << 19, generator=generator)
+    noise = (reference.double() - candidate.double()).norm()
+    expected = 20 * math.log10(reference.double().norm() / noise)
+    assert sqnr_db(reference, candidate) == pytest.approx(expected)
+
+
 def test_a_scalar_output_counts_as_one_sample() -> None:
     assert sqnr_db(torch.tensor(10.0), torch.tensor(11.0)) == pytest.approx(20.0)
 
