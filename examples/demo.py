@@ -93,8 +93,9 @@ def running_server(directory: Path) -> Iterator[Server]:
 
 def main() -> None:
     """Start, train meanwhile, run the main job, stop, say what is next."""
-    # `kill` must stop the server as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # `kill`, and the closing of the terminal, must stop the server as Ctrl-C does.
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, lambda number, _: sys.exit(128 + number))
     began = time.monotonic()
     directory = Path(sys.argv[1] if len(sys.argv) > 1 else "octavo-demo").absolute()
     print(f"Starting octavo-server in {directory}", flush=True)

@@ -14,6 +14,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -101,7 +102,7 @@ def test_datasets_are_uploaded_listed_shown_and_deleted(server: Served, dataset_
     assert run_json("datasets", "list")[0]["samples"] == 5
     assert run_json("datasets", "show", dataset_id)["arrays"] == {"x": {"shape": [5, 3, 8, 8], "dtype": "float32"}}
     assert "array x" in run("datasets", "show", dataset_id).stdout
-    run("datasets", "delete", dataset_id)
+    assert run_json("datasets", "delete", dataset_id) == {"id": dataset_id, "deleted": True}
     assert run_json("datasets", "list") == []
 
 
@@ -315,3 +316,21 @@ def test_no_color_is_honoured(job_id: str, monkeypatch: pytest.MonkeyPatch, no_c
     monkeypatch.setenv("NO_COLOR", no_color)
     error = CliRunner().invoke(main, ["jobs", "show", "job_0"], color=True)
     assert ("\x1b[" in error.stderr) == coloured
+
+
+def test_every_command_has_json() -> None:
+    """A script may ask for it everywhere."""
+
+    def commands(group: click.Group) -> list[click.Command]:
+        return [
+            leaf
+            for command in group.commands.values()
+            for leaf in (commands(command) if isinstance(command, click.Group) else [command])
+        ]
+
+    without = [
+        command.name
+        for command in commands(main)
+        if "--json" not in {option for parameter in command.params for option in parameter.opts}
+    ]
+    assert without == []

@@ -88,10 +88,13 @@ def show_model(model_id: str, as_json: bool) -> None:
 
 @models.command("delete")
 @click.argument("model_id", metavar="MODEL")
-def delete_model(model_id: str) -> None:
+@json_option
+def delete_model(model_id: str, as_json: bool) -> None:
     """Delete a model; refused while an unfinished job needs it."""
     with open_client() as client:
         client.models.delete(model_id)
+    if as_json:
+        write_json({"id": model_id, "deleted": True})
     message(f"{model_id} is deleted.")
 
 
@@ -166,10 +169,13 @@ def show_dataset(dataset_id: str, as_json: bool) -> None:
 
 @datasets.command("delete")
 @click.argument("dataset_id", metavar="DATASET")
-def delete_dataset(dataset_id: str) -> None:
+@json_option
+def delete_dataset(dataset_id: str, as_json: bool) -> None:
     """Delete a dataset; refused while an unfinished job needs it."""
     with open_client() as client:
         client.datasets.delete(dataset_id)
+    if as_json:
+        write_json({"id": dataset_id, "deleted": True})
     message(f"{dataset_id} is deleted.")
 
 

@@ -69,9 +69,9 @@ def table(rows: Sequence[Sequence[str]], *, empty: str) -> None:
         data(aligned(rows))
 
 
-def status_text(status: str) -> str:
-    """A status word, coloured where that is wanted."""
-    return click.style(status, fg=_STATUS_COLOURS.get(status))
+def status_text(status: str, width: int = 0) -> str:
+    """A status word, padded and then coloured where that is wanted: colour has no width."""
+    return click.style(status.ljust(width), fg=_STATUS_COLOURS.get(status))
 
 
 def time_text(moment: datetime | None) -> str:
