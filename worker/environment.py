@@ -62,6 +62,7 @@ def describe_environment(qengine: str, sandbox_level: str) -> Environment:
 
 def _version(distribution: str) -> str:
     try:
-        return version(distribution)
+        # None in spite of its type, where a sandbox hides the file.
+        return version(distribution) or "unknown"
     except PackageNotFoundError:
         return "unknown"
