@@ -41,6 +41,7 @@ if QENGINE not in torch.backends.quantized.supported_engines:
     raise SystemExit(f"This build of torch has no {QENGINE} kernels: {torch.backends.quantized.supported_engines}")
 torch.backends.quantized.engine = QENGINE
 
+# oneDNN prepares its int8 kernels for the batch size of the first call: load one copy for each size that you run.
 model = torch.jit.load(Path(__file__).with_name("$model"))
 inputs = (
 $inputs
