@@ -61,7 +61,7 @@ asyncio.run(run())
     assert not loaded & COMPUTE_LIBRARIES
 
 
-@pytest.mark.parametrize("module", ["worker.app", "worker.tasks", "worker.execution", "server.cli", "server.stack"])
+@pytest.mark.parametrize("module", ["worker.app", "worker.execution", "server.cli", "server.stack"])
 def test_a_supervising_process_holds_neither_torch_nor_numpy(module: str) -> None:
     assert not modules_after(f"import {module}") & COMPUTE_LIBRARIES
 

@@ -132,6 +132,13 @@ def test_a_part_that_is_killed_comes_back(lasting_stack: RunningStack, module: s
     wait_for(is_back)
 
 
+@pytest.mark.parametrize("module", ["api", "worker"])
+def test_neither_api_nor_worker_has_torch_loaded(lasting_stack: RunningStack, module: str) -> None:
+    maps = Path(f"/proc/{lasting_stack.process_id(module)}/maps").read_text()
+    assert "python" in maps
+    assert "libtorch" not in maps
+
+
 def test_a_second_stack_on_the_directory_is_refused(lasting_stack: RunningStack) -> None:
     stack = lasting_stack
     second = up(stack.data_dir, "--port", "0")
