@@ -25,7 +25,7 @@ def judge(quality: Quality, latency: Sequence[BenchmarkResult], size: Size) -> V
         headline = latency[0]
         word = "no_faster" if not headline.significant else "recommended" if headline.speedup > 1 else "slower"
     told = _told_metric(metric) if metric is not None else _told_fidelity(quality)
-    sentence = f"{told}; {_told_latency(latency)}; {size.ratio:.1f}× smaller."
+    sentence = f"{told}; {_told_latency(latency)}; {_told_size(size)}."
     return Verdict(word=word, sentence=sentence, accuracy=accuracy)
 
 
@@ -33,6 +33,11 @@ def _is_far(output: OutputFidelity) -> bool:
     if output.agreement is not None:
         return output.agreement < MIN_AGREEMENT
     return output.sqnr_db is not None and output.sqnr_db < MIN_SQNR_DB
+
+
+def _closeness(output: OutputFidelity) -> tuple[float, float]:
+    agreement = 1.0 if output.agreement is None else output.agreement
+    return agreement, float("inf") if output.sqnr_db is None else output.sqnr_db
 
 
 def _told_metric(metric: MetricResult) -> str:
@@ -44,7 +49,7 @@ def _told_metric(metric: MetricResult) -> str:
 
 
 def _told_fidelity(quality: Quality) -> str:
-    worst = min(quality.fidelity, key=lambda output: (output.agreement or 1, output.sqnr_db or float("inf")))
+    worst = min(quality.fidelity, key=_closeness)
     told = "equal to float" if worst.sqnr_db is None else f"SQNR {worst.sqnr_db:.1f} dB"
     if worst.agreement is not None:
         told = f"agrees with float on {100 * worst.agreement:.1f} % of the samples, {told}"
@@ -65,6 +70,11 @@ def _told_latency(latency: Sequence[BenchmarkResult]) -> str:
         told = f"{1 / headline.speedup:.2f}× slower ({1 / high:.2f}–{1 / low:.2f}) than {baseline} {at}"
     slower = [_place(result) for result in latency[1:] if result.significant and result.speedup < 1]
     return f"{told}, and slower {', '.join(slower)}" if slower else told
+
+
+def _told_size(size: Size) -> str:
+    # A small model grows: the code of int8 operators is longer than that of float ones.
+    return f"{size.ratio:.1f}× smaller" if size.ratio >= 1 else f"{1 / size.ratio:.1f}× larger"
 
 
 def _place(result: BenchmarkResult) -> str:

@@ -64,7 +64,7 @@ def test_more_threads_than_cores_are_noted() -> None:
 
 
 def test_each_combination_is_measured_on_a_copy_that_was_never_called() -> None:
-    """oneDNN's kernels keep the shape of their first call, so neither another size nor an earlier step may be first."""
+    """Kernels of oneDNN keep the shape of their first call, so neither another size nor an earlier step may be first."""
     calls: list[int] = []
 
     class Counted(torch.nn.Module):
