@@ -47,7 +47,8 @@ def report_rows(report: Report) -> list[list[str]]:
         sqnr = "identical" if fidelity.sqnr_db is None else f"{fidelity.sqnr_db:.1f} dB"
         rows.append([f"SQNR{of_output}", "", sqnr, ""])
     size = report.size
-    rows.append(["file", bytes_text(size.float_bytes), bytes_text(size.int8_bytes), f"{size.ratio:.2f}× smaller"])
+    change = f"{size.ratio:.2f}× smaller" if size.ratio >= 1 else f"{1 / size.ratio:.2f}× larger"
+    rows.append(["file", bytes_text(size.float_bytes), bytes_text(size.int8_bytes), change])
     for result in report.latency:
         threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
         label = f"p50, batch {result.batch_size}, {threads}"
