@@ -25,11 +25,11 @@ from worker.quantization import (
     convert,
     describe_layers,
     freeze,
+    plan,
     prepare,
     prepare_qat,
     quantize_dynamic,
 )
-from worker.quantization import plan as make_plan
 from worker.steps.benchmark import benchmark
 from worker.steps.calibrate import calibrate
 from worker.steps.convert import Quantized, freeze_quantized
@@ -76,13 +76,13 @@ def dynamic(folder: JobFolder, inputs: JobInputs, spec: DynamicSpec, tracker: Pr
     yardstick = choose_yardstick(model, data, spec, tracker)
 
     with tracker.step(Step.CONVERT, "Quantizing the weights"):
-        settled = make_plan(model.raised, spec)
+        settled = _plan(model, spec, tracker)
         int8 = freeze_quantized(quantize_dynamic(model.raised, settled), data.example_inputs(model))
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
         (quality,) = evaluate(model, [int8.frozen], yardstick, advance)
 
-    return _finish(folder, inputs, tracker, model, data, plan=settled, int8=int8, quality=quality)
+    return _finish(folder, inputs, tracker, model, data, settled=settled, int8=int8, quality=quality)
 
 
 def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: ProgressTracker) -> JobReport:
@@ -92,7 +92,7 @@ def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: Prog
     example = data.example_inputs(model)
 
     with tracker.step(Step.PREPARE, "Inserting observers"):
-        settled = make_plan(model.raised, spec)
+        settled = _plan(model, spec, tracker)
         prepared = prepare(model.raised, settled, example)
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
@@ -105,7 +105,7 @@ def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: Prog
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
         (quality,) = evaluate(model, [int8.frozen], yardstick, advance)
 
-    return _finish(folder, inputs, tracker, model, data, plan=settled, int8=int8, quality=quality)
+    return _finish(folder, inputs, tracker, model, data, settled=settled, int8=int8, quality=quality)
 
 
 def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTracker) -> JobReport:
@@ -117,9 +117,9 @@ def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTr
     example = data.example_inputs(model)
 
     with tracker.step(Step.PREPARE, "Inserting fake quantize"):
-        settled = make_plan(model.raised, spec)
+        settled = _plan(model, spec, tracker)
         prepared = prepare_qat(model.raised, settled, example)
-        static_settled = make_plan(model.raised, _static_of(spec))
+        static_settled = _plan(model, _static_of(spec), tracker)
         static_prepared = prepare(model.raised, static_settled, example)
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
@@ -146,7 +146,14 @@ def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTr
         quality, static_quality = evaluate(model, [int8.frozen, static_int8.frozen], yardstick, advance)
 
     training = compare_with_static(loss_name, epochs, quality, static_quality, tracker=tracker)
-    return _finish(folder, inputs, tracker, model, data, plan=settled, int8=int8, quality=quality, training=training)
+    return _finish(folder, inputs, tracker, model, data, settled=settled, int8=int8, quality=quality, training=training)
+
+
+def _plan(model: LoadedModel, spec: DynamicSpec | StaticSpec | QatSpec, tracker: ProgressTracker) -> Plan:
+    settled = plan(model.raised, spec)
+    for note in settled.notes:
+        tracker.warn("plan", f"{note[0].upper()}{note[1:]}.")
+    return settled
 
 
 def _finish(
@@ -156,7 +163,7 @@ def _finish(
     model: LoadedModel,
     data: JobData,
     *,
-    plan: Plan,
+    settled: Plan,
     int8: Quantized,
     quality: Quality,
     training: TrainingResult | None = None,
@@ -172,8 +179,8 @@ def _finish(
         )
 
     with tracker.step(Step.PACKAGE, "Writing and checking the artifacts"):
-        size = package(folder, model, int8, float_frozen, samples=data.evaluation, qengine=plan.qengine)
-        layers = describe_layers(model.raised, int8.module, plan)
+        size = package(folder, model, int8, float_frozen, samples=data.evaluation, qengine=settled.qengine)
+        layers = describe_layers(model.raised, int8.module, settled)
         _warn_if_mostly_float(layers, tracker)
 
     report = JobReport(
@@ -185,8 +192,8 @@ def _finish(
         layers=layers,
         training=training,
         warnings=tracker.warnings,
-        spec=_resolved_spec(inputs, plan, quality, training),
-        environment=describe_environment(plan.qengine, inputs.sandbox_level),
+        spec=_resolved_spec(inputs, settled, quality, training),
+        environment=describe_environment(settled.qengine, inputs.sandbox_level),
         timings=tracker.timings,
     )
     write_report(folder, report)
@@ -202,8 +209,10 @@ def _static_of(spec: QatSpec) -> StaticSpec:
     return StaticSpec(**asked)
 
 
-def _resolved_spec(inputs: JobInputs, plan: Plan, quality: Quality, training: TrainingResult | None) -> dict[str, Any]:
-    spec = inputs.spec.model_dump(mode="json") | plan.resolved()
+def _resolved_spec(
+    inputs: JobInputs, settled: Plan, quality: Quality, training: TrainingResult | None
+) -> dict[str, Any]:
+    spec = inputs.spec.model_dump(mode="json") | settled.resolved()
     spec["metric"] = None if quality.metric is None else quality.metric.name
     if training is not None:
         spec["qat"] = spec["qat"] | {"loss": training.loss}
