@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from pathlib import Path
 
 import structlog
 from sqlalchemy import Connection
@@ -20,7 +20,6 @@ from shared.errors import (
     ChecksumMismatch,
     FieldError,
     NotFound,
-    ObjectCorrupt,
     ObjectMissing,
     OctavoError,
     PartConflict,
@@ -93,7 +92,7 @@ class UploadService:
             raise SizeMismatch(f"Part {number} must have {wanted_bytes} bytes; {staged.size_bytes} came.")
         part = PartRecord(number=number, size_bytes=staged.size_bytes, sha256=staged.sha256)
         if not self._is_recorded(upload_id, part):
-            self._keep_part(upload_id, part, staged.path)
+            self._store.put_part(part_key(upload_id, number), staged.path, part.sha256)
             with self._database.write() as connection:
                 ObjectRepository(connection).add_part(upload_id, part)
         return Part(number=number, size_bytes=part.size_bytes, sha256=part.sha256)
@@ -116,13 +115,13 @@ class UploadService:
                 staged = self._join(upload, writer)
             except ObjectMissing:
                 # Another request for the same completion may have been faster, and has deleted the parts.
-                with self._database.read() as connection:
-                    upload = ObjectRepository(connection).get_upload(upload_id)
-                if upload.completed:
-                    return self._completed(upload, sha256)
-                raise
-            if staged.sha256 != sha256:
-                raise ChecksumMismatch(f"The parts together have SHA-256 {staged.sha256}, not {sha256}.")
+                now = self._upload(upload_id)
+                if now.completed:
+                    return self._completed(now, sha256)
+                staged = None
+            if staged is None or staged.sha256 != sha256:
+                self._forget_lost_parts(upload)
+                raise ChecksumMismatch(f"The parts together do not have SHA-256 {sha256}.")
             answer = self._store_whole(upload, staged, once)
         self._delete_parts(upload)
         return answer
@@ -153,9 +152,12 @@ class UploadService:
             raise ChecksumMismatch(f"The upload was completed with SHA-256 {stored.sha256}, not {sha256}.")
         return Answer.of(200, wire_object(stored))
 
-    def _open_upload(self, upload_id: str) -> UploadRecord:
+    def _upload(self, upload_id: str) -> UploadRecord:
         with self._database.read() as connection:
-            upload = ObjectRepository(connection).get_upload(upload_id)
+            return ObjectRepository(connection).get_upload(upload_id)
+
+    def _open_upload(self, upload_id: str) -> UploadRecord:
+        upload = self._upload(upload_id)
         if upload.completed:
             raise UploadClosed("This upload is complete and takes no more parts.")
         if upload.expires_at < time.time():
@@ -163,33 +165,38 @@ class UploadService:
         return upload
 
     def _is_recorded(self, upload_id: str, part: PartRecord) -> bool:
-        with self._database.read() as connection:
-            parts = ObjectRepository(connection).get_upload(upload_id).parts
+        parts = self._upload(upload_id).parts
         known = next((each for each in parts if each.number == part.number), None)
         if known is not None and known != part:
             raise PartConflict(f"Part {part.number} was already sent with other bytes.")
         return known is not None
-
-    def _keep_part(self, upload_id: str, part: PartRecord, path: Path) -> None:
-        key = part_key(upload_id, part.number)
-        try:
-            self._store.put_file(key, path, part.sha256, move=True)
-        except ObjectCorrupt:
-            # Other bytes are there, and no row tells of them: what a request left that was killed in between.
-            if self._is_recorded(upload_id, part):
-                return
-            self._store.delete(key)
-            self._store.put_file(key, path, part.sha256, move=True)
 
     def _join(self, upload: UploadRecord, writer: StagingWriter) -> StagedFile:
         for part in upload.parts:
             with self._store.open(part_key(upload.id, part.number)) as reader:
                 for chunk in reader:
                     writer.write([chunk])
-        staged = writer.finish()
-        if staged.size_bytes != upload.size_bytes:
-            raise SizeMismatch(f"The parts together have {staged.size_bytes} bytes, not {upload.size_bytes}.")
-        return staged
+        return writer.finish()
+
+    def _forget_lost_parts(self, upload: UploadRecord) -> None:
+        """Raise PartsMissing if parts are no longer what arrived, as after a loss of power: they must be sent again."""
+        lost = [part for part in upload.parts if self._hash_of(part_key(upload.id, part.number)) != part.sha256]
+        if not lost:
+            return
+        with self._database.write() as connection:
+            for part in lost:
+                ObjectRepository(connection).forget_part(upload.id, part.number)
+        _require_all_parts(self._upload(upload.id))
+
+    def _hash_of(self, key: str) -> str | None:
+        digest = hashlib.sha256()
+        try:
+            with self._store.open(key) as reader:
+                for chunk in reader:
+                    digest.update(chunk)
+        except ObjectMissing:
+            return None
+        return digest.hexdigest()
 
     def _delete_parts(self, upload: UploadRecord) -> None:
         try:

@@ -141,6 +141,12 @@ class ObjectRepository:
         if part not in upload.parts:
             raise PartConflict(f"Part {part.number} was already sent with other bytes.")
 
+    def forget_part(self, upload_id: str, number: int) -> None:
+        """A part was lost or damaged in the store: it must be sent again."""
+        self._connection.execute(
+            delete(upload_parts).where(upload_parts.c.upload_id == upload_id, upload_parts.c.number == number)
+        )
+
     def complete_upload(self, upload_id: str, object_id: str) -> None:
         """Close the upload: it has become the object."""
         self._connection.execute(

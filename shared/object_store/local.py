@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -62,6 +63,21 @@ class LocalStore:
                 self._copy_in(source, target, sha256)
             if move:
                 path.unlink(missing_ok=True)
+
+    def put_part(self, key: str, path: Path, sha256: str) -> None:  # noqa: ARG002 - the port's signature
+        """See ObjectStore; a rename, so that most parts are joined and gone before the disk ever sees them."""
+        target = self._root / checked_key(key)
+        with disk_errors():
+            self._make_directory(target.parent)
+            try:
+                path.replace(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                temporary = self._tmp / uuid.uuid4().hex
+                shutil.copyfile(path, temporary)
+                temporary.replace(target)
+                path.unlink()
 
     def get_file(
         self, key: str, path: Path, *, expected_sha256: str, on_chunk: Callable[[int], object] | None = None

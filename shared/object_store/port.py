@@ -81,6 +81,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def put_part(self, key: str, path: Path, sha256: str) -> None:
+        """Take a file away and keep it under a key of its own until the upload that it is a part of is complete.
+
+        It replaces what is there. It need not survive a loss of power, and its hash is taken on trust: the whole is
+        hashed when the parts are joined, and a part that is then lost or damaged is sent again.
+        """
+        ...
+
     def get_file(
         self, key: str, path: Path, *, expected_sha256: str, on_chunk: Callable[[int], object] | None = None
     ) -> None:

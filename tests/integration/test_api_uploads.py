@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shared.object_store import part_key
 from tests.api_server import Api, content_digest, images, npz, running_api, sha256
 
 PART_BYTES = 1024
@@ -93,11 +94,31 @@ def test_the_same_part_again_changes_nothing_and_other_bytes_are_409(api: Api) -
 def test_bytes_that_a_killed_request_left_do_not_block_the_part(api: Api, tmp_path: Path) -> None:
     """The object is there and no row tells of it: as after a kill between the two."""
     upload = begin(api)
-    left = tmp_path / "left"
-    left.write_bytes(b"z" * PART_BYTES)
-    api.store.put_file(f"uploads/{upload['id']}/parts/1", left, sha256(b"z" * PART_BYTES))
+    replace_part(api, upload["id"], tmp_path, b"z" * PART_BYTES)
     send_all(api, upload["id"])
     assert complete(api, upload["id"], sha256(CONTENT)).status_code == 201
+
+
+@pytest.mark.parametrize("left", [b"z" * PART_BYTES, b"", None])
+def test_a_part_that_was_lost_with_the_power_is_asked_for_again(api: Api, tmp_path: Path, left: bytes | None) -> None:
+    """Damaged, cut or gone: the upload goes on with that part alone."""
+    upload = begin(api)
+    send_all(api, upload["id"])
+    if left is None:
+        api.store.delete(part_key(upload["id"], 1))
+    else:
+        replace_part(api, upload["id"], tmp_path, left)
+    answer = complete(api, upload["id"], sha256(CONTENT))
+    assert (answer.status_code, answer.json()["code"]) == (409, "parts_missing")
+    assert [each["pointer"] for each in answer.json()["errors"]] == ["/parts/1"]
+    assert send(api, upload["id"], 1).status_code == 200
+    assert complete(api, upload["id"], sha256(CONTENT)).status_code == 201
+
+
+def replace_part(api: Api, upload_id: str, directory: Path, content: bytes) -> None:
+    path = directory / "part"
+    path.write_bytes(content)
+    api.store.put_part(part_key(upload_id, 1), path, sha256(content))
 
 
 @pytest.mark.parametrize("size", [0, PART_BYTES - 1, PART_BYTES + 1])

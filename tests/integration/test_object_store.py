@@ -115,6 +115,15 @@ def test_the_same_bytes_may_be_stored_twice(store: ObjectStore, file_of: Callabl
     assert stored(store, KEY) == CONTENT
 
 
+def test_a_part_is_taken_away_and_replaces_what_was_there(store: ObjectStore, file_of: Callable[..., Path]) -> None:
+    key = part_key("upl_1", 1)
+    for content in (b"first", CONTENT):
+        path = file_of(content)
+        store.put_part(key, path, sha256(content))
+        assert not path.exists()
+        assert stored(store, key) == content
+
+
 @pytest.mark.parametrize("move", [False, True])
 def test_other_bytes_under_the_same_key_are_refused_and_change_nothing(
     store: ObjectStore, file_of: Callable[..., Path], move: bool
