@@ -34,7 +34,11 @@ class ActivationSettings(_Strict):
     """How activation ranges are found and mapped to quint8."""
 
     observer: Literal["auto", "histogram", "minmax", "moving_average_minmax"] = Field(
-        default="auto", description="`auto`: histogram, which minimises the L2 error of the quantized range."
+        default="auto",
+        description=(
+            "`auto`: histogram for static, which minimises the L2 error of the quantized range; minmax for QAT, where a "
+            "moving average clips what a short training has seen once."
+        ),
     )
     qscheme: Literal["per_tensor_affine", "per_tensor_symmetric"] = "per_tensor_affine"
     reduce_range: bool | Literal["auto"] = Field(
@@ -144,7 +148,7 @@ class QatSpec(_SpecBase):
         description="For the static model that QAT is compared with; without it the training data is used.",
     )
     qengine: Qengine = "auto"
-    activation: ActivationSettings = ActivationSettings(observer="moving_average_minmax")
+    activation: ActivationSettings = ActivationSettings()
     qat: QatSettings = QatSettings()
 
 

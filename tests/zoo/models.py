@@ -385,12 +385,12 @@ class Family:
     floor_db: dict[str, float]
 
 
-def trained(family: Family, steps: int = 25) -> nn.Module:
+def trained(family: Family, steps: int = 30) -> nn.Module:
     """The family's network after a few steps of training on labels that its inputs decide; in evaluation mode."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     module = family.build().train()
-    optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
     for _ in range(steps):
         inputs = family.make_inputs(32, generator)
         loss = _loss(module(*inputs), inputs)
