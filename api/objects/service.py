@@ -55,7 +55,7 @@ class ObjectService:
             return known.description
         inspect = inspect_model if kind == "model" else inspect_dataset
         description: dict[str, Any] = inspect(staged.path).model_dump(mode="json")
-        self._store.put_file(blob_key(staged.sha256), staged.path, staged.sha256, move=True)
+        self._store.put_file(blob_key(staged.sha256), staged.path, staged.sha256, move=True, hashed_when_written=True)
         return description
 
     def record(

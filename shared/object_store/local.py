@@ -55,10 +55,14 @@ class LocalStore:
             finally:
                 path.unlink()
 
-    def put_file(self, key: str, path: Path, sha256: str, *, move: bool = False) -> None:
-        """See ObjectStore; on the same file system `move` costs one read and no copy."""
+    def put_file(
+        self, key: str, path: Path, sha256: str, *, move: bool = False, hashed_when_written: bool = False
+    ) -> None:
+        """See ObjectStore; on the same file system `move` costs one read at most, and no copy."""
         target = self._root / checked_key(key)
         with open_regular(path) as source, disk_errors():
+            if move and not hashed_when_written:
+                require_hash(hashlib.file_digest(source, "sha256").hexdigest(), sha256, str(path))
             if not (move and self._link_source(source, path, target, sha256)):
                 self._copy_in(source, target, sha256)
             if move:
@@ -150,7 +154,6 @@ class LocalStore:
 
     def _link_source(self, source: BufferedReader, path: Path, target: Path, sha256: str) -> bool:
         """Give the file its key without a copy; False where the file system or its owner does not allow that."""
-        require_hash(hashlib.file_digest(source, "sha256").hexdigest(), sha256, str(path))
         try:
             os.fchmod(source.fileno(), _READ_ONLY)
             os.fsync(source.fileno())

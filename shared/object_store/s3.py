@@ -78,7 +78,15 @@ class S3Store:
         if not self._bucket_exists():
             raise StorageUnavailable(f"The bucket {self._bucket} does not exist.")
 
-    def put_file(self, key: str, path: Path, sha256: str, *, move: bool = False) -> None:
+    def put_file(
+        self,
+        key: str,
+        path: Path,
+        sha256: str,
+        *,
+        move: bool = False,
+        hashed_when_written: bool = False,  # noqa: ARG002 - it is read for the sending anyway
+    ) -> None:
         """See ObjectStore."""
         target = {"Bucket": self._bucket, "Key": self._name(key)}
         with open_regular(path) as source:
