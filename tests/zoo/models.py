@@ -252,7 +252,7 @@ class Bert(nn.Module):
 
         config = BertConfig(
             vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
-            max_position_embeddings=64, num_labels=CLASSES,
+            max_position_embeddings=64, num_labels=CLASSES, initializer_range=0.2,
         )  # fmt: skip
         self.bert = BertForSequenceClassification(config)
 
@@ -410,24 +410,24 @@ def _loss(outputs: Any, inputs: tuple[Tensor, ...]) -> Tensor:
 
 
 FAMILIES = [
-    Family("plain_cnn", plain_cnn, images, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("residual_shared_relu", Residual, images, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("depthwise_relu6_hardswish", Depthwise, images, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("squeeze_excite_silu", SqueezeExcite, images, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("dense_concatenation", Dense, images, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("channel_shuffle", ChannelShuffle, images, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("grouped_dilated", GroupedAndDilated, images, {"static": 0, "qat": 0}),
-    Family("conv1d_audio", Audio, _normal(4, 64), {"static": 0, "qat": 0}),
-    Family("encoder_decoder", EncoderDecoder, images, {"static": 0, "qat": 0}),
-    Family("conv3d_volume", Volume, _normal(1, 6, 8, 8), {"static": 0, "qat": 0}),
-    Family("convnext", ConvNeXt, images, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("vision_transformer", VisionTransformer, images, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("bert", Bert, _ids_and_mask, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("lstm", lambda: Recurrent(nn.LSTM), tokens, {"dynamic": 0, "static": 0}),
-    Family("gru", lambda: Recurrent(nn.GRU), tokens, {"dynamic": 0, "static": 0}),
-    Family("mlp", mlp, _normal(32), {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("two_inputs", TwoInputs, _image_and_row, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("two_outputs", TwoOutputs, images, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("tied_weights", TiedWeights, tokens, {"dynamic": 0, "static": 0, "qat": 0}),
-    Family("reused_convolution", ReusedConvolution, images, {"static": 0, "qat": 0}),
+    Family("plain_cnn", plain_cnn, images, {"dynamic": 38, "static": 33, "qat": 18}),
+    Family("residual_shared_relu", Residual, images, {"dynamic": 39, "static": 23, "qat": 28}),
+    Family("depthwise_relu6_hardswish", Depthwise, images, {"dynamic": 32, "static": 27, "qat": 26}),
+    Family("squeeze_excite_silu", SqueezeExcite, images, {"dynamic": 38, "static": 29, "qat": 27}),
+    Family("dense_concatenation", Dense, images, {"dynamic": 38, "static": 32, "qat": 30}),
+    Family("channel_shuffle", ChannelShuffle, images, {"dynamic": 37, "static": 29, "qat": 28}),
+    Family("grouped_dilated", GroupedAndDilated, images, {"static": 34, "qat": 34}),
+    Family("conv1d_audio", Audio, _normal(4, 64), {"static": 32, "qat": 31}),
+    Family("encoder_decoder", EncoderDecoder, images, {"static": 34, "qat": 34}),
+    Family("conv3d_volume", Volume, _normal(1, 6, 8, 8), {"static": 36, "qat": 35}),
+    Family("convnext", ConvNeXt, images, {"dynamic": 34, "static": 36, "qat": 33}),
+    Family("vision_transformer", VisionTransformer, images, {"dynamic": 30, "static": 33, "qat": 22}),
+    Family("bert", Bert, _ids_and_mask, {"dynamic": 37, "static": 39, "qat": 19}),
+    Family("lstm", lambda: Recurrent(nn.LSTM), tokens, {"dynamic": 44, "static": 43}),
+    Family("gru", lambda: Recurrent(nn.GRU), tokens, {"dynamic": 46, "static": 44}),
+    Family("mlp", mlp, _normal(32), {"dynamic": 28, "static": 32, "qat": 28}),
+    Family("two_inputs", TwoInputs, _image_and_row, {"dynamic": 33, "static": 32, "qat": 30}),
+    Family("two_outputs", TwoOutputs, images, {"dynamic": 37, "static": 31, "qat": 30}),
+    Family("tied_weights", TiedWeights, tokens, {"dynamic": 36, "static": 35, "qat": 35}),
+    Family("reused_convolution", ReusedConvolution, images, {"static": 28, "qat": 32}),
 ]

@@ -31,8 +31,10 @@ from worker.quantization import (
     raise_program,
     verify_raised,
 )
+from worker.quantization.planning import has_vnni
 
 MODEL, DATASET = "mdl_0123456789abcdef", "dst_0123456789abcdef"
+SEVEN_BIT_COST_DB = 7  # the floors were measured with full-range activations, which take VNNI
 CALIBRATION_SAMPLES, EVALUATION_SAMPLES, TRAINED_STEPS, BATCH = 192, 64, 12, 16
 SPECS = {
     "dynamic": {"method": "dynamic", "model": MODEL},
@@ -57,7 +59,8 @@ def test_each_family_keeps_its_outputs_by_each_method(family: Family, tmp_path: 
 
     reached = {method: sqnr_by(method, family, raised, evaluation) for method in family.floor_db}
     print(f"\n{family.name:28s}" + "".join(f"{method} {db:5.1f} dB   " for method, db in reached.items()))  # noqa: T201 - the zoo's table
-    below = {method: db for method, db in reached.items() if not db >= family.floor_db[method]}
+    allowance = 0 if has_vnni() else SEVEN_BIT_COST_DB
+    below = {method: db for method, db in reached.items() if not db >= family.floor_db[method] - allowance}
     assert not below, f"below the floor {family.floor_db}: {below}"
 
 
