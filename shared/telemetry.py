@@ -37,3 +37,4 @@ def configure_logging(settings: LogSettings) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.getLogger("alembic").setLevel(max(level, logging.WARNING))  # it announces every plug-in
