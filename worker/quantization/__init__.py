@@ -7,7 +7,7 @@ An exported program is raised to a graph of modules under its own names; that gr
 quantized layer by layer as the plan says, and frozen to what users run.
 """
 
-from worker.quantization.converting import convert, quantize_dynamic
+from worker.quantization.converting import convert, quantize_dynamic, use_kernels_of
 from worker.quantization.describing import describe_layers
 from worker.quantization.freezing import freeze
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
@@ -40,5 +40,6 @@ __all__ = [
     "quantize_dynamic",
     "raise_program",
     "set_fake_quantize",
+    "use_kernels_of",
     "verify_raised",
 ]

@@ -118,7 +118,7 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 METHODS: dict[str, Method] = {
-    "view": Method("view", "self size"),
+    "view": Method("reshape", "self size"),  # int8 convolutions give channels-last memory, which a view may not span
     "view.dtype": Method("view", "self dtype"),
     "_unsafe_view": Method("reshape", "self size"),
     "reshape": Method("reshape", "self shape"),

@@ -48,6 +48,7 @@ class Plan:
     qscheme: str = "per_tensor_affine"
     per_channel: bool = True
     notes: tuple[str, ...] = field(default=())
+    kernels_tried: tuple[str, ...] = ()  #: what each qengine was found to be worth, where the spec left the choice
 
     def resolved(self) -> dict[str, Any]:
         """The spec's own values where it said `auto`, and what was settled beyond it, under `plan`."""
@@ -61,6 +62,7 @@ class Plan:
                 "operators": self.operators,
                 "float_layers": dict(self.float_reasons),
                 "notes": list(self.notes),
+                "kernels_tried": list(self.kernels_tried),
             },
         }
         if not isinstance(self.spec, DynamicSpec):

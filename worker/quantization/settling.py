@@ -82,9 +82,9 @@ def settle(program: ExportedProgram) -> fx.GraphModule:
 
 def flatten(program: ExportedProgram) -> fx.GraphModule:
     """The program as it was exported, with flat inputs and outputs, in evaluation mode: what raising must reproduce."""
-    module = program.module(check_guards=False)
-    assert isinstance(module, fx.GraphModule)
-    graph = module.graph
+    lifted = program.module(check_guards=False)
+    assert isinstance(lifted, fx.GraphModule)
+    graph = lifted.graph
     graph.set_codegen(CodeGen())
     _require_one_graph(graph)
     for node in list(graph.nodes):
@@ -97,8 +97,7 @@ def flatten(program: ExportedProgram) -> fx.GraphModule:
             graph.erase_node(node)
     _evaluation_mode(graph)
     _drop_statistics_updates(graph)
-    module.recompile()
-    return module
+    return fx.GraphModule(lifted, graph)  # a new one: the program's own checks its nested inputs in a hook
 
 
 def functional_overload(target: object) -> torch._ops.OpOverload | None:
@@ -195,21 +194,20 @@ def _writes(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
 
 def _writes_through_views(graph: fx.Graph) -> bool:
     """Whether some in-place operator writes memory that is read afterwards under another name."""
-    order = {node: index for index, node in enumerate(graph.nodes)}
+    nodes = list(graph.nodes)
+    order = {node: index for index, node in enumerate(nodes)}
     memory: dict[fx.Node, frozenset[fx.Node]] = {}  # the nodes whose memory a node may share
     same: dict[fx.Node, fx.Node] = {}  # an in-place result is the very tensor that it wrote
-    for node in graph.nodes:
+    for node in nodes:
         sharing = [source for source in node.all_input_nodes if _may_share_memory(node)]
         memory[node] = frozenset({node}).union(*(memory[source] for source in sharing))
     for node, written in _writes(graph):
         if functional_overload(node.target) is None:
             return True
         same[node] = same.get(written, written)
-        for other in graph.nodes:
-            aliases = memory[other] & memory[written]
-            if not aliases or same.get(other, other) is same[node] or other is node:
-                continue
-            if any(order[user] > order[node] for user in other.users):
+        for other in nodes[: order[node]]:
+            overlaps = not memory[other].isdisjoint(memory[written]) and same.get(other, other) is not same[node]
+            if overlaps and any(order[user] > order[node] for user in other.users):
                 return True
     return False
 
