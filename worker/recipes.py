@@ -8,6 +8,7 @@ A recipe needs only a job's folder: it reads `inputs/`, writes `outputs/`, and t
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from worker.quantization import (
 )
 from worker.steps.benchmark import benchmark
 from worker.steps.calibrate import calibrate
+from worker.steps.choose_kernels import convert_for_this_cpu
 from worker.steps.convert import Quantized, freeze_quantized
 from worker.steps.evaluate import choose_yardstick, evaluate
 from worker.steps.load import JobData, LoadedModel, load
@@ -100,7 +102,7 @@ def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: Prog
         calibrate(model, [prepared], data.calibration, advance)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
-        int8 = freeze_quantized(convert(prepared, settled), example)
+        settled, int8 = convert_for_this_cpu(model, prepared, settled, data.calibration, example)
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
         (quality,) = evaluate(model, [int8.frozen], yardstick, advance)
@@ -139,7 +141,9 @@ def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTr
         )
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
-        int8 = freeze_quantized(convert(prepared.eval(), settled), example)
+        samples = data.calibration or data.training
+        settled, int8 = convert_for_this_cpu(model, prepared.eval(), settled, samples, example)
+        static_settled = replace(static_settled, qengine=settled.qengine)
         static_int8 = freeze_quantized(convert(static_prepared, static_settled), example)
 
     with tracker.step(Step.EVALUATE, "Comparing float, int8 and static int8") as advance:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -18,6 +17,7 @@ from worker.datasets import Samples
 from worker.inference import Model, padded_to, run_model
 from worker.latency import Candidate, measure_latency
 from worker.progress import ProgressTracker, StepProgress
+from worker.steps.convert import never_called
 from worker.steps.load import LoadedModel
 
 
@@ -38,7 +38,7 @@ def benchmark(
     for position, ((batch_size, note), threads) in enumerate(combinations):
         inputs = _batch_of(samples, batch_size)
         runs: dict[str, Candidate] = {
-            name: functools.partial(_never_called(candidate), *inputs) for name, candidate in candidates.items()
+            name: functools.partial(never_called(candidate), *inputs) for name, candidate in candidates.items()
         }
 
         def advance_inside(
@@ -88,21 +88,6 @@ def _takes(model: LoadedModel, candidates: Mapping[str, Model], samples: Samples
     except ModelFailed:
         return False
     return True
-
-
-def _never_called(candidate: Model) -> Model:
-    """A copy as a user has it who loads the artifact and runs it at one batch size.
-
-    oneDNN's quantized operators keep the primitive of the first shape they meet; at any other they build a new one on
-    every call: 0.22 ms instead of 0.08 ms was seen for a small network that had met another batch size before.
-    """
-    if not isinstance(candidate, torch.jit.ScriptModule):
-        return candidate
-    saved = io.BytesIO()
-    torch.jit.save(candidate, saved)
-    saved.seek(0)
-    loaded: Model = torch.jit.load(saved)  # type: ignore[no-untyped-call]  # torch.jit is untyped
-    return loaded
 
 
 def _batch_of(samples: Samples, size: int) -> tuple[Tensor, ...]:

@@ -13,7 +13,8 @@ from tests.unit.worker.test_datasets import spec
 from worker.datasets import InMemorySamples
 from worker.inference import BatchRange
 from worker.progress import ProgressTracker
-from worker.steps.benchmark import _never_called, benchmark
+from worker.steps.benchmark import benchmark
+from worker.steps.convert import never_called
 from worker.steps.load import LoadedModel
 
 SAMPLES = InMemorySamples((torch.randn(5, 4),))
@@ -63,8 +64,8 @@ def test_more_threads_than_cores_are_noted() -> None:
     assert f"{threads} threads share {threads - 1} cores" in (note or "")
 
 
-def test_each_combination_is_measured_on_a_copy_that_was_never_called() -> None:
-    """Kernels of oneDNN keep the shape of their first call, so neither another size nor an earlier step may be first."""
+def test_each_combination_is_measured_on_a_copy_that_wasnever_called() -> None:
+    """Kernels of oneDNN keep the shape of their first call: no other size and no earlier step may be first."""
     calls: list[int] = []
 
     class Counted(torch.nn.Module):
@@ -72,7 +73,7 @@ def test_each_combination_is_measured_on_a_copy_that_was_never_called() -> None:
             return x * 2
 
     frozen = torch.jit.freeze(torch.jit.trace(Counted().eval(), torch.zeros(2, 4)))
-    copy = _never_called(frozen)
+    copy = never_called(frozen)
     assert copy is not frozen
     assert torch.equal(copy(torch.ones(3, 4)), frozen(torch.ones(3, 4)))
-    assert _never_called(calls.append) == calls.append, "what is not TorchScript is taken as it is"
+    assert never_called(calls.append) == calls.append, "what is not TorchScript is taken as it is"

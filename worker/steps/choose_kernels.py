@@ -1,0 +1,112 @@
+"""Choose kernels: of those that compute the same, the fastest on this CPU.
+
+The ranges that calibration found, and so every int8 weight and scale, are the same for all kernels. But `x86` and
+`fbgemm` add up pairs of products in 16 bits on some paths and saturate where `onednn` does not: of a trained
+mobilenet_v2 they left 11 and 2 dB of 23. So others are taken only if their output on real samples is as near to the
+float model's as that of the plan's own kernels, and only if they are clearly faster.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, fx
+
+from shared.quantization_spec import DynamicSpec
+from worker.datasets import Samples, batches
+from worker.inference import Model, padded_to, run_model
+from worker.numerics import FidelityAccumulator
+from worker.quantization import Plan, convert, use_kernels_of
+from worker.steps.convert import Quantized, freeze_quantized, never_called
+from worker.steps.load import LoadedModel
+
+_KERNELS = ("onednn", "x86", "fbgemm")
+_MAX_LOSS_DB = 0.5
+_MIN_GAIN = 1.05
+_CHECKED_BATCHES = 2
+_TRIAL_SECONDS = 0.5
+_WARM_UP = 3
+_MIN_ROUNDS, _MAX_ROUNDS = 5, 100
+
+
+def convert_for_this_cpu(
+    model: LoadedModel, prepared: fx.GraphModule, plan: Plan, samples: Samples, example: tuple[Tensor, ...]
+) -> tuple[Plan, Quantized]:
+    """The int8 model with the kernels that the spec names, or with the fastest right ones where it says `auto`.
+
+    The plan returned names the kernels and what was tried; they stay selected for this process.
+    """
+    own = freeze_quantized(convert(prepared, plan), example)
+    if isinstance(plan.spec, DynamicSpec) or plan.spec.qengine != "auto":
+        return plan, own
+    converted = {plan.qengine: own}
+    for qengine in _KERNELS:
+        if qengine != plan.qengine and qengine in torch.backends.quantized.supported_engines:
+            converted[qengine] = freeze_quantized(convert(prepared, replace(plan, qengine=qengine)), example)
+    closeness_db = _closeness_db(model, {name: int8.frozen for name, int8 in converted.items()}, samples)
+    right = [name for name, db in closeness_db.items() if db >= closeness_db[plan.qengine] - _MAX_LOSS_DB]
+    medians_ms = _medians_ms(
+        model, {name: converted[name].frozen for name in right}, samples, plan.spec.benchmark.threads[0]
+    )
+    fastest = min(right, key=medians_ms.__getitem__)
+    if medians_ms[plan.qengine] < _MIN_GAIN * medians_ms[fastest]:
+        fastest = plan.qengine
+    tried = tuple(
+        f"{name}: {medians_ms[name]:.3g} ms"
+        if name in medians_ms
+        else f"{name}: saturates, {db:.1f} dB where {plan.qengine} has {closeness_db[plan.qengine]:.1f} dB"
+        for name, db in closeness_db.items()
+    )
+    settled = replace(plan, qengine=fastest, kernels_tried=tried)
+    use_kernels_of(settled)
+    return settled, converted[fastest]
+
+
+def _closeness_db(model: LoadedModel, candidates: Mapping[str, Model], samples: Samples) -> dict[str, float]:
+    """SQNR of each candidate's worst output against the float model's, on the first batches of real samples."""
+    fidelity = {name: [FidelityAccumulator(output) for output in model.outputs] for name in candidates}
+    with torch.inference_mode():
+        for batch in itertools.islice(batches(samples, model.batch_size), _CHECKED_BATCHES):
+            wanted = run_model(model.raised, batch.inputs, model.batch)
+            for name, candidate in candidates.items():
+                found = run_model(candidate, batch.inputs, model.batch)
+                for accumulator, reference, output in zip(fidelity[name], wanted, found, strict=True):
+                    accumulator.update(reference, output)
+    return {name: min(_finite(each.sqnr_db) for each in accumulators) for name, accumulators in fidelity.items()}
+
+
+def _finite(sqnr_db: float | None) -> float:
+    return float("inf") if sqnr_db is None else sqnr_db
+
+
+def _medians_ms(
+    model: LoadedModel, candidates: Mapping[str, torch.jit.ScriptModule], samples: Samples, threads_measured: int
+) -> dict[str, float]:
+    """Median latency of each candidate at the smallest batch, taken in turn for half a second."""
+    inputs = padded_to(samples.read(0, 1).inputs, model.batch.clamp(1))
+    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    fresh: dict[str, Model] = {}
+    for name, candidate in candidates.items():
+        torch.backends.quantized.engine = name  # weights are packed for the kernels when the copy is loaded
+        fresh[name] = never_called(candidate)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads_measured)
+    deadline = time.perf_counter() + _TRIAL_SECONDS
+    with torch.inference_mode():
+        for run in fresh.values():
+            for _ in range(_WARM_UP):
+                run(*inputs)
+        for round_ in range(_MAX_ROUNDS):
+            if round_ >= _MIN_ROUNDS and time.perf_counter() > deadline:
+                break
+            for name, run in fresh.items():
+                began_at = time.perf_counter()
+                run(*inputs)
+                taken[name].append((time.perf_counter() - began_at) * 1e3)
+    torch.set_num_threads(threads)
+    return {name: statistics.median(times) for name, times in taken.items()}
