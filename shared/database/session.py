@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        # SQLite has one writer at a time, and who waits for it in SQLite polls with growing pauses, overtaken by all who
+        # come later: a stall of the disk then costs many requests a second. Threads of one process queue here instead.
+        self._writer: contextlib.AbstractContextManager[object] = (
+            threading.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
+        )
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -38,6 +44,7 @@ class Database:
         """A transaction that writes; commits on leaving, rolls back on an exception."""
         # SQLite would refuse to turn a reader into a writer under contention: a writer says so from the start.
         with (
+            self._writer,
             _translated_errors(),
             self.engine.connect().execution_options(octavo_write=True) as connection,
             connection.begin(),
