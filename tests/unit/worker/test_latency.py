@@ -58,7 +58,9 @@ def test_candidates_run_interleaved_in_a_changing_order() -> None:
     names = [FLOAT_EAGER, FLOAT_FROZEN, INT8]
     candidates = {name: (lambda name=name: calls.append(name)) for name in names}
     result = measure_latency(candidates, batch_size=1, threads=1, max_seconds=0.05, seed=0)
-    timed = calls[-3 * result.rounds :]
+    pairs = calls[-6 * result.rounds :]
+    timed = pairs[1::2]
+    assert pairs[::2] == timed, "an untimed call of the same candidate goes before each timed one"
     rounds = [tuple(timed[start : start + 3]) for start in range(0, len(timed), 3)]
     assert all(sorted(order) == sorted(names) for order in rounds)
     assert len(set(rounds)) > 1
