@@ -27,8 +27,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
-        # SQLite has one writer at a time, and who waits for it in SQLite polls with growing pauses, overtaken by all who
-        # come later: a stall of the disk then costs many requests a second. Threads of one process queue here instead.
+        # SQLite has one writer at a time, and who waits for it in SQLite polls with growing pauses, overtaken by all
+        # who come later: a stall of the disk then costs many requests a second. Threads of one process queue here.
         self._writer: contextlib.AbstractContextManager[object] = (
             threading.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
         )
