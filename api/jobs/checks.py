@@ -32,7 +32,7 @@ def check_spec(objects: ObjectRepository, spec: Spec) -> None:
 
 def _description(objects: ObjectRepository, object_id: str, field: str) -> dict[str, object]:
     try:
-        return objects.get(object_id).description
+        return objects.get(object_id, keep=True).description
     except NotFound as error:
         kind = "model" if field == "model" else "dataset"
         message = f"No {kind} has the id {object_id!r}, which the spec names as `{field}`."

@@ -58,9 +58,10 @@ class ObjectRepository:
         row = self._connection.execute(query).one_or_none()
         return None if row is None else _object(row)
 
-    def get(self, object_id: str) -> ObjectRecord:
-        """The object, or NotFound."""
-        row = self._connection.execute(select(stored_objects).where(stored_objects.c.id == object_id)).one_or_none()
+    def get(self, object_id: str, *, keep: bool = False) -> ObjectRecord:
+        """The object, or NotFound; with `keep` nobody removes it before this transaction ends."""
+        query = select(stored_objects).where(stored_objects.c.id == object_id)
+        row = self._connection.execute(query.with_for_update(read=True) if keep else query).one_or_none()
         if row is None:
             raise NotFound(f"No model or dataset has the id {object_id!r}.")
         return _object(row)
@@ -75,6 +76,8 @@ class ObjectRepository:
 
     def remove(self, record: ObjectRecord) -> bool:
         """Forget the object; True when nothing else refers to its content. ObjectInUse while a job needs it."""
+        locked = select(stored_objects.c.id).where(stored_objects.c.id == record.id).with_for_update()
+        self._connection.execute(locked)  # waits for a job that is being submitted with it
         if jobs := unfinished_jobs_of(self._connection, record.id):
             raise ObjectInUse(f"{len(jobs)} unfinished job(s) need {record.id}, among them {jobs[0]}.")
         self._connection.execute(delete(stored_objects).where(stored_objects.c.id == record.id))

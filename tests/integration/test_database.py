@@ -329,6 +329,31 @@ def test_an_object_that_a_job_needs_is_not_removed(database: Database) -> None:
         assert ObjectRepository(connection).remove(record)
 
 
+def test_an_object_is_not_removed_while_a_job_is_submitted_with_it(database: Database) -> None:
+    """A removal that begins while the submission is not yet committed waits for it, and then sees the job."""
+    record, _ = add_object(database)
+    outcome: list[BaseException | None] = []
+
+    def remove() -> None:
+        try:
+            with database.write() as connection:
+                ObjectRepository(connection).remove(record)
+        except ObjectInUse as error:
+            outcome.append(error)
+        else:
+            outcome.append(None)
+
+    with database.write() as connection:
+        ObjectRepository(connection).get(record.id, keep=True)
+        remover = threading.Thread(target=remove)
+        remover.start()
+        remover.join(0.3)
+        assert outcome == []
+        JobRepository(connection).create(spec(model=record.id))
+    remover.join(10)
+    assert [type(each) for each in outcome] == [ObjectInUse]
+
+
 def test_parts_of_an_upload(database: Database) -> None:
     """A part may come twice, but not with other bytes, nor after the upload is complete."""
     with database.write() as connection:
