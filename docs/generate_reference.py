@@ -90,7 +90,14 @@ def errors_page() -> str:
         message = _first_line(error)
         hint = _cell((error.default_hint or "").split("\n")[0].rstrip(":"))
         lines.append(f"| `{error.code}` | {answered} | {owner} | {message} | {hint} |")
-    lines += ["", "A `.pt2` is made with these lines:", "", "```python", inspect.cleandoc(errors.EXPORT_LINES), "```"]
+    lines += [
+        "",
+        "A `.pt2` is made with these lines:",
+        "",
+        "```python",
+        inspect.cleandoc(errors.EXPORT_LINES).replace("import torch", "import torch\n"),
+        "```",
+    ]
     return "\n".join(lines)
 
 

@@ -131,7 +131,9 @@ class Stack:
         environment: dict[str, str],
         stdin: bytes = b"",
     ) -> None:
-        child = Child(name, command, log=self._directory.logs / f"{name.lower()}.log", environment=environment, stdin=stdin)
+        child = Child(
+            name, command, log=self._directory.logs / f"{name.lower()}.log", environment=environment, stdin=stdin
+        )
         child.start(lock_fd=self._directory.lock_fd)
         self._children.append(child)
 

@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,7 @@ from torch import nn
 
 import octavo
 from benchmarks.running_stack import RunningStack, tree
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie is not alive: its parent has only not looked yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+from tests.services.process import is_alive, wait_until
 
 
 def up(data_dir: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -64,7 +49,7 @@ def start_long_job(stack: RunningStack) -> octavo.Job:
         images = torch.randn(512, 1, 8, 8)
         training = client.datasets.upload({model.inputs[0].name: images}, labels=torch.arange(512) % 10, progress=False)
         job = client.jobs.quantize(model, "qat", training=training, qat={"epochs": 1000})
-        wait_for(lambda: job.refresh().step == "train")
+        wait_until(lambda: job.refresh().step == "train", "training")
     return job
 
 
@@ -97,9 +82,9 @@ def test_ctrl_c_hands_a_running_job_back_and_leaves_no_process(stack: RunningSta
         assert again.key == stack.key
         with client_of(again) as client:
             found = client.jobs.get(job.id)
-            wait_for(lambda: found.refresh().step == "train")
+            wait_until(lambda: found.refresh().step == "train", "training")
             found.cancel()
-            wait_for(lambda: found.refresh().status == "cancelled")
+            wait_until(lambda: found.refresh().status == "cancelled", "the cancel")
     finally:
         again.stop()
 
@@ -121,7 +106,7 @@ def test_a_part_that_is_killed_comes_back(lasting_stack: RunningStack, module: s
     stack = lasting_stack
     killed = stack.process_id(module)
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: not is_alive(killed))
+    wait_until(lambda: not is_alive(killed), "its end")
 
     def is_back() -> bool:
         try:
@@ -129,7 +114,7 @@ def test_a_part_that_is_killed_comes_back(lasting_stack: RunningStack, module: s
         except LookupError:
             return False
 
-    wait_for(is_back)
+    wait_until(is_back, f"{module} to come back")
 
 
 @pytest.mark.parametrize("module", ["api", "worker"])

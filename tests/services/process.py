@@ -83,6 +83,14 @@ def wait_until(
         time.sleep(0.02)
 
 
+def is_alive(process_id: int) -> bool:
+    """Whether the process runs; a zombie does not: its parent has only not looked yet."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def log_tail(log: Path, lines: int = 40) -> str:
     """The end of a log file."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

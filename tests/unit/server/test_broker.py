@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from redis import AuthenticationError, Redis
 
 from server.broker import Broker, find_broker_server
 from server.child import Child
+from tests.services.process import wait_until
 
 
 @pytest.fixture
@@ -20,10 +20,7 @@ def started(tmp_path: Path) -> Iterator[tuple[Broker, Child]]:
     child = Child("broker", broker.command(), log=tmp_path / "log", environment={}, stdin=broker.settings())
     lock_fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     child.start(lock_fd=lock_fd)
-    deadline = time.monotonic() + 20
-    while not broker.answers():
-        assert time.monotonic() < deadline, child.last_log_lines()
-        time.sleep(0.01)
+    wait_until(broker.answers, "the broker", log=child.log)
     yield broker, child
     child.kill_group()
     os.close(lock_fd)

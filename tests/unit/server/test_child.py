@@ -7,28 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from server.child import Child, ChildFailed
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie is not alive: its parent, here the container's init, has only not looked yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+from tests.services.process import is_alive, wait_until
 
 
 @pytest.fixture
@@ -48,7 +33,7 @@ def test_what_a_child_writes_is_in_its_log_and_follows_line_by_line(tmp_path: Pa
         tmp_path, "import sys; print(sys.stdin.read()); print('to stderr', file=sys.stderr)", stdin=b"hi"
     )
     child.start(lock_fd=lock_fd)
-    wait_for(lambda: not child.running)
+    wait_until(lambda: not child.running, "its end")
     assert sorted(child.new_log_lines()) == ["hi", "to stderr"]
     assert child.new_log_lines() == []
     assert sorted(child.last_log_lines().splitlines()) == ["hi", "to stderr"]
@@ -58,9 +43,9 @@ def test_a_child_that_dies_is_started_again_after_a_backoff(tmp_path: Path, lock
     child = python_child(tmp_path, "import time; print('started', flush=True); time.sleep(600)")
     child.start(lock_fd=lock_fd)
     try:
-        wait_for(lambda: "started" in child.last_log_lines())
+        wait_until(lambda: "started" in child.last_log_lines(), "the start")
         child.signal(signal.SIGKILL)
-        wait_for(lambda: not child.running)
+        wait_until(lambda: not child.running, "its end")
         news = child.supervise(lock_fd=lock_fd)
         assert news is not None
         assert "was killed by SIGKILL" in news
@@ -70,8 +55,8 @@ def test_a_child_that_dies_is_started_again_after_a_backoff(tmp_path: Path, lock
             assert child.supervise(lock_fd=lock_fd) is None
             return child.running
 
-        wait_for(is_back)
-        wait_for(lambda: child.last_log_lines().count("started") == 2)
+        wait_until(is_back, "the restart")
+        wait_until(lambda: child.last_log_lines().count("started") == 2, "the second start")
     finally:
         child.kill_group()
 
@@ -89,7 +74,7 @@ def test_a_child_that_dies_at_every_start_is_given_up(tmp_path: Path, lock_fd: i
             failures.append(error)
         return bool(failures)
 
-    wait_for(gives_up)
+    wait_until(gives_up, "giving up")
     assert str(failures[0]) == "The part ended with exit code 1"
     assert child.last_log_lines().splitlines() == ["no such setting"] * 3
 
@@ -104,10 +89,10 @@ def test_kill_group_ends_grandchildren_too(tmp_path: Path, lock_fd: int) -> None
         """,
     )
     child.start(lock_fd=lock_fd)
-    wait_for(lambda: bool(child.last_log_lines()))
+    wait_until(lambda: bool(child.last_log_lines()), "the first line")
     grandchild = int(child.last_log_lines())
     child.kill_group()
-    wait_for(lambda: not is_alive(grandchild))
+    wait_until(lambda: not is_alive(grandchild), "its end")
 
 
 def test_a_killed_parent_takes_its_child_along(tmp_path: Path) -> None:
@@ -123,12 +108,12 @@ def test_a_killed_parent_takes_its_child_along(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(parent_code)])
     log = tmp_path / "part.log"
     try:
-        wait_for(lambda: log.exists() and log.read_text().endswith("\n"))
+        wait_until(lambda: log.exists() and log.read_text().endswith("\n"), "the first line")
     finally:
         parent.kill()
         parent.wait()
     pid = int(log.read_text())
-    wait_for(lambda: not is_alive(pid))
+    wait_until(lambda: not is_alive(pid), "its end")
 
 
 def test_a_log_over_its_limit_is_emptied_and_its_last_part_kept(
@@ -137,7 +122,7 @@ def test_a_log_over_its_limit_is_emptied_and_its_last_part_kept(
     monkeypatch.setattr("server.child._LOG_LIMIT_BYTES", 10)
     child = python_child(tmp_path, "print('x' * 20)")
     child.start(lock_fd=lock_fd)
-    wait_for(lambda: not child.running)
+    wait_until(lambda: not child.running, "its end")
     child.rotate_log()
     assert (tmp_path / "part.log").read_text() == ""
     assert (tmp_path / "part.log.1").read_text() == "x" * 20 + "\n"
