@@ -78,9 +78,10 @@ FUNCTIONS: dict[str, Function] = {
     "flatten.using_ints": Function(torch.flatten, "self start_dim end_dim"),
     "cat": Function(torch.cat, "tensors dim"),
     "stack": Function(torch.stack, "tensors dim"),
-    "chunk": Function(torch.chunk, "self chunks dim"),
+    "chunk": Function(torch.chunk, "self chunks dim"),  # of an axis that varies; the others are slicing.py's
     "split.Tensor": Function(torch.split, "self split_size dim"),
     "split_with_sizes": Function(torch.split, "self split_sizes dim"),
+    "narrow": Function(torch.narrow, "self dim start length"),
     "channel_shuffle": Function(F.channel_shuffle, "self groups"),
     "pixel_shuffle": Function(F.pixel_shuffle, "self upscale_factor"),
     "pixel_unshuffle": Function(F.pixel_unshuffle, "self downscale_factor"),
@@ -114,6 +115,7 @@ FUNCTIONS: dict[str, Function] = {
     "zeros": Function(torch.zeros, "size", keywords="dtype"),
     "ones": Function(torch.ones, "size", keywords="dtype"),
     "full": Function(torch.full, "size fill_value", keywords="dtype"),
+    "fill.Scalar": Function(torch.full_like, "self value"),
     "empty.memory_format": Function(torch.zeros, "size", keywords="dtype"),
 }
 
@@ -133,6 +135,9 @@ METHODS: dict[str, Method] = {
     "expand": Method("expand", "self size", unset="implicit"),
     "expand_as": Method("expand_as", "self other"),
     "repeat": Method("repeat", "self repeats"),
+    "new_zeros": Method("new_zeros", "self size", unset="dtype"),
+    "new_ones": Method("new_ones", "self size", unset="dtype"),
+    "new_full": Method("new_full", "self size fill_value", unset="dtype"),
     "contiguous": Method("contiguous", "self", unset="memory_format"),
     "clone": Method("contiguous", "self"),  # a plain copy is an identity, see raising.py
     "detach": Method("detach", "self"),

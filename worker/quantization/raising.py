@@ -25,6 +25,7 @@ from worker.quantization.modules import MODULES, Raised
 from worker.quantization.naming import Names, origin
 from worker.quantization.operators import FUNCTIONS, IDENTITIES, METHODS, Function
 from worker.quantization.settling import settle
+from worker.quantization.slicing import Piece, is_whole_slice, pieces, varying_slice
 
 _INTERFACE = "octavo_interface"
 
@@ -91,24 +92,40 @@ class _Raiser:
             return self.operator(node, Call(node, self.weights))
         if node.target is operator.getitem:
             source = self.read(node.args[0])
-            if isinstance(source, tuple):  # a module's results, already taken apart
+            if isinstance(source, tuple):  # several results, already taken apart
                 return source[node.args[1]]  # type: ignore[index] # getitem's index is an int
         return self.as_it_is(node)
 
     def operator(self, node: fx.Node, call: Call) -> Any:
-        if call.name in IDENTITIES or (call.name == "clone" and call["memory_format"] is not torch.contiguous_format):
+        if _is_identity(call):
             return self.read(node.args[0])
+        taken = pieces(call)
+        if taken is not None:
+            narrowed = [self.narrow(node, call, piece) for piece in taken]
+            return narrowed[0] if call.name == "slice" else self.results(node, narrowed)
         module = call.look_up(MODULES)
         raised = module(call) if module is not None else None
         if raised is not None:
             return self.module(node, call, raised)
+        return self.renamed(node, call)
+
+    def renamed(self, node: fx.Node, call: Call) -> fx.Node:
         function = call.look_up(FUNCTIONS)
         if function is not None and call.leaves_out(function.unset):
             return self.function(node, call, function)
         method = call.look_up(METHODS)
         if method is not None and call.leaves_out(method.unset):
             return self.emit(node, "call_method", method.target, self.arguments(call, method.arguments))
+        index = varying_slice(call)
+        if index is not None:
+            return self.emit(node, "call_function", operator.getitem, self.read((call["self"], index)))
         return self.as_it_is(node)
+
+    def narrow(self, node: fx.Node, call: Call, piece: Piece) -> Any:
+        source = self.read(call["self"])
+        if piece.is_whole:
+            return source
+        return self.emit(node, "call_function", torch.narrow, (source, piece.axis, piece.start, piece.length))
 
     def module(self, node: fx.Node, call: Call, raised: Raised) -> Any:
         kind = type(raised.module).__name__
@@ -119,7 +136,7 @@ class _Raiser:
         result.meta["op"] = kind
         if raised.results is None:
             return result
-        return tuple(self.pick(node, result, path) for path in raised.results)
+        return self.results(node, [self.pick(node, result, path) for path in raised.results])
 
     def module_inputs(self, node: fx.Node, call: Call, raised: Raised) -> tuple[Any, ...]:
         inputs = self.arguments(call, raised.inputs)
@@ -136,6 +153,12 @@ class _Raiser:
         for index in path:
             result = self.emit(node, "call_function", operator.getitem, (result, index))
         return result
+
+    def results(self, node: fx.Node, nodes: list[fx.Node]) -> tuple[fx.Node, ...]:
+        """The nodes that stand for the results of an operator with several, each with its own value."""
+        for new, value in zip(nodes, node.meta["val"], strict=False):
+            new.meta["val"] = value
+        return tuple(nodes)
 
     def function(self, node: fx.Node, call: Call, function: Function) -> fx.Node:
         given = [argument for argument in function.keywords.split() if not call.leaves_out(argument)]
@@ -191,6 +214,12 @@ class _Raiser:
                 owner.add_module(part, nn.Module())
             owner = owner.get_submodule(part)
         return owner
+
+
+def _is_identity(call: Call) -> bool:
+    """Whether a call gives what it was given, now that nothing is written in place."""
+    plain_copy = call.name == "clone" and call["memory_format"] is not torch.contiguous_format
+    return call.name in IDENTITIES or plain_copy or is_whole_slice(call)
 
 
 def _name_of(target: Any) -> str:

@@ -167,7 +167,7 @@ def test_everything_overridden_leaves_nothing_to_quantize(convolutional: fx.Grap
 
 
 def test_a_kernel_that_computes_something_else_is_found_and_left_in_float() -> None:
-    """Torch 2.13's onednn and fbgemm transposed convolutions with 16 inputs and 4 outputs do not compute what they should."""
+    """In torch 2.13 the transposed convolutions of onednn and fbgemm with 16 inputs and 4 outputs are wrong."""
     module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.ConvTranspose2d(16, 4, 2, stride=2))
     settled = plan(raised(module, torch.randn(2, 3, 8, 8)), spec("static"))
     assert "kernel is wrong" in settled.float_reasons["2"]

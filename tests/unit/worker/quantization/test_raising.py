@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from worker.quantization import input_specs, raise_program, verify_raised
+from worker.quantization import freeze, input_specs, raise_program, verify_raised
 
 IMAGE = (4, 8, 8)
 ROW = (8,)
@@ -133,8 +134,16 @@ FUNCTION_CASES = {
     ),
     "cat": Case(function(lambda x: torch.cat([x, x], 1)), torch.cat),
     "stack": Case(function(lambda x: torch.stack([x, x], 1)), torch.stack),
-    "chunk": Case(function(lambda x: sum(x.chunk(2, 1))), torch.chunk),
-    "split": Case(function(lambda x: x.split([1, 3], 1)[1]), torch.split),
+    "chunk": Case(function(lambda x: x.chunk(2, 1)[1] - x.chunk(2, 1)[0]), torch.narrow),
+    "chunk, uneven": Case(function(lambda x: x.chunk(3, 3)), torch.narrow),
+    "chunk of the batch": Case(function(lambda x: x.repeat(2, 1, 1, 1).chunk(2, 0)), torch.chunk),
+    "split": Case(function(lambda x: x.split([1, 3], 1)[1]), torch.narrow),
+    "split by size": Case(function(lambda x: x.split(3, 1)), torch.narrow),
+    "slice": Case(function(lambda x: x[:, 1:3]), torch.narrow),
+    "slice from the end": Case(function(lambda x: x[..., -3:-1]), torch.narrow),
+    "slice to a size": Case(function(lambda x: x.flatten(1)[:, : x.shape[0]]), operator.getitem),
+    "fill": Case(function(lambda x: x.fill_(0.5) + 1), torch.full_like),
+    "new_zeros": Case(function(lambda x: x.flatten(1) + x.new_zeros(x.shape[0], 1)), "new_zeros"),
     "flatten": Case(function(lambda x: x.flatten(1)), torch.flatten),
     "channel_shuffle": Case(lambda: nn.ChannelShuffle(2), torch.channel_shuffle),
     "pixel_shuffle": Case(lambda: nn.PixelShuffle(2), F.pixel_shuffle),
@@ -255,3 +264,17 @@ def _with_statistics(module: nn.Module) -> nn.Module:
             child.running_mean.uniform_(-1, 1)
             child.running_var.uniform_(0.5, 2)
     return module
+
+
+def test_a_slice_of_everything_is_nothing() -> None:
+    assert targets(raised_and_verified(exported(Lambda(lambda _self, x: x[:] + 1), ROW))) == [torch.add]
+
+
+@pytest.mark.parametrize("case", FUNCTION_CASES.values(), ids=FUNCTION_CASES.keys())
+def test_what_was_raised_freezes_to_any_batch_size(case: Case) -> None:
+    """Tracing takes computed sizes in aten operators for constants; in their raised form it must not."""
+    raised = raise_program(exported(case.module(), case.shape))
+    frozen = freeze(raised, (torch.randn(3, *case.shape),))
+    x = torch.randn(5, *case.shape)
+    for wanted, found in zip(raised(x), frozen(x), strict=True):
+        assert torch.allclose(wanted, found, atol=1e-5)
