@@ -302,7 +302,7 @@ META: dict[str, Any] = {
             "id": "wrk_019abc5d0000aabbccddeeff",
             "hostname": "node-1",
             "cpu_model": "AMD EPYC 9354",
-            "isa": ["avx2", "avx512f", "avx512_vnni"],
+            "isa": ["avx2", "avx512", "avx512_vnni"],
             "cores": 2,
             "torch": "2.13.0",
             "sandbox_level": "landlock",

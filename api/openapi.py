@@ -1,12 +1,7 @@
-"""The OpenAPI document: every answer with its example, every error a problem.
-
-`python -m api.openapi` writes it; `docs/reference/openapi.json` is that output, and a test says when it is not.
-"""
+"""The OpenAPI document: every answer with its example, every error a problem."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -155,14 +150,3 @@ def _merge(responses: dict[str, Any], status: str, response: Mapping[str, Any]) 
         }
     else:
         content[PROBLEM_MEDIA_TYPE] = response["content"][PROBLEM_MEDIA_TYPE]
-
-
-def render(app: FastAPI) -> str:
-    """The document as it is committed."""
-    return json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    from api.app import documented_app
-
-    sys.stdout.write(render(documented_app()))

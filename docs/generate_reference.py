@@ -19,7 +19,9 @@ from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
 import shared.job
+from api.app import documented_app
 from api.error_responses import status_of
+from api.openapi import document
 from octavo.cli import main as octavo_command
 from server.cli import main as server_command
 from shared import errors
@@ -167,9 +169,13 @@ def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Co
             yield from _commands(f"{path} {name}", command.commands[name])
 
 
+def openapi_document() -> str:
+    """What a running server answers under /openapi.json."""
+    return json.dumps(document(documented_app()), indent=2, ensure_ascii=False)
+
+
 def http_page() -> str:
     """The endpoints, from the OpenAPI document."""
-    document = json.loads((REFERENCE / "openapi.json").read_text())
     lines = [
         "# HTTP API",
         "",
@@ -180,7 +186,7 @@ def http_page() -> str:
         "| Request | What it does | Answers |",
         "|---|---|---|",
     ]
-    for path, operations in document["paths"].items():
+    for path, operations in document(documented_app())["paths"].items():
         for method, operation in operations.items():
             answers = ", ".join(code for code in operation["responses"] if code.isdigit())
             lines.append(f"| `{method.upper()} {path}` | {_cell(operation.get('summary', ''))} | {answers} |")
@@ -286,12 +292,14 @@ PAGES: dict[str, Callable[[], str]] = {
     "report.md": report_page,
     "commands.md": commands_page,
     "http.md": http_page,
+    "openapi.json": openapi_document,
 }
 
 
 def render(name: str) -> str:
     """One page as it should stand on disk."""
-    return f"{_GENERATED}\n{PAGES[name]().strip()}\n"
+    text = f"{PAGES[name]().strip()}\n"
+    return f"{_GENERATED}\n{text}" if name.endswith(".md") else text
 
 
 def main() -> None:

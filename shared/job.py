@@ -1,10 +1,8 @@
 """A job: its five states, the one table of transitions, its steps, progress and events.
 
-    queued ──claim──▶ running ──▶ succeeded
-      ▲  │              │  │ └──▶ failed
-      │  └──cancel──┐   │  └────▶ cancelled
-      └────retry────┼───┘
-                    └───────────▶ cancelled
+    queued ──claim──▶ running ──▶ succeeded | failed | cancelled
+      ▲  └──cancel──▶ cancelled
+      └────retry───── running
 
 A cancel request is a column, a retry is `queued` with a not-before time, the step is progress: none of them is a state.
 """
@@ -30,7 +28,7 @@ class JobStatus(StrEnum):
 
 
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED, JobStatus.FAILED}),
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
     JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}),
     JobStatus.SUCCEEDED: frozenset(),
     JobStatus.FAILED: frozenset(),

@@ -18,9 +18,8 @@ from api.openapi import problems
 from api.services import Services, ServicesDependency
 from shared import errors
 from shared.database.job_repository import JobRepository
-from shared.database.records import result_key
 from shared.job import Artifact
-from shared.object_store import ObjectReader
+from shared.object_store import ObjectReader, artifact_key
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 
@@ -101,7 +100,7 @@ def _find(services: Services, job_id: str, name: str) -> tuple[Artifact, str]:
         job = JobRepository(connection).get(job_id)
     for artifact in job.artifacts:
         if artifact.name == name:
-            return artifact, result_key(job.id, job.fence, name)
+            return artifact, artifact_key(job.id, job.fence, name)
     there = ", ".join(each.name for each in job.artifacts) or f"none: it is {job.status}"
     raise errors.NotFound(f"The job has no artifact {name!r}; it has {there}.")
 

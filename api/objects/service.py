@@ -12,10 +12,11 @@ from api.objects.schemas import Dataset, Model, wire_object
 from api.services import Services
 from api.staging import StagedFile
 from shared.database.object_repository import ObjectRepository
-from shared.database.records import ObjectKind, ObjectRecord, blob_key
+from shared.database.records import ObjectKind, ObjectRecord
 from shared.dataset_file import inspect_dataset
 from shared.errors import NotFound, OctavoError, StorageUnavailable
 from shared.model_file import inspect_model
+from shared.object_store import blob_key
 
 _log = structlog.get_logger("octavo.api")
 
@@ -51,7 +52,7 @@ class ObjectService:
         """Inspect the file and put it into the store; what it holds."""
         with self._database.read() as connection:
             known = ObjectRepository(connection).find(kind, staged.sha256)
-        if known is not None and self._store.stat(known.blob_key) is not None:
+        if known is not None and self._store.stat(blob_key(known.sha256)) is not None:
             return known.description
         inspect = inspect_model if kind == "model" else inspect_dataset
         description: dict[str, Any] = inspect(staged.path).model_dump(mode="json")
@@ -78,7 +79,7 @@ class ObjectService:
             description=description,
         )
         # The insert waited for any deletion of the same content, which takes the bytes before it commits.
-        if self._store.stat(record.blob_key) is None:
+        if self._store.stat(blob_key(record.sha256)) is None:
             raise StorageUnavailable("This content was deleted while it was sent.", hint="Send it again.")
         return record, created
 
@@ -110,7 +111,7 @@ class ObjectService:
             record = _of_kind(repository, kind, object_id)
             if repository.remove(record):
                 # Before the commit: an upload of the same content waits for it, then sees that the bytes are gone.
-                self._store.delete(record.blob_key)
+                self._store.delete(blob_key(record.sha256))
 
 
 def _of_kind(repository: ObjectRepository, kind: ObjectKind, object_id: str) -> ObjectRecord:

@@ -15,7 +15,7 @@ from api.services import Services
 from api.staging import StagedFile, StagingWriter
 from api.uploads.schemas import MAX_PARTS, Part, Upload, UploadRequest, wire_upload
 from shared.database.object_repository import ObjectRepository
-from shared.database.records import PartRecord, UploadRecord, part_key
+from shared.database.records import PartRecord, UploadRecord
 from shared.errors import (
     ChecksumMismatch,
     FieldError,
@@ -28,6 +28,7 @@ from shared.errors import (
     UploadClosed,
     UploadTooLarge,
 )
+from shared.object_store import blob_key, part_key
 
 _MAX_LISTED = 100
 
@@ -59,7 +60,7 @@ class UploadService:
                 **wanted.model_dump(), part_size_bytes=part_bytes, expire_seconds=self._limits.expire_seconds
             )
             stored = repository.find(wanted.kind, wanted.sha256) if wanted.sha256 else None
-            if stored is None or self._store.stat(stored.blob_key) is None:
+            if stored is None or self._store.stat(blob_key(stored.sha256)) is None:
                 return Answer.of(201, wire_upload(upload))
             repository.complete_upload(upload.id, stored.id)
             return Answer.of(200, wire_upload(repository.get_upload(upload.id), stored))

@@ -52,7 +52,7 @@ ObjectKind = Literal["model", "dataset"]
 
 @dataclass(frozen=True)
 class ObjectRecord:
-    """An uploaded model or dataset; its bytes are under `blob_key`."""
+    """An uploaded model or dataset; its bytes are under `shared.object_store.blob_key(sha256)`."""
 
     id: str
     kind: ObjectKind
@@ -62,11 +62,6 @@ class ObjectRecord:
     sha256: str
     description: dict[str, Any]
     created_at: float
-
-    @property
-    def blob_key(self) -> str:
-        """Where the object store has the bytes."""
-        return blob_key(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ class WorkerDescription(BaseModel):
 
     hostname: str
     cpu_model: str
-    isa: list[str] = Field(description="Of avx2, avx512f, avx512_vnni, avx_vnni, amx_int8, amx_bf16.")
+    isa: list[str] = Field(description="Of avx2, avx512, avx512_vnni, avx_vnni, amx_int8, amx_bf16 …")
     cores: int
     torch: str
     sandbox_level: str
@@ -118,18 +113,3 @@ class WorkerRecord:
     status: str
     started_at: float
     heartbeat_at: float
-
-
-def blob_key(sha256: str) -> str:
-    """Where content is stored: once, by its hash."""
-    return f"blobs/sha256/{sha256}"
-
-
-def part_key(upload_id: str, number: int) -> str:
-    """Where a part waits until its upload is completed."""
-    return f"uploads/{upload_id}/parts/{number}"
-
-
-def result_key(job_id: str, fence: int, name: str) -> str:
-    """Where an attempt stores an artifact: a stale attempt can never overwrite another's."""
-    return f"results/{job_id}/{fence}/{name}"
