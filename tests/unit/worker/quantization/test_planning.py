@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,6 +232,33 @@ def test_the_frozen_module_runs_at_any_batch_size(convolutional: fx.GraphModule)
     for batch in (1, 2, 7):
         other = torch.randn(batch, 3, 8, 8)
         assert torch.equal(frozen(other)[0], converted(other)[0])
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static"])
+def test_a_layer_that_is_called_often_is_stored_once(method: str, tmp_path: Path) -> None:
+    class Repeats(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(256, 256)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(6):
+                x = torch.tanh(self.linear(x))
+            return x
+
+    x = torch.randn(4, 256)
+    module = raised(Repeats(), x)
+    settled = plan(module, spec(method))
+    if method == "dynamic":
+        quantized = quantize_dynamic(module, settled)
+    else:
+        prepared = prepare(module, settled, (x,))
+        prepared(x)
+        quantized = convert(prepared, settled)
+    torch.jit.save(freeze(quantized, (x,)), str(tmp_path / "int8.pt"))
+    weight_bytes = 256 * 256
+    assert weight_bytes < (tmp_path / "int8.pt").stat().st_size < 2 * weight_bytes
+    assert sqnr_db(module(x)[0], torch.jit.load(tmp_path / "int8.pt")(x)[0]) > 20
 
 
 def sqnr_db(wanted: Tensor, found: Tensor) -> float:
