@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from octavo._exceptions import ExportFailed
 
@@ -31,6 +33,7 @@ def export_module(module: torch.nn.Module, example_inputs: Any, path: Path, *, d
     with _in_eval_mode(_on_cpu(module)) as evaluated:
         program = _export(evaluated, args, kwargs, dynamic_batch=dynamic_batch)
     program.example_inputs = None
+    _return_plain_containers(program)
     torch.export.save(program, path)
 
 
@@ -57,6 +60,29 @@ def _export(
             "Hint: models.upload(..., dynamic_batch=False) fixes the batch size at that of the example inputs. To keep "
             "it open, take the batch size from the input (x.shape[0]) wherever the module writes it as a number."
         ) from error
+
+
+def _return_plain_containers(program: torch.export.ExportedProgram) -> None:
+    """Let the program return dicts and tuples where the module returns classes of a library, such as `ModelOutput`.
+
+    Whoever reads the file need not have that library, and Octavo never does.
+    """
+    signature = program.module_call_graph[0].signature
+    if signature is not None:
+        signature.out_spec = _plain(signature.out_spec)
+
+
+def _plain(tree: pytree.TreeSpec) -> pytree.TreeSpec:
+    if tree.is_leaf():
+        return tree
+    children = [_plain(child) for child in tree.children()]
+    if tree.type in (tuple, list, dict, OrderedDict):
+        return pytree.TreeSpec(tree.type, tree.context, children)
+    # The context of a named tuple is its class; of ModelOutput and the like, the keys of what is not None.
+    keys = getattr(tree.context, "_fields", tree.context)
+    if isinstance(keys, list | tuple) and len(keys) == len(children) and all(isinstance(key, str) for key in keys):
+        return pytree.TreeSpec(dict, list(keys), children)
+    return pytree.TreeSpec(tuple, None, children)
 
 
 def _dynamic_shapes(

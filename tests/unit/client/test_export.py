@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 import octavo
 from octavo._export import export_module
+from shared.model_file import inspect_model
 
 
 class Small(nn.Module):
@@ -39,6 +42,28 @@ class FixedBatch(nn.Module):
 class DataDependent(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x if x.sum() > 0 else -x
+
+
+class Boxes(NamedTuple):
+    corners: torch.Tensor
+    scores: torch.Tensor
+
+
+class LibraryOutput(OrderedDict[str, Any]):
+    """Like `transformers`' ModelOutput: a class of its own, registered with torch by its keys."""
+
+
+pytree.register_pytree_node(
+    LibraryOutput,
+    lambda output: (list(output.values()), list(output.keys())),
+    lambda values, keys: LibraryOutput(zip(keys, values, strict=True)),
+    serialized_type_name="library.LibraryOutput",
+)
+
+
+class ReturnsClasses(nn.Module):
+    def forward(self, x: torch.Tensor) -> LibraryOutput:
+        return LibraryOutput(logits=x + 1, boxes=Boxes(x * 2, x * 3), rest=(x, [x]))
 
 
 def exported(module: nn.Module, inputs: Any, tmp_path: Path, **options: bool) -> Any:
@@ -132,3 +157,15 @@ def test_what_cannot_be_exported_is_refused_with_a_reason(
 ) -> None:
     with pytest.raises(octavo.ExportFailed, match=reason):
         export_module(module, inputs, tmp_path / "model.pt2")
+
+
+def test_classes_of_a_library_come_back_as_plain_containers(tmp_path: Path) -> None:
+    """The server has no such library, and refuses a file that names its classes."""
+    x = torch.randn(3, 4)
+    program = exported(ReturnsClasses(), x, tmp_path)
+    inspect_model(tmp_path / "model.pt2")
+    found = program.module()(x)
+    assert type(found) is dict
+    assert list(found) == ["logits", "boxes", "rest"]
+    torch.testing.assert_close(found["boxes"], {"corners": x * 2, "scores": x * 3})
+    torch.testing.assert_close(found["rest"], (x, [x]))
