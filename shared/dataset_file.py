@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -38,7 +39,11 @@ from shared.zip_layout import (
 LABELS: Final = "labels"
 MAX_UNPACKED_BYTES = 64 * 1024**3
 _MAX_NPY_HEADER_BYTES = 10_000  # numpy.lib.format refuses longer ones too
-_MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+_MAX_SAFETENSORS_HEADER_BYTES = 8 * 1024**2  # parsing it stops every other thread
+_MAX_ARRAYS = 1000
+_MAX_DIMENSIONS = 64  # numpy's own limit
+# What JSON cannot carry, PostgreSQL cannot keep, or a terminal would obey.
+_KEY = re.compile("[^\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\u202a-\\u202e\\u2066-\\u2069]{1,200}")
 _NPY_MAGIC = b"\x93NUMPY"
 
 # Little-endian or single bytes: what the worker can map into memory as it is.
@@ -175,6 +180,7 @@ def _read_npz(window: Window) -> dict[str, ArrayDescription]:
     members = read_members(window, allow_deflate=True)
     if (total := sum(member.size for member in members)) > MAX_UNPACKED_BYTES:
         raise DatasetError(f"The dataset unpacks to {total} bytes; {MAX_UNPACKED_BYTES} are the most that are read.")
+    _check_keys([member.name.removesuffix(".npy") for member in members])
     for member in members:
         if not member.name.endswith(".npy"):
             raise DatasetError(f"The archive holds {member.name[:80]!r}, which is not an array.")
@@ -208,7 +214,7 @@ def _read_npy(window: Window, member: ZipMember) -> ArrayDescription:
             f"{key!r} is stored column by column (Fortran order), so that one sample lies scattered.",
             hint="Save numpy.ascontiguousarray(array).",
         )
-    if start + header_bytes + _elements(shape) * itemsize != member.size:
+    if start + header_bytes + math.prod(shape) * itemsize != member.size:
         raise DatasetCorrupt(
             f"{key!r} is {dtype} of shape {shape}, but has {member.size - start - header_bytes} bytes of data."
         )
@@ -243,6 +249,7 @@ def _read_safetensors(window: Window) -> dict[str, ArrayDescription]:
     if not isinstance(pairs, dict):
         raise DatasetCorrupt("The header of the .safetensors file is damaged.")
     pairs.pop("__metadata__", None)
+    _check_keys(list(pairs))
     arrays, spans = {}, []
     for key, entry in pairs.items():
         arrays[key], span = _read_safetensors_entry(key, entry)
@@ -265,10 +272,18 @@ def _read_safetensors_entry(key: str, entry: dict[str, Any]) -> tuple[ArrayDescr
     except (TypeError, KeyError, ValueError) as error:
         raise DatasetCorrupt(f"The header of the .safetensors file is damaged at {key[:80]!r}.") from error
     if not dtype:
-        raise DatasetError(f"{key!r} has the type {str(kind)[:20]}; save it as float32 or an integer type.")
-    if type(begin) is not int or type(end) is not int or end - begin != _elements(shape) * itemsize:
+        raise DatasetError(f"{key!r} has the type {str(kind)[:20]!r}; save it as float32 or an integer type.")
+    if type(begin) is not int or type(end) is not int or end - begin != math.prod(shape) * itemsize:
         raise DatasetCorrupt(f"{key!r} is {dtype} of shape {shape}, but its data has another size.")
     return ArrayDescription(shape=shape, dtype=dtype), (begin, end)
+
+
+def _check_keys(keys: list[str]) -> None:
+    if len(keys) > _MAX_ARRAYS:
+        raise DatasetError(f"The dataset has {len(keys)} arrays; {_MAX_ARRAYS} are the most that are read.")
+    for key in keys:
+        if not _KEY.fullmatch(key):
+            raise DatasetError(f"The name of an array must be 1 to 200 printable characters, not {key[:80]!r}.")
 
 
 def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -278,13 +293,10 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _shape(key: str, shape: object) -> list[int]:
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**48 for size in shape):
+    if (
+        not isinstance(shape, list)
+        or len(shape) > _MAX_DIMENSIONS
+        or not all(type(size) is int and 0 <= size < 2**48 for size in shape)
+    ):
         raise DatasetCorrupt(f"The shape of {key[:80]!r} is damaged.")
     return shape
-
-
-def _elements(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -8,6 +8,7 @@ refuses at upload, and the runner before loading, whatever is not plain data. Th
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ from shared.zip_layout import (
 MAX_JSON_BYTES = 64 * 1024**2
 _MAX_PICKLE_BYTES = 16 * 1024**2
 _HEAD_BYTES = 1024**2
+_MAX_DIMENSIONS = 64  # torch's own limit
+_MAX_ELEMENTS = 2**63
+_VERSION = re.compile(r"[\w.+-]{1,60}", re.ASCII)
 
 _PROGRAM = "models/model.json"
 _WEIGHTS = "data/weights/model_weights_config.json"
@@ -173,7 +177,7 @@ def _refuse_unexpected(name: str) -> None:
         )
     if name.startswith(("models/", "data/sample_inputs/")):
         raise ModelUnsupported("The .pt2 holds more than one program.", hint="Save each in a .pt2 of its own.")
-    raise ModelUnsafe(f"The .pt2 holds {name!r}, which torch.export.save does not write.")
+    raise ModelUnsafe(f"The .pt2 holds {name[:120]!r}, which torch.export.save does not write.")
 
 
 class _Payload(BaseModel):
@@ -223,7 +227,7 @@ def _read_payload(name: str, entry: dict[str, Any]) -> _Payload:
     meta = entry["tensor_meta"]
     if meta["device"]["type"] != "cpu":
         raise ModelUnsupported(
-            f"The tensor {name[:120]!r} was saved on {str(meta['device']['type'])[:20]}.",
+            f"The tensor {name[:120]!r} was saved on {str(meta['device']['type'])[:20]!r}.",
             hint="Move the module and the example inputs to the CPU (module.cpu()) and export again.",
         )
     dtype, itemsize = DTYPES[meta["dtype"]]
@@ -240,7 +244,13 @@ def _read_payload(name: str, entry: dict[str, Any]) -> _Payload:
 
 def _extent(payload: _Payload) -> int:
     """Elements from the record's start to the last one that the strides reach; raises ModelCorrupt below zero."""
-    if len(payload.shape) != len(payload.strides) or min([payload.offset, *payload.shape, *payload.strides]) < 0:
+    if (
+        len(payload.shape) != len(payload.strides)
+        or min([payload.offset, *payload.shape, *payload.strides]) < 0
+        # Strides of 0 describe any number of elements in a few bytes.
+        or len(payload.shape) > _MAX_DIMENSIONS
+        or math.prod(payload.shape) >= _MAX_ELEMENTS
+    ):
         raise ModelCorrupt("A tensor in the .pt2 has a shape that cannot be.")
     if 0 in payload.shape:
         return 0
@@ -286,16 +296,18 @@ def _describe(
         outputs = sum("user_output" in spec for spec in signature["output_specs"])
         if not inputs:
             raise ModelUnsupported("The model takes no tensor.")
+        if not _VERSION.fullmatch(version := program["torch_version"]):
+            raise ModelCorrupt("models/model.json in the .pt2 does not say which PyTorch saved it.")
         payloads = [*weights.values(), *constants.values()]
         distinct = {
-            (p.record, p.offset, *p.shape, *p.strides): _elements(p.shape) for p in weights.values() if p.is_parameter
+            (p.record, p.offset, *p.shape, *p.strides): math.prod(p.shape) for p in weights.values() if p.is_parameter
         }
         return ModelDescription(
             inputs=inputs,
             outputs=outputs,
             parameters=sum(distinct.values()),
-            weight_bytes=sum(_elements(p.shape) * p.itemsize for p in payloads),
-            torch_version=str(program["torch_version"])[:60],
+            weight_bytes=sum(math.prod(p.shape) * p.itemsize for p in payloads),
+            torch_version=version,
         )
     except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
         raise ModelCorrupt("models/model.json in the .pt2 lacks a part.") from error
@@ -309,13 +321,7 @@ def _describe_input(argument: dict[str, Any], tensors: dict[str, Any]) -> Tensor
         )
     name = argument["as_tensor"]["name"]
     meta = tensors[name]
-    return TensorDescription(
-        name=name, shape=[size.get("as_int") for size in meta["sizes"]], dtype=DTYPES[meta["dtype"]][0]
-    )
-
-
-def _elements(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+    shape = [size.get("as_int") for size in meta["sizes"]]
+    if len(shape) > _MAX_DIMENSIONS or not all(size is None or 0 <= size < _MAX_ELEMENTS for size in shape):
+        raise ModelCorrupt(f"The shape of the input {name!r} cannot be.")
+    return TensorDescription(name=name, shape=shape, dtype=DTYPES[meta["dtype"]][0])

@@ -18,12 +18,7 @@ ModelId = Annotated[str, Field(pattern=r"^mdl_[0-9a-z]{16,40}$", examples=["mdl_
 DatasetId = Annotated[str, Field(pattern=r"^dst_[0-9a-z]{16,40}$", examples=["dst_019abc5d20c17a3391be04"])]
 
 
-# PostgreSQL keeps no NUL character in text.
-_NO_NUL = r"^[^\x00]*$"
-
-
-# PostgreSQL has no NUL in text or JSON.
-_NO_NUL = r"^[^\x00]*$"
+_NO_NUL = r"^[^\x00]*$"  # PostgreSQL has no NUL in text or JSON
 
 
 class _Strict(BaseModel):
@@ -36,8 +31,8 @@ class ActivationSettings(_Strict):
     observer: Literal["auto", "histogram", "minmax", "moving_average_minmax"] = Field(
         default="auto",
         description=(
-            "`auto`: histogram for static, which minimises the L2 error of the quantized range; minmax for QAT, where a "
-            "moving average clips what a short training has seen once."
+            "`auto`: histogram for static, which minimises the L2 error of the quantized range; minmax for QAT, where "
+            "a moving average clips what a short training has seen once."
         ),
     )
     qscheme: Literal["per_tensor_affine", "per_tensor_symmetric"] = "per_tensor_affine"

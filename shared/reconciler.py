@@ -1,7 +1,8 @@
 """Brings the world back to what the database says; run by every worker, safe to run by many at once.
 
-It frees the jobs of workers that went away, sends the hints that were never sent or were lost with the broker, and
-sweeps uploads nobody completed. Because of it Redis may be wiped at any moment: it costs time, never a job.
+Each pass frees the jobs of workers that went away, and sends the hints that were never sent or were lost with the
+broker: so Redis may be wiped at any moment, and it costs time, never a job. Now and then it sweeps what is over: uploads
+past their time with the parts they left, old Idempotency-Keys, workers long gone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
 from shared.database.worker_repository import WorkerRepository
 from shared.errors import ServiceError
-from shared.object_store import ObjectStore, part_key
+from shared.object_store import ObjectStore, upload_prefix
 from shared.settings import JobSettings
 
 _LOG = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Reconciler:
         publish: Callable[[str], bool],
         settings: JobSettings,
         *,
-        free_slots: Callable[[], int] = lambda: 0,
+        free_slots: Callable[[], int],
     ) -> None:
         self._database = database
         self._store = store
@@ -77,8 +78,9 @@ class Reconciler:
             idempotency.forget_old(connection)
             WorkerRepository(connection).sweep()
             expired = ObjectRepository(connection).expired_uploads(_BATCH)
-        for upload in expired:
-            for part in upload.parts:
-                self._store.delete(part_key(upload.id, part.number))
+        for upload_id in expired:
+            # Not only the parts that are recorded: a request that was killed leaves one that is not.
+            for part in list(self._store.list(upload_prefix(upload_id))):
+                self._store.delete(part.key)
             with self._database.write() as connection:
-                ObjectRepository(connection).forget_upload(upload.id)
+                ObjectRepository(connection).forget_upload(upload_id)

@@ -28,7 +28,7 @@ from shared.errors import (
     WorkerCrashed,
 )
 from shared.job import Artifact, Progress, Step
-from shared.object_store import ObjectStore, artifact_key, blob_key
+from shared.object_store import ObjectStore, artifact_key, attempt_prefix, blob_key, job_prefix
 from shared.quantization_spec import dataset_roles, spec_adapter
 from shared.settings import JobSettings
 from worker.claim_watch import Cancelled, ClaimLost, ClaimWatch, ShuttingDown
@@ -168,7 +168,6 @@ class Execution:
                     limits=SandboxLimits(
                         memory_bytes=self._limits.memory_limit_bytes, file_bytes=self._limits.output_limit_bytes
                     ),
-                    threads=self._limits.threads,
                     min_level=self._sandbox_level,
                 )
             )
@@ -251,9 +250,9 @@ class Execution:
 
     def _delete_results(self, claim: Claim, *, but_of_fence: int | None = None) -> None:
         """Delete what attempts left in the store that no result was accepted from; what stays only costs space."""
-        kept = None if but_of_fence is None else f"results/{claim.job_id}/{but_of_fence}/"
+        kept = None if but_of_fence is None else attempt_prefix(claim.job_id, but_of_fence)
         with contextlib.suppress(ServiceError):
-            for each in list(self._store.list(f"results/{claim.job_id}/")):
+            for each in list(self._store.list(job_prefix(claim.job_id))):
                 if kept is None or not each.key.startswith(kept):
                     self._store.delete(each.key)
 

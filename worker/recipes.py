@@ -61,7 +61,7 @@ def run(folder: JobFolder, report: Report) -> JobReport:
     Raises UserError for what was sent, ServiceError for what failed here.
     """
     inputs = folder.read_inputs()
-    torch.set_num_threads(inputs.threads)
+    torch.set_num_threads(inputs.threads)  # only now: a thread from before the lockdown would be outside of it
     torch.manual_seed(inputs.spec.seed)
     match inputs.spec:
         case DynamicSpec() as spec:

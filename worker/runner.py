@@ -18,7 +18,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,19 +45,13 @@ _PR_SET_PDEATHSIG = 1
 _MAX_MESSAGE_CHARACTERS = 8000
 _OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "bad alloc", "std::bad_alloc")
 
-
-@dataclass(frozen=True)
-class Engine:
-    """What computes: the recipes, and the library below them."""
-
-    run: Callable[[JobFolder, Report], object]
-    set_threads: Callable[[int], None]
+Recipe = Callable[[JobFolder, Report], object]
 
 
 def main() -> None:
     """Run one job for the supervisor whose process id stands on the command line."""
     die_with_parent(int(sys.argv[1]))
-    serve(_load_engine)
+    serve(_load_recipes)
 
 
 def die_with_parent(parent: int) -> None:
@@ -69,27 +62,27 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def serve(load_engine: Callable[[], Engine]) -> None:
+def serve(load_recipe: Callable[[], Recipe]) -> None:
     """Warm up, say ready, wait for the start line, run the recipe, exit; never returns."""
     # What prints to fd 1 from now on, in Python or C, cannot corrupt the protocol.
     protocol = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    engine = load_engine()
+    recipe = load_recipe()
     os.environ.clear()
     _send(protocol, ReadyMessage(level=probe_level()))
     line = sys.stdin.buffer.readline(MAX_LINE_BYTES)
     if not line:  # the supervisor has no use for this spare
         os._exit(0)
-    outcome = _run(StartMessage.model_validate_json(line), engine, protocol)
+    outcome = _run(StartMessage.model_validate_json(line), recipe, protocol)
     _send(protocol, outcome)
     # Tearing torch down takes longer than many a job, and nothing is left to save.
     sys.stderr.flush()
     os._exit(0)
 
 
-def _load_engine() -> Engine:
+def _load_recipes() -> Recipe:
     """Import torch and the recipes, and do a job of no use, so that what is loaded on first use is there already."""
-    recipes = importlib.import_module("worker.recipes")
+    run: Recipe = importlib.import_module("worker.recipes").run
     import torch  # noqa: PLC0415 - its import takes a second, and must come after the streams are set up
 
     try:
@@ -100,13 +93,13 @@ def _load_engine() -> Engine:
             shapes = ({0: torch.export.Dim.DYNAMIC},)
             program = torch.export.export(torch.nn.Linear(8, 8), (torch.zeros(2, 8),), dynamic_shapes=shapes)
             torch.export.save(program, folder.model)
-            recipes.run(folder, lambda _: None)
+            run(folder, lambda _: None)
     except Exception:  # noqa: BLE001 - it costs the first job a moment, and the job itself will tell
         traceback.print_exc()
-    return Engine(recipes.run, torch.set_num_threads)
+    return run
 
 
-def _run(start: StartMessage, engine: Engine, protocol: BinaryIO) -> FinishedMessage | FailedMessage:
+def _run(start: StartMessage, recipe: Recipe, protocol: BinaryIO) -> FinishedMessage | FailedMessage:
     step: Step | None = None
 
     def report(message: BaseModel) -> None:
@@ -118,10 +111,9 @@ def _run(start: StartMessage, engine: Engine, protocol: BinaryIO) -> FinishedMes
     try:
         folder = JobFolder(start.folder)
         _enter(folder, start)
-        engine.set_threads(start.threads)  # only now: filters bind the threads that are started after them
         step = Step.LOAD
         inspect_model(folder.model)
-        engine.run(folder, report)
+        recipe(folder, report)
     except BaseException as error:  # noqa: BLE001 - whatever a hostile model raises ends in a message
         traceback.print_exc()
         return FailedMessage(error=_explain(error, step))

@@ -26,5 +26,4 @@ class StartMessage(BaseModel):
 
     folder: Path = Field(description="Absolute path of the job's folder: all that the runner keeps of the file system.")
     limits: SandboxLimits
-    threads: int = Field(ge=1, description="Compute threads.")
     min_level: SandboxLevel = Field(description="With less the runner refuses before it touches the upload.")

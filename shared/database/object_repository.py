@@ -156,10 +156,10 @@ class ObjectRepository:
             update(uploads).where(uploads.c.id == upload_id).values(completed=True, object_id=object_id)
         )
 
-    def expired_uploads(self, limit: int) -> list[UploadRecord]:
-        """Uploads past their time, for the sweeper."""
+    def expired_uploads(self, limit: int) -> list[str]:
+        """Ids of uploads past their time, for the sweeper."""
         query = select(uploads.c.id).where(uploads.c.expires_at < now()).order_by(uploads.c.expires_at).limit(limit)
-        return [self.get_upload(each) for each in self._connection.scalars(query)]
+        return list(self._connection.scalars(query))
 
     def forget_upload(self, upload_id: str) -> None:
         """Delete the upload's rows; its parts are gone from the store."""

@@ -10,7 +10,16 @@ An object is never changed once stored: a key is missing or whole, and putting t
 from __future__ import annotations
 
 from shared.object_store.local import LocalStore
-from shared.object_store.port import ObjectStat, ObjectStore, artifact_key, blob_key, part_key
+from shared.object_store.port import (
+    ObjectStat,
+    ObjectStore,
+    artifact_key,
+    attempt_prefix,
+    blob_key,
+    job_prefix,
+    part_key,
+    upload_prefix,
+)
 from shared.object_store.transfer import ObjectReader
 from shared.settings import Settings
 
@@ -20,9 +29,12 @@ __all__ = [
     "ObjectStat",
     "ObjectStore",
     "artifact_key",
+    "attempt_prefix",
     "blob_key",
+    "job_prefix",
     "open_store",
     "part_key",
+    "upload_prefix",
 ]
 
 

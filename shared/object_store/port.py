@@ -26,9 +26,24 @@ def part_key(upload_id: str, number: int) -> str:
     return checked_key(f"uploads/{upload_id}/parts/{number}")
 
 
+def upload_prefix(upload_id: str) -> str:
+    """What every part of an upload is stored below."""
+    return checked_prefix(f"uploads/{upload_id}/")
+
+
 def artifact_key(job_id: str, fence: int, name: str) -> str:
     """Key of an artifact; the claim's fence keeps a late attempt from touching another's results."""
-    return checked_key(f"results/{job_id}/{fence}/{name}")
+    return checked_key(f"{attempt_prefix(job_id, fence)}{name}")
+
+
+def job_prefix(job_id: str) -> str:
+    """What every artifact of a job is stored below, whichever attempt made it."""
+    return checked_prefix(f"results/{job_id}/")
+
+
+def attempt_prefix(job_id: str, fence: int) -> str:
+    """What every artifact of one attempt is stored below."""
+    return checked_prefix(f"results/{job_id}/{fence}/")
 
 
 def checked_key(key: str) -> str:

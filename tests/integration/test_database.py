@@ -368,7 +368,7 @@ def test_parts_of_an_upload(database: Database) -> None:
         ObjectRepository(connection).add_part(upload.id, PartRecord(number=1, size_bytes=4, sha256="b" * 64))
     with database.write() as connection:
         repository = ObjectRepository(connection)
-        assert [each.id for each in repository.expired_uploads(10)] == [upload.id]
+        assert repository.expired_uploads(10) == [upload.id]
         assert repository.get_upload(upload.id).parts == [part]
         repository.complete_upload(upload.id, "mdl_1")
     with pytest.raises(UploadClosed), database.write() as connection:

@@ -26,13 +26,13 @@ import ctypes, errno, os, signal, sys, time
 from shared.errors import ModelFailed, NothingToQuantize
 from shared.job import Step
 from worker.progress import LogMessage, MetricMessage, ProgressMessage
-from worker.runner import Engine, die_with_parent, serve
+from worker.runner import die_with_parent, serve
 
 def recipe(folder, report):
 {body}
 
 die_with_parent(int(sys.argv[1]))
-serve(lambda: Engine(recipe, print))
+serve(lambda: recipe)
 """
 OUT_OF_MEMORY_IN_THE_MODEL = """\
 import torch
@@ -98,7 +98,6 @@ def job(folder: JobFolder, **limits: int) -> StartMessage:
     return StartMessage(
         folder=folder.path,
         limits=SandboxLimits(**({"memory_bytes": 4 * 1024**3, "file_bytes": 1024**3} | limits)),
-        threads=1,
         min_level=probe_level(),
     )
 
