@@ -1,8 +1,8 @@
 """Brings the world back to what the database says; run by every worker, safe to run by many at once.
 
 Each pass frees the jobs of workers that went away, and sends the hints that were never sent or were lost with the
-broker: so Redis may be wiped at any moment, and it costs time, never a job. Now and then it sweeps what is over: uploads
-past their time with the parts they left, old Idempotency-Keys, workers long gone.
+broker: so Redis may be wiped at any moment, and it costs time, never a job. Now and then it sweeps what is over:
+uploads past their time with the parts they left, old Idempotency-Keys, workers long gone.
 """
 
 from __future__ import annotations
