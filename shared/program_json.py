@@ -27,6 +27,9 @@ DTYPES: Final = {
     32: ("float8_e5m2fnuz", 1), 33: ("float8_e8m0fnu", 1), 34: ("uint32", 4), 35: ("uint64", 8),
 }  # fmt: skip
 
+# Each costs 60 bytes and more once it is parsed, and the parser lets no other thread run; a node has about 30.
+_MAX_CONTAINERS = 3_000_000
+
 _IDENTIFIER = re.compile(r"\w{0,500}", re.ASCII)
 # FX writes these between quotes: a quote, a backslash or a line break would end them.
 _QUALIFIED_NAME = re.compile(r"[^\"'\\\x00-\x1f\x7f]{0,1000}")
@@ -88,6 +91,8 @@ def parse_program(text: bytes) -> dict[str, Any]:
 
 def parse_object(text: bytes, where: str) -> dict[str, Any]:
     """Parse a JSON object, checking every name, operator and expression in it; raises ModelCorrupt or ModelUnsafe."""
+    if text.count(b"[") + text.count(b"{") > _MAX_CONTAINERS:
+        raise ModelUnsafe(f"{where} in the .pt2 has more parts than a program needs.")
     try:
         # The same parser as torch's, so that both see the same of two equal keys.
         value = json.loads(text.decode("utf-8"), object_hook=_check_object)

@@ -22,6 +22,7 @@ from shared.quantization_spec import QuantizationSpec
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 JobIdPath = Annotated[str, Path(max_length=60, description="`job_…`", examples=[examples.JOB_ID])]
+_MAX_SEQ = 2**31 - 1  # what the databases' integers hold
 _ETAG = {"ETag": {"description": "Changes with the job.", "schema": {"type": "string"}, "example": '"7"'}}
 
 
@@ -140,12 +141,15 @@ async def list_job_events(
         str | None,
         Header(max_length=20, description="Where a broken stream goes on; wins over `after`.", examples=["6"]),
     ] = None,
-    after: Annotated[int, Query(ge=0, description="The `seq` of the last event that you have.", examples=[0])] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=_MAX_SEQ, description="The `seq` of the last event that you have.", examples=[0])
+    ] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="How many at most; a stream has no limit.")] = 100,
 ) -> Response:
     """Append-only and numbered. A stream first replays what you do not have, and ends with the job."""
-    if last_event_id is not None and last_event_id.isdigit():
-        after = int(last_event_id)
+    # isdecimal, not isdigit: a superscript is a digit, and int() refuses it.
+    if last_event_id is not None and last_event_id.isdecimal():
+        after = min(int(last_event_id), _MAX_SEQ)
     if "text/event-stream" in accept:
         return await following.event_stream(services, job_id, after=after)
     page = await run_in_threadpool(following.event_page, services, job_id, after=after, limit=limit)

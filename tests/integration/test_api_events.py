@@ -100,3 +100,12 @@ def test_a_stream_follows_a_job_until_it_is_cancelled(api: Api, job: str) -> Non
 def test_a_wrong_page_is_an_invalid_request(api: Api, job: str, query: str) -> None:
     answer = api.client.get(f"/v1/jobs/{job}/events?{query}")
     assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
+
+
+@pytest.mark.parametrize("seen", ["²".encode("latin-1"), b"9" * 20, b"9223372036854775808", b"-1", b"abc"])
+def test_a_last_event_id_that_was_never_given_is_no_error(api: Api, job: str, seen: bytes) -> None:
+    assert api.client.get(f"/v1/jobs/{job}/events", headers={b"Last-Event-ID": seen}).status_code == 200
+
+
+def test_a_sequence_number_beyond_any_is_refused(api: Api, job: str) -> None:
+    assert api.client.get(f"/v1/jobs/{job}/events", params={"after": 10**30}).status_code == 422

@@ -314,3 +314,28 @@ def test_an_input_called_labels_is_an_input() -> None:
         update={"inputs": [TensorDescription(name="labels", shape=[None, 2], dtype="float32")]}
     )
     check_fits(model, dataset(labels=([4, 2], "float32")), role="evaluation")
+
+
+@pytest.mark.parametrize("key", ["", "a\0b", "\x1b[31m", "\x9b31m", "\u202egnp", "\ud800", "k" * 201])
+def test_the_name_of_an_array_is_short_and_printable(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(safetensors_bytes({key: entry([1], 0, 4)}, b"data"))
+    with pytest.raises(DatasetError, match="name of an array"):
+        inspect_dataset(path)
+
+
+def test_more_arrays_than_any_model_takes_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    header = {f"{index:0200}": entry([1], index * 4, index * 4 + 4) for index in range(1001)}
+    (tmp_path / "x.safetensors").write_bytes(safetensors_bytes(header, bytes(4004)))
+    zipped(tmp_path / "x.npz", {f"{index}.npy": b"" for index in range(1001)})
+    for name in ("x.safetensors", "x.npz"):
+        with pytest.raises(DatasetError, match="1001 arrays") as caught:
+            inspect_dataset(tmp_path / name)
+        assert len(caught.value.message) < 200
+
+
+def test_a_shape_of_many_dimensions_is_refused_before_it_is_multiplied(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(safetensors_bytes({"x": entry([2**47] * 300_000, 0, 4)}, b"data"))
+    with pytest.raises(DatasetCorrupt, match="shape"):
+        inspect_dataset(path)

@@ -430,3 +430,41 @@ def test_what_the_worker_cannot_run_is_said_to_be_unsupported(
     with pytest.raises(ModelUnsupported) as caught:
         inspect_model(edit_json(honest, tmp_path / "other.pt2", PROGRAM, edit))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("sizes", "strides"), [([1] * 65, [0] * 65), ([2**62] * 300, [0] * 300), ([2**63], [0]), ([2**32, 2**32], [0, 0])]
+)
+def test_a_tensor_that_no_memory_could_hold_is_corrupt(
+    honest: Path, tmp_path: Path, sizes: list[int], strides: list[int]
+) -> None:
+    def enlarge(config: dict[str, Any]) -> None:
+        config["config"]["head.bias"]["tensor_meta"] |= {
+            "sizes": [{"as_int": size} for size in sizes],
+            "strides": [{"as_int": stride} for stride in strides],
+        }
+
+    with pytest.raises(ModelCorrupt, match="cannot be"):
+        inspect_model(edit_json(honest, tmp_path / "x.pt2", WEIGHTS, enlarge))
+
+
+@pytest.mark.parametrize("size", [-5, 2**63, 10**3000])
+def test_an_input_of_an_impossible_size_is_corrupt(honest: Path, tmp_path: Path, size: int) -> None:
+    def resize(program: dict[str, Any]) -> None:
+        program["graph_module"]["graph"]["tensor_values"]["x"]["sizes"][1] = {"as_int": size}
+
+    with pytest.raises(ModelCorrupt, match="cannot be"):
+        inspect_model(edit_json(honest, tmp_path / "x.pt2", PROGRAM, resize))
+
+
+@pytest.mark.parametrize("version", ["2.13\ud800", "2.13\0", "", ["2.13"]])
+def test_a_version_that_is_not_one_is_corrupt(honest: Path, tmp_path: Path, version: object) -> None:
+    with pytest.raises(ModelCorrupt):
+        inspect_model(
+            edit_json(honest, tmp_path / "x.pt2", PROGRAM, lambda program: program.update(torch_version=version))
+        )
+
+
+def test_a_text_of_brackets_is_not_parsed(honest: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelUnsafe, match="more parts"):
+        inspect_model(rewrite(honest, tmp_path / "x.pt2", {PROGRAM: b'{"a":[' + b"[]," * 3_000_000 + b"1]}"}))

@@ -16,6 +16,7 @@ structlog.contextvars.bind_contextvars(request_id="req_1")
 structlog.get_logger("octavo").info("ours", job_id="job_1")
 logging.getLogger("library").warning("theirs: %s", 7)
 logging.getLogger("library").debug("not shown")
+api_key = "oct_" + "secret"
 try:
     raise ValueError("broken")
 except ValueError:
@@ -47,6 +48,11 @@ def test_console_is_for_people_and_has_no_colours_off_a_terminal() -> None:
     assert "theirs: 7" in text
     assert "ValueError: broken" in text
     assert "\x1b[" not in text
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_trace_shows_no_local_variable(log_format: str) -> None:
+    assert "oct_secret" not in run(log_format)
 
 
 @pytest.mark.parametrize(("level", "events"), [("warning", ["theirs: 7", "failed"]), ("error", ["failed"])])
