@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from api.field_errors import field_errors, spec_error
+from api.field_errors import field_errors, spec_error, summary
 from shared import errors
 from shared.errors import FieldError, OctavoError
 
@@ -151,11 +151,4 @@ def _invalid(request: Request, error: RequestValidationError) -> OctavoError:
     fields = field_errors(found, error.body)
     if request.method == "POST" and request.url.path == "/v1/jobs" and found[0]["loc"][0] == "body":
         return spec_error(fields)
-    return errors.RequestInvalid(summary(fields), errors=fields)
-
-
-def summary(fields: list[FieldError]) -> str:
-    """The first wrong place in a sentence, and how many more there are."""
-    first = fields[0]
-    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
-    return f"{first.pointer or 'The request body'}: {first.detail}{more}"
+    return errors.RequestInvalid(summary(fields, whole="The request body"), errors=fields)

@@ -36,17 +36,23 @@ def field_errors(found: Sequence[Any], body: Any) -> list[FieldError]:
 
 def spec_error(fields: list[FieldError]) -> OctavoError:
     """The finest error that is true of every wrong place in a spec."""
-    first, codes = fields[0], {each.code for each in fields}
-    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
-    message = f"{first.pointer or 'The spec'}: {first.detail}{more}"
+    codes = {each.code for each in fields}
+    message = summary(fields, whole="The spec")
     if codes == {"wrong_kind"}:
         return WrongKind(message, errors=fields)
     if codes == {"missing"} and {each.pointer for each in fields} <= _DATASET_ROLES:
-        role = first.pointer.removeprefix("/")
+        role = fields[0].pointer.removeprefix("/")
         hint = f'Upload a dataset (POST /v1/datasets) and name it in the spec: "{role}": "dst_…".'
         return DataRequired(f"This method needs a {role} dataset, and the spec names none.", hint=hint, errors=fields)
     hint = "The fields of a spec and their defaults are in /docs, under POST /v1/jobs."
     return SpecInvalid(message, hint=hint, errors=fields)
+
+
+def summary(fields: list[FieldError], *, whole: str) -> str:
+    """The first wrong place in a sentence, and how many more there are; `whole` is what no pointer stands for."""
+    first = fields[0]
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    return f"{first.pointer or whole}: {first.detail}{more}"
 
 
 def _pointer(loc: Sequence[str | int], body: Any) -> str:
