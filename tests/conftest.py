@@ -1,6 +1,7 @@
 """The real servers as fixtures, one of each for a test process, started when a test first asks."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +18,9 @@ from tests.services.s3_server import S3Server, s3_server
 from tests.services.valkey import valkey
 
 Service = TypeVar("Service")
+
+# A run in the background inherits an ignored SIGINT and would hand it on: programs under test could not be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
