@@ -12,7 +12,15 @@ from typing import Protocol, Self
 from shared.database import Database
 from shared.database.job_repository import JobRepository
 from shared.database.records import Claim
-from shared.errors import JobOutOfMemory, JobTimedOut, OctavoError, OutputTooLarge, ServiceError, StaleFence
+from shared.errors import (
+    InternalError,
+    JobOutOfMemory,
+    JobTimedOut,
+    OctavoError,
+    OutputTooLarge,
+    ServiceError,
+    StaleFence,
+)
 from shared.settings import JobSettings
 from worker.job_limits import JobLimits
 
@@ -106,6 +114,9 @@ class ClaimWatch:
             except ServiceError as error:
                 _LOG.warning("The claim on %s could not be looked at: %s", self._claim.job_id, error)
                 stop = self._lease_ran_out()
+            except Exception:  # noqa: BLE001 - whatever it is, a job that nobody watches must not go on
+                _LOG.exception("The watch over %s failed", self._claim.job_id)
+                stop = InternalError()
             if stop is not None:
                 with self._lock:
                     self._stop = stop

@@ -30,7 +30,8 @@ def collect_artifacts(outputs: Path, *, limit_bytes: int) -> list[Artifact]:
     """
     found = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(outputs)}
     if set(found) != set(_EXPECTED):
-        raise InternalError(f"The recipe left {sorted(found)} where {sorted(_EXPECTED)} belong.")
+        unexpected = [name[:80] for name in sorted(set(found) - set(_EXPECTED))[:5]]
+        raise InternalError(f"The recipe left {len(found)} files, {unexpected} among them, not {sorted(_EXPECTED)}.")
     # A hard link could be a file of somebody else's, shown under the job's name.
     if irregular := [name for name, each in found.items() if not stat.S_ISREG(each.st_mode) or each.st_nlink != 1]:
         raise InternalError(f"The recipe left {irregular} that are not regular files.")

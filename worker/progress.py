@@ -25,7 +25,7 @@ class ProgressMessage(BaseModel):
     step: Step
     fraction: Annotated[float, Field(ge=0, le=1)]
     message: Annotated[str, Field(max_length=300)] = ""
-    eta_seconds: Annotated[float, Field(ge=0)] | None = None
+    eta_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class MetricMessage(BaseModel):

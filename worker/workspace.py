@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
-import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from shared.errors import DiskFull
 from worker.job_folder import JobFolder
+
+# Recipes leave a handful of files.
+_MAX_DEPTH = 50
+_MAX_ENTRIES = 100_000
 
 
 class Workspace:
@@ -36,23 +41,57 @@ class Workspace:
                 raise DiskFull("The worker's disk is full.") from error
             raise
         finally:
-            shutil.rmtree(folder.path, ignore_errors=True)
+            _delete(folder.path)
 
     def close(self) -> None:
         """Delete the directory."""
-        shutil.rmtree(self._path, ignore_errors=True)
+        _delete(self._path)
         if self._lock is not None:
             os.close(self._lock)
 
 
 def size_bytes(folder: Path) -> int:
-    """Disk space of all files below the folder; files that vanish meanwhile count as nothing."""
-    total = 0
-    for directory, _, names in os.walk(folder):
-        for name in names:
+    """Disk space of all files below the folder; files that vanish meanwhile count as nothing.
+
+    A tree that only hides how much is in it, by depth, number or mode, counts as endless.
+    """
+    total = entries = 0
+    directories = [(str(folder), 0)]
+    while directories:
+        directory, depth = directories.pop()
+        try:
+            found = list(os.scandir(directory))
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return sys.maxsize
+        entries += len(found)
+        if depth > _MAX_DEPTH or entries > _MAX_ENTRIES:
+            return sys.maxsize
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                directories.append((entry.path, depth + 1))
             with contextlib.suppress(OSError):
-                total += os.lstat(Path(directory) / name).st_blocks * 512
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
     return total
+
+
+def _delete(folder: Path) -> None:
+    """Delete the folder, however deep a hostile job has nested it and whatever modes it gave."""
+    numbers = itertools.count()
+    directories = [folder]
+    with contextlib.suppress(OSError):
+        while directories:
+            directory = directories.pop()
+            for entry in list(os.scandir(directory)):
+                if entry.is_dir(follow_symlinks=False):
+                    # Moved up, because a path can be too long to be opened, and Python's own rmtree recurses.
+                    moved = folder.with_name(f"{folder.name}.{next(numbers)}")
+                    Path(entry.path).chmod(0o700)
+                    directories.append(Path(entry.path).rename(moved))
+                else:
+                    Path(entry.path).unlink()
+            directory.rmdir()
 
 
 def _lock(path: Path) -> int | None:
@@ -69,5 +108,5 @@ def _sweep(root: Path) -> None:
     # A worker that was killed left its folders behind; the kernel has freed its lock.
     for path in root.iterdir():
         if path.is_dir() and (lock := _lock(path)) is not None:
-            shutil.rmtree(path, ignore_errors=True)
+            _delete(path)
             os.close(lock)
