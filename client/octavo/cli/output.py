@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _STATUS_COLOURS = {"succeeded": "green", "ok": "green", "failed": "red", "error": "red", "warning": "yellow"}
+
+# What a terminal would obey or show in another order, but for line breaks, tabs and our own colours.
+_COMMANDS = re.compile("\x1b(?!\\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def json_option(command: F) -> F:
@@ -33,12 +37,12 @@ def open_client() -> Client:
 
 def data(text: str) -> None:
     """Data, to stdout."""
-    click.echo(text)
+    click.echo(_COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def message(text: str) -> None:
     """For whoever watches, to stderr."""
-    click.echo(text, err=True)
+    click.echo(_COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text), err=True)
 
 
 def suggest(*commands: str) -> None:
