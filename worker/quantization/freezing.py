@@ -46,7 +46,9 @@ def _run(frozen: torch.jit.ScriptModule, inputs: tuple[Tensor, ...]) -> tuple[Te
 def _require_same(eager: tuple[Tensor, ...], traced: tuple[Tensor, ...]) -> None:
     for wanted, found in zip(eager, traced, strict=True):
         same_shape = wanted.shape == found.shape
-        if not same_shape or not torch.allclose(wanted.float(), found.float(), rtol=_TOLERANCE, atol=_TOLERANCE):
+        if not same_shape or not torch.allclose(
+            wanted.float(), found.float(), rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+        ):
             raise ModelUnsupported(
                 "Traced at one batch size, the model computes something else at another.", hint=_HINT
             )

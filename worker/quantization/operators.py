@@ -27,6 +27,7 @@ class Function:
     arguments: str
     unset: str = ""  #: arguments that must be at their defaults, or the operator stays aten
     keywords: str = ""  #: arguments that are passed by name, when they are not at their defaults
+    always: str = ""  #: likewise, but at their defaults too: its int8 kernel has none
     fixed: tuple[tuple[str, Any], ...] = ()  #: keywords that the operator implies
 
 
@@ -50,7 +51,7 @@ FUNCTIONS: dict[str, Function] = {
     "mish": Function(F.mish, "self"),
     "gelu": Function(F.gelu, "self", keywords="approximate"),
     "elu": Function(F.elu, "self", keywords="alpha", unset="scale input_scale"),
-    "leaky_relu": Function(F.leaky_relu, "self negative_slope", fixed=(("inplace", False),)),
+    "leaky_relu": Function(F.leaky_relu, "self", always="negative_slope", fixed=(("inplace", False),)),
     "sigmoid": Function(torch.sigmoid, "self"),
     "tanh": Function(torch.tanh, "self"),
     "softmax.int": Function(F.softmax, "self dim", unset="dtype"),
@@ -142,8 +143,12 @@ METHODS: dict[str, Method] = {
     "clone": Method("contiguous", "self"),  # a plain copy is an identity, see raising.py
     "detach": Method("detach", "self"),
     "sym_size.int": Method("size", "self dim"),
+    "sym_numel": Method("numel", "self"),
     "to.dtype": Method("to", "self dtype"),
 }
+
+#: Operators that give all of a tensor the values of another: what `x[:, 0] = y` becomes.
+OVERWRITES = {"copy": True, "fill.Tensor": True}
 
 #: Operators that return their input unchanged in evaluation mode.
 IDENTITIES = frozenset({"alias", "lift_fresh_copy", "feature_dropout", "alpha_dropout"})

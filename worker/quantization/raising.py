@@ -23,7 +23,7 @@ from worker.quantization.calls import Call, Weights
 from worker.quantization.loading import InputSpec, input_specs, output_names
 from worker.quantization.modules import MODULES, Raised
 from worker.quantization.naming import Names, origin
-from worker.quantization.operators import FUNCTIONS, IDENTITIES, METHODS, Function
+from worker.quantization.operators import FUNCTIONS, IDENTITIES, METHODS, OVERWRITES, Function
 from worker.quantization.settling import settle
 from worker.quantization.slicing import Piece, is_whole_slice, pieces, varying_slice
 
@@ -110,6 +110,8 @@ class _Raiser:
         return self.renamed(node, call)
 
     def renamed(self, node: fx.Node, call: Call) -> fx.Node:
+        if call.look_up(OVERWRITES):
+            return self.overwrite(node)
         function = call.look_up(FUNCTIONS)
         if function is not None and call.leaves_out(function.unset):
             return self.function(node, call, function)
@@ -126,6 +128,13 @@ class _Raiser:
         if piece.is_whole:
             return source
         return self.emit(node, "call_function", torch.narrow, (source, piece.axis, piece.start, piece.length))
+
+    def overwrite(self, node: fx.Node) -> fx.Node:
+        """The values that replace all of a tensor, in its dtype and shape; the operator cannot be traced or trained."""
+        written, values = self.read(node.args[:2])
+        return self.emit(
+            node, "call_method", "expand_as", (self.emit(node, "call_method", "type_as", (values, written)), written)
+        )
 
     def module(self, node: fx.Node, call: Call, raised: Raised) -> Any:
         kind = type(raised.module).__name__
@@ -162,6 +171,7 @@ class _Raiser:
 
     def function(self, node: fx.Node, call: Call, function: Function) -> fx.Node:
         given = [argument for argument in function.keywords.split() if not call.leaves_out(argument)]
+        given += function.always.split()
         keywords = dict(function.fixed) | {argument: self.read(call[argument]) for argument in given}
         return self.emit(node, "call_function", function.target, self.arguments(call, function.arguments), keywords)
 

@@ -12,6 +12,7 @@ through a view would be lost without a word.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import fx
@@ -86,6 +87,7 @@ def flatten(program: ExportedProgram) -> fx.GraphModule:
     assert isinstance(lifted, fx.GraphModule)
     graph = lifted.graph
     graph.set_codegen(CodeGen())
+    _inline_modes(lifted)
     _require_one_graph(graph)
     for node in list(graph.nodes):
         if node.op == "placeholder" and not isinstance(node.meta.get("val"), torch.Tensor):
@@ -117,6 +119,29 @@ def _is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), torch.Tensor) or node.op == "get_attr"
 
 
+def _inline_modes(module: fx.GraphModule) -> None:
+    """Take out of its wrapper what ran under `torch.no_grad` or with autocast turned off: inference has neither."""
+    for node in list(module.graph.nodes):
+        if node.target is torch.ops.higher_order.wrap_with_set_grad_enabled:
+            body, inputs = node.args[1], node.args[2:]
+        elif node.target is torch.ops.higher_order.wrap_with_autocast and not node.args[2]:
+            body, inputs = node.args[4], node.args[5:]
+        else:
+            continue
+        inner = getattr(module, body.target)
+        _inline_modes(inner)
+        if any(step.op == "get_attr" for step in inner.graph.nodes):
+            continue  # a branch or loop of its own, which is refused
+        places = [step for step in inner.graph.nodes if step.op == "placeholder"]
+        with module.graph.inserting_before(node):
+            results: Any = module.graph.graph_copy(inner.graph, dict(zip(places, inputs, strict=True)))
+        for user in list(node.users):
+            user.replace_all_uses_with(results[user.args[1]])
+            module.graph.erase_node(user)
+        module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+
+
 def _require_one_graph(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if isinstance(node.target, torch._ops.HigherOrderOperator):
@@ -128,6 +153,8 @@ def _require_one_graph(graph: fx.Graph) -> None:
 
 def _evaluation_mode(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
+        if node.target is aten.batch_norm.default and node.args[3] is None:
+            continue  # it keeps no statistics, and uses those of the batch always
         if node.target in _EVALUATION_ARGUMENTS:
             position, off = _EVALUATION_ARGUMENTS[node.target]
             if len(node.args) > position:

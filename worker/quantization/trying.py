@@ -5,7 +5,8 @@
        stays in float
 
 The second is no luxury. Seen with torch 2.13: `onednn` transposed convolutions are wrong unless they have as many
-outputs as inputs; `fbgemm` ones whose kernel is as wide as their stride are wrong. Neither says a word.
+outputs as inputs; `fbgemm` ones whose kernel is as wide as their stride are wrong; PReLU is wrong at the slope that it
+starts with. None says a word.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from shared.errors import ModelUnsupported
 from shared.quantization_spec import DynamicSpec
 from worker.quantization.converting import convert
-from worker.quantization.grouping import groups
+from worker.quantization.grouping import TRANSPOSED, groups
 from worker.quantization.loading import InputSpec
 from worker.quantization.planning import Plan, choose_plan, only_weighted, require_something
 from worker.quantization.preparing import prepare
@@ -73,6 +74,9 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
         for fault in faults:
             if fault.layer in chosen.int8_layers:
                 chosen = chosen.without(fault.layer, fault.reason)
+            elif hopeless := _refused_alone(raised, chosen, inputs):
+                for layer in hopeless:
+                    chosen = chosen.without(layer, fault.reason)
             else:
                 chosen = only_weighted(all_groups, chosen, fault.reason)
         require_something(chosen, all_groups)
@@ -120,6 +124,17 @@ def _faults(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...]) -> l
     return inspector.faults
 
 
+def _refused_alone(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...]) -> list[str]:
+    """Transposed convolutions that cannot be converted by themselves: of all layers, their kernels lack most."""
+    layers = [group.name for group in groups(raised) if isinstance(group.module, TRANSPOSED)]
+    return [
+        layer
+        for layer in layers
+        if layer in plan.int8_layers
+        and any(not fault.layer for fault in _faults(raised, replace(plan, int8_layers=frozenset({layer})), inputs))
+    ]
+
+
 class _Inspector(fx.Interpreter):
     """Runs a converted graph node by node, and recomputes each int8 layer from what went into it."""
 
@@ -150,6 +165,8 @@ def _reference(module: nn.Module, given: Any) -> Tensor | None:
     plain: Any = module
     if isinstance(module, nnq.Linear):
         result: Tensor | None = F.linear(given.dequantize(), plain.weight().dequantize(), plain.bias())
+    elif isinstance(module, nnq.PReLU):
+        result = F.prelu(given.dequantize(), plain.weight.dequantize())
     else:
         result = _convolved(plain, given.dequantize())
     if result is None:

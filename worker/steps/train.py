@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shared.errors import LabelsUnusable, TrainingDiverged
+from shared.errors import LabelsUnusable, ModelUnsupported, TrainingDiverged
 from shared.job_report import EpochResult, Quality, TrainingResult
 from shared.quantization_spec import QatSettings
 from worker.datasets import Batch, Samples
@@ -34,20 +34,32 @@ def choose_loss(
 ) -> LossName:
     """Settle the loss: `auto` is cross_entropy for integer labels, mse for float ones, distillation without labels.
 
-    Raises LabelsUnusable when the labels do not fit the loss.
+    Raises LabelsUnusable when the labels do not fit the loss, ModelUnsupported when no output has a gradient.
     """
     if asked == "distillation" or (asked == "auto" and not training.has_labels):
+        outputs = run_model(model.raised, training.read(0, 1).inputs, model.batch)
+        _require_float(any(output.is_floating_point() for output in outputs))
         return "distillation"
     hint = "Add `labels` that fit to the training data, or set qat.loss to distillation, which needs none."
     if not training.has_labels:
         raise LabelsUnusable(f"The loss {asked} needs labels, and the training data has none.", hint=hint)
     floats = training.read_labels(0, 1).is_floating_point()
     loss: LossName = asked if asked != "auto" else "mse" if floats else "cross_entropy"
+    output = first_output(model, training)
+    _require_float(output.is_floating_point())
     try:
-        check_labels(training, first_output(model, training), "mse" if loss == "mse" else "top1")
+        check_labels(training, output, "mse" if loss == "mse" else "top1")
     except LabelsUnusable as error:
         raise LabelsUnusable(f"Training data, loss {loss}: {error.message}", hint=error.hint or hint) from error
     return loss
+
+
+def _require_float(is_float: bool) -> None:
+    if not is_float:
+        raise ModelUnsupported(
+            "The model's output is not float: there is no gradient to train by.",
+            hint="Return the logits first, before what is made of them, such as argmax, then export again.",
+        )
 
 
 def train(

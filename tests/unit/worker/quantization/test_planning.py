@@ -175,6 +175,22 @@ def test_a_kernel_that_computes_something_else_is_found_and_left_in_float() -> N
     assert settled.int8_layers == {"0"}
 
 
+def test_the_wrong_kernel_of_a_prelu_is_found_too() -> None:
+    """In torch 2.13 `quantized::prelu` is wrong where all slopes are 0.25, as they are at first: SQNR was 3 dB."""
+    settled = plan(raised(nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8)), torch.randn(2, 3, 8, 8)), spec("static"))
+    assert "kernel is wrong" in settled.float_reasons["1"]
+    assert settled.int8_layers == {"0"}
+
+
+def test_a_layer_that_cannot_be_converted_stays_in_float_and_the_others_do_not() -> None:
+    """In onednn there is none with output padding."""
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 8, 3, 2, output_padding=1))
+    settled = plan(raised(module, torch.randn(2, 3, 8, 8)), spec("static", qengine="onednn"))
+    assert "output_padding" in settled.float_reasons["2"]
+    assert settled.int8_layers == {"0"}
+    assert settled.operators != "weighted"
+
+
 @pytest.mark.parametrize("override", [
     {"layer": "layer1.*"}, {"layer": "layer2.*"}, {"op": "add"}, {"layer": "fc"}, {"op": "Conv2d"}, {"op": "mean"},
 ])  # fmt: skip

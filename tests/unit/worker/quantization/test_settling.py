@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn import functional
 
 from shared.errors import ModelUnsupported, RaiseMismatch
 from shared.quantization_spec import spec_adapter
-from worker.quantization import convert, plan, prepare, raise_program, verify_raised
+from worker.quantization import convert, freeze, plan, prepare, raise_program, verify_raised
 from worker.quantization.settling import functional_overload
 
 
@@ -68,8 +69,34 @@ def mask(x: Tensor) -> Tensor:
     return x.masked_fill_(x < 0, 0.1).tanh_()
 
 
+def write_a_number(x: Tensor) -> Tensor:
+    x[:, 0] = 1
+    return x
+
+
+def without_gradients(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        scaled = x * 2
+    return x + scaled
+
+
+def without_autocast(x: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        scaled = x * 2
+    return x + scaled
+
+
+def normalised_by_its_batch(x: Tensor) -> Tensor:
+    return functional.batch_norm(x, None, None, training=True)
+
+
+def leaky_at_its_default(x: Tensor) -> Tensor:
+    return functional.leaky_relu(x)
+
+
 HAZARDS = [
     relu_twice, write_through_a_view, write_a_slice, write_before_a_view_is_read, fill_a_corner, write_a_reshape, mask,
+    write_a_number, without_gradients, without_autocast, normalised_by_its_batch, leaky_at_its_default,
 ]  # fmt: skip
 
 
@@ -97,6 +124,21 @@ def test_a_write_in_place_is_kept_in_float_and_in_int8(between: Callable[[Tensor
 
 
 STATIC = {"method": "static", "model": "mdl_0123456789abcdef", "calibration": "dst_0123456789abcdef"}
+
+
+def test_what_was_written_in_place_can_be_traced_and_trained() -> None:
+    """Neither `aten.copy` nor `aten.fill` can: training had no derivative, freezing an internal error."""
+
+    def writes(x: Tensor) -> Tensor:
+        x[:, 0] = 0.5
+        x[:, 1] = x[:, 2]
+        return x
+
+    raised = raise_program(exported(InPlace(writes)))
+    x = torch.randn(2, 3, 6, 6)
+    raised(x)[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in raised.parameters())
+    assert torch.equal(freeze(raised, (x,))(x)[0], raised(x)[0])
 
 
 def test_the_callers_input_is_left_alone() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from shared.errors import ModelUnsupported
 from shared.job import Step
 from shared.job_report import EpochResult, MetricResult, OutputFidelity, Quality
 from shared.quantization_spec import QatSettings, QatSpec
@@ -21,7 +22,7 @@ from worker.quantization import input_specs, load_program, plan, prepare_qat, ra
 from worker.steps.calibrate import calibrate
 from worker.steps.evaluate import Yardstick
 from worker.steps.load import LoadedModel
-from worker.steps.train import _noise_to_signal, compare_with_static, train
+from worker.steps.train import _noise_to_signal, choose_loss, compare_with_static, train
 
 SAMPLES = 128
 
@@ -113,6 +114,21 @@ def test_the_learning_rate_falls_to_almost_nothing(trained: Train) -> None:
 def test_every_optimizer_lowers_the_loss(trained: Train, optimizer: str) -> None:
     epochs = trained(epochs=4, learning_rate=1e-2 if optimizer == "sgd" else 1e-3, optimizer=optimizer)
     assert epochs[-1].loss < epochs[0].loss
+
+
+@pytest.mark.parametrize("loss", ["auto", "mse", "distillation"])
+def test_a_model_without_a_float_output_cannot_be_trained(
+    training: InMemorySamples, loss: Literal["auto", "mse", "distillation"]
+) -> None:
+    class Decides(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1).argmax(1)
+
+    program = torch.export.export(Decides(), training.read(0, 2).inputs)
+    specs = tuple(input_specs(program))
+    model = LoadedModel(raise_program(program), specs, ("output",), batch_range(specs), 2)
+    with pytest.raises(ModelUnsupported, match="gradient"):
+        choose_loss(model, training, loss)
 
 
 def test_distillation_is_the_noise_to_signal_ratio() -> None:
