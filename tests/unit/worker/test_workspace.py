@@ -15,8 +15,8 @@ def nest(folder: Path, depth: int) -> None:
     """Directories in directories, by descriptors: their path is longer than the kernel takes."""
     here = os.open(folder, os.O_RDONLY)
     for _ in range(depth):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.mkdir("directory", dir_fd=here)
+        below = os.open("directory", os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = below
     os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
@@ -35,7 +35,7 @@ def test_the_size_is_that_of_the_files_at_any_reasonable_depth(tmp_path: Path) -
     assert size_bytes(tmp_path / "nothing") == 0
 
 
-@pytest.mark.parametrize("depth", [60, 2500])
+@pytest.mark.parametrize("depth", [60, 1100])
 def test_a_tree_as_deep_as_no_recipe_makes_counts_as_endless(tmp_path: Path, workspace: Workspace, depth: int) -> None:
     with workspace.job_folder("job_1") as folder:
         nest(folder.path, depth)
@@ -47,7 +47,7 @@ def test_a_folder_is_deleted_with_links_unreadable_and_deep_directories(tmp_path
     kept = tmp_path / "kept"
     kept.write_text("mine")
     with workspace.job_folder("job_1") as folder:
-        nest(folder.path, 2500)
+        nest(folder.path, 1100)
         (folder.path / "closed").mkdir()
         (folder.path / "closed" / "file").touch()
         (folder.path / "closed").chmod(0)
@@ -60,6 +60,6 @@ def test_a_folder_is_deleted_with_links_unreadable_and_deep_directories(tmp_path
 def test_what_a_killed_worker_left_is_swept_however_deep_it_is(tmp_path: Path) -> None:
     left = JobFolder(tmp_path / "wrk_0" / "job_1").path
     left.mkdir(parents=True)
-    nest(left, 2500)
+    nest(left, 1100)
     Workspace(tmp_path, "wrk_1").close()
     assert list(tmp_path.iterdir()) == []
