@@ -318,19 +318,26 @@ def test_no_color_is_honoured(job_id: str, monkeypatch: pytest.MonkeyPatch, no_c
     assert ("\x1b[" in error.stderr) == coloured
 
 
+def leaves(group: click.Group) -> list[click.Command]:
+    return [
+        leaf
+        for command in group.commands.values()
+        for leaf in (leaves(command) if isinstance(command, click.Group) else [command])
+    ]
+
+
 def test_every_command_has_json() -> None:
     """A script may ask for it everywhere."""
-
-    def commands(group: click.Group) -> list[click.Command]:
-        return [
-            leaf
-            for command in group.commands.values()
-            for leaf in (commands(command) if isinstance(command, click.Group) else [command])
-        ]
-
     without = [
         command.name
-        for command in commands(main)
+        for command in leaves(main)
         if "--json" not in {option for parameter in command.params for option in parameter.opts}
     ]
     assert without == []
+
+
+def test_help_shows_each_example_on_a_line_of_its_own() -> None:
+    shown = run("quantize", "--help").stdout.splitlines()
+    assert "  octavo quantize net.pt2 --method dynamic --wait" in shown
+    for command in (main, *leaves(main)):
+        assert "\\b" not in command.get_help(click.Context(command)), command.name

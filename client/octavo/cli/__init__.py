@@ -50,7 +50,7 @@ class _Octavo(click.Group):
 @click.version_option(__version__)
 @click.pass_context
 def main(context: click.Context, url: str | None) -> None:
-    r"""Quantize PyTorch models on an Octavo server.
+    """Quantize PyTorch models on an Octavo server.
 
     \b
     octavo doctor                                          is everything in place?

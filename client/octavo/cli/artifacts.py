@@ -37,7 +37,7 @@ def list_artifacts(job_id: str, as_json: bool) -> None:
 @click.option("-o", "--output", "directory", type=click.Path(file_okay=False, path_type=Path), default=Path())
 @json_option
 def download_artifacts(job_id: str, names: tuple[str, ...], directory: Path, as_json: bool) -> None:
-    r"""Download a job's artifacts, or those named, checking each SHA-256; prints where they are.
+    """Download a job's artifacts, or those named, checking each SHA-256; prints where they are.
 
     \b
     octavo artifacts download job_019abc… -o out/
@@ -66,7 +66,7 @@ def download_artifacts(job_id: str, names: tuple[str, ...], directory: Path, as_
 @click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
 @json_option
 def report(job_ids: tuple[str, ...], as_json: bool) -> None:
-    r"""Print a job's report, or those of several jobs as one table.
+    """Print a job's report, or those of several jobs as one table.
 
     \b
     octavo report job_019abc…

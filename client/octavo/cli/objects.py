@@ -27,7 +27,7 @@ def models() -> None:
 @_name
 @json_option
 def upload_model(file: Path, name: str | None, as_json: bool) -> None:
-    r"""Upload a .pt2 file; prints its id.
+    """Upload a .pt2 file; prints its id.
 
     \b
     octavo models upload net.pt2 --name resnet18
@@ -108,7 +108,7 @@ def datasets() -> None:
 @_name
 @json_option
 def upload_dataset(file: Path, name: str | None, as_json: bool) -> None:
-    r"""Upload a .npz or .safetensors file of named arrays; prints its id.
+    """Upload a .npz or .safetensors file of named arrays; prints its id.
 
     \b
     octavo datasets upload images.npz

@@ -45,7 +45,7 @@ _FILE_OR_ID = "A dataset's id, or a .npz or .safetensors file, which is uploaded
 def quantize(
     model: str | None, spec_file: IO[bytes] | None, wait: bool, timeout: float | None, as_json: bool, **options: Any
 ) -> None:
-    r"""Quantize a model to int8; prints the job's id, or with --wait the report.
+    """Quantize a model to int8; prints the job's id, or with --wait the report.
 
     \b
     octavo quantize net.pt2 --method dynamic --wait
