@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from shared.job import Step
-from worker.progress import LogMessage, MetricMessage, ProgressTracker
+from worker.progress import LogMessage, MetricMessage, ProgressTracker, runner_message_adapter
 
 Told = list[Any]
 WEIGHTS = {Step.LOAD: 1.0, Step.CALIBRATE: 6.0, Step.PACKAGE: 3.0}
@@ -134,3 +136,28 @@ def test_no_units_of_work_count_as_done(tracker: ProgressTracker, told: Told, cl
         clock.now += 1
         advance(0, 0)
     assert told[-1].fraction == pytest.approx(0.1)
+
+
+def test_what_a_terminal_would_obey_is_replaced_in_every_message() -> None:
+    error = {"code": "model_unsafe", "message": "a\x1b[2J\0", "owner": "user", "hint": "\u202e", "step": "load"}
+    for message in (
+        {"kind": "log", "message": "a\x1b]0;x\x07"},
+        {"kind": "progress", "step": "load", "fraction": 0.5, "message": "\x9b31m"},
+        {"kind": "failed", "error": error},
+    ):
+        heard = runner_message_adapter.validate_json(json.dumps(message)).model_dump_json()
+        assert not [part for part in ("\\u001b", "\\u0000", "\x9b", "\u202e") if part in heard]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"kind": "failed", "error": {"code": "<script>", "message": "", "owner": "user"}}',
+        '{"kind": "failed", "error": {"code": "a", "message": "", "owner": "nobody"}}',
+        '{"kind": "failed", "error": {"code": "a", "message": "", "owner": "user", "step": "zz"}}',
+        '{"kind": "progress", "step": "load", "fraction": 0.5, "eta_seconds": Infinity}',
+    ],
+)
+def test_a_message_of_made_up_words_or_endless_numbers_is_none(message: str) -> None:
+    with pytest.raises(ValidationError):
+        runner_message_adapter.validate_json(message)
