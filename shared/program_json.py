@@ -55,6 +55,8 @@ _SYMPY_NAMES = frozenset(
         "TruncToFloat", "TruncToInt", "RoundToInt", "RoundDecimal", "ToFloat", "Identity",
     }
 )  # fmt: skip
+# Guards are Python, where the functions of sympy and the builtins that pick one of several sizes are known.
+_GUARD_FUNCTIONS = _SYMPY_NAMES | {"max", "min"}
 _SYMPY_STRINGS = re.compile(r"[\w.+-]{1,64}", re.ASCII)
 _ARITHMETIC = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop, ast.cmpop, ast.Load)
 _PYTREE_TYPES = frozenset(
@@ -168,12 +170,12 @@ def _check_guard(guard: object) -> None:
             function = node.func
             allowed = not node.keywords and (
                 (isinstance(function, ast.Attribute) and function.attr in {"size", "isnan"})
-                or (isinstance(function, ast.Name) and function.id in _SYMPY_NAMES)
+                or (isinstance(function, ast.Name) and function.id in _GUARD_FUNCTIONS)
             )
         elif isinstance(node, ast.Attribute):
             allowed = node.attr in {"size", "shape", "isnan", "inf"}
         elif isinstance(node, ast.Name):
-            allowed = node.id in {"L", "math"} or node.id in _SYMPY_NAMES
+            allowed = node.id in {"L", "math"} or node.id in _GUARD_FUNCTIONS
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             allowed = bool(_QUALIFIED_NAME.fullmatch(node.value))
         else:

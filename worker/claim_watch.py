@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -122,7 +123,14 @@ class ClaimWatch:
                     self._stop = stop
                     if self._process is not None:
                         self._process.kill()
+                if isinstance(stop, Cancelled):
+                    self._record_cancelled()
                 return
+
+    def _record_cancelled(self) -> None:
+        # Here and not where the job ends: a transfer that stalls may hold that up, and the user waits for the answer.
+        with contextlib.suppress(ServiceError), self._database.write() as connection:
+            JobRepository(connection).cancel(self._claim)
 
     def _look(self) -> Stopped | OctavoError | None:
         now = time.monotonic()

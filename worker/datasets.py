@@ -100,7 +100,7 @@ class Dataset:
         return _as_labels(self.labels.read(start, stop))
 
     def _batch(self, inputs: Sequence[NDArray[Any]], labels: Tensor | None) -> Batch:
-        tensors = (torch.from_numpy(values).to(dtype) for values, dtype in zip(inputs, self.dtypes, strict=True))
+        tensors = (_converted(values, dtype) for values, dtype in zip(inputs, self.dtypes, strict=True))
         return Batch(tuple(tensors), labels)
 
 
@@ -194,13 +194,23 @@ def _shape_fits(array: StoredArray, spec: InputSpec) -> bool:
     )
 
 
+def _converted(values: NDArray[Any], dtype: torch.dtype) -> Tensor:
+    """The values in the model's dtype; DatasetMismatch when an integer does not fit into it."""
+    wanted = np.dtype(dtype_name(dtype))
+    if values.size and wanted.kind in "iu" and not np.can_cast(values.dtype, wanted, "safe"):
+        limits = np.iinfo(wanted)
+        for extreme in (int(values.min()), int(values.max())):
+            if not limits.min <= extreme <= limits.max:
+                raise DatasetMismatch(f"The dataset holds {extreme}, and the model's input is {wanted}.")
+    return torch.from_numpy(values).to(dtype)
+
+
 def _dtype_fits(array: StoredArray, spec: InputSpec) -> bool:
-    """Whether it is the dtype wanted, or is converted to it without a change of kind or of integer values."""
+    """Whether it is the dtype wanted or another of its kind, as `check_fits` has it before the job is accepted."""
     found, wanted = array.dtype_name, dtype_name(spec.dtype)
     if found == wanted or {found, wanted} <= _FLOATS:
         return True
-    integers = array.dtype.kind in "iu" and not spec.dtype.is_floating_point and spec.dtype != torch.bool
-    return integers and np.can_cast(array.dtype, np.dtype(wanted), "safe")
+    return array.dtype.kind in "iu" and not spec.dtype.is_floating_point and spec.dtype != torch.bool
 
 
 def _check_counts(arrays: dict[str, StoredArray], labels: StoredArray | None) -> None:

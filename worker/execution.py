@@ -220,9 +220,9 @@ class Execution:
             case ClaimLost() | StaleFence():
                 return _DROPPED
             case Cancelled():
-                outcome = self._settle(claim, lambda jobs: jobs.cancel(claim)) or "cancelled"
+                self._settle(claim, lambda jobs: jobs.cancel(claim))  # unless the watch has recorded it
                 self._delete_results(claim)
-                return outcome
+                return "cancelled"
             case ShuttingDown():
                 return self._settle(claim, lambda jobs: jobs.release(claim, "The worker shut down.")) or "handed back"
             case JobFailed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,23 @@ def test_cancel_stops_a_job_at_any_step(node: Node, model: str, data: str, input
         assert job.status is JobStatus.CANCELLED
         assert gone(runner)
         assert node.wait_finished(node.submit(model=model, evaluation=data, **QUICK)).status is JobStatus.SUCCEEDED
+
+
+def test_cancel_does_not_wait_for_a_store_that_stalls(node: Node, model: str, data: str) -> None:
+    """The store takes the connection and never answers; the job is cancelled while its inputs are being fetched."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        stalled = {
+            "OCTAVO_STORAGE__KIND": "s3",
+            "OCTAVO_STORAGE__ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "OCTAVO_STORAGE__ACCESS_KEY_ID": "key",
+            "OCTAVO_STORAGE__SECRET_ACCESS_KEY": "secret",
+        }
+        with node.worker(**stalled) as worker:
+            job_id = node.submit(model=model, evaluation=data, **QUICK)
+            node.wait_for(job_id, lambda job: job.step is Step.FETCH)
+            node.cancel(job_id)
+            assert node.wait_finished(job_id, timeout_seconds=20).status is JobStatus.CANCELLED
+            worker.kill()  # it waits for the store
 
 
 def test_a_killed_worker_costs_an_attempt_and_not_the_job(node: Node, model: str, data: str) -> None:

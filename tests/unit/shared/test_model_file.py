@@ -47,6 +47,16 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_small_net(tmp_path_factory.mktemp("honest") / "honest.pt2")
 
 
+def test_images_of_any_size_are_an_honest_input(tmp_path: Path) -> None:
+    """Convolving over a dynamic height and width leaves guards with max() and divisions in the program."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2))
+    sizes = {0: DYNAMIC, 2: DYNAMIC, 3: DYNAMIC}
+    program = torch.export.export(network.eval(), (torch.randn(2, 3, 32, 32),), dynamic_shapes=(sizes,))
+    torch.export.save(program, tmp_path / "any_size.pt2")
+    assert any("max(" in guard for guard in program._guards_code), "the export has such a guard"
+    assert inspect_model(tmp_path / "any_size.pt2").inputs[0].shape == [None, 3, None, None]
+
+
 def test_an_honest_model_is_described(honest: Path) -> None:
     assert inspect_model(honest) == ModelDescription(
         inputs=[TensorDescription(name="x", shape=[None, 3, 8, 8], dtype="float32")],
