@@ -30,6 +30,9 @@ Operators = Literal["all", "weighted"]
 _TRANSFORMER_OPS = frozenset({"LayerNorm", "scaled_dot_product_attention", "matmul", "bmm", "gelu", "GELU"})
 #: What `quantize_dynamic` has kernels for.
 DYNAMIC_MODULES = (nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.Embedding)
+_LAST_OPS = frozenset(
+    {"softmax", "_softmax", "log_softmax", "_log_softmax", "sigmoid", "tanh", "relu", "getitem", "slice"}
+)
 #: A last Linear with a greater share of the weights is worth its bytes in int8.
 _SMALL_HEAD = 0.25
 
@@ -231,12 +234,21 @@ def _per_channel(spec: Spec) -> bool:
 
 
 def _small_head(all_groups: list[Group]) -> Group | None:
-    """The last Linear, when its weights are a small share of all."""
+    """The last Linear, when it gives the output as it is and its weights are a small share of all."""
     weighted = [group for group in all_groups if group.is_weighted]
-    if len(weighted) < 2 or not isinstance(weighted[-1].module, nn.Linear):
+    if len(weighted) < 2 or not isinstance(weighted[-1].module, nn.Linear) or not _gives_output(weighted[-1].nodes[-1]):
         return None
     sizes = [_weight_count(group) for group in weighted]
     return weighted[-1] if sizes[-1] <= _SMALL_HEAD * sum(sizes) else None
+
+
+def _gives_output(node: fx.Node) -> bool:
+    """Whether nothing but shapes and a last activation stand between a node and the output."""
+    return all(
+        user.op == "output"
+        or ((user.op == "call_method" or user.meta["op"].lower() in _LAST_OPS) and _gives_output(user))
+        for user in node.users
+    )
 
 
 def _weight_count(group: Group) -> int:
