@@ -15,7 +15,9 @@ OctavoError
 │       ├── RateLimitError         429
 │       └── InternalServerError    5xx
 ├── NoReport                       the job has no report yet, or was listed without it
-├── JobFailed                      the job itself failed: `error.owner` says whether you or the service can mend it
+├── JobFailed                      the job itself failed
+│   ├── JobRefused                 what you sent cannot be served: the model, the data or the spec
+│   └── ServiceFailed              the service failed, not your model
 ├── JobCancelled                   somebody cancelled it
 ├── TargetNotMet                   it succeeded, and the accuracy drop exceeds `max_accuracy_drop`
 ├── WaitTimeout                    this client stopped waiting; the job goes on
@@ -205,21 +207,26 @@ class NoReport(OctavoError):
 
 
 class JobFailed(OctavoError):
-    """The job failed; `job` is the handle, `error` says why.
-
-    `error.owner` is `user` when what was sent cannot be served, and `service` when the service failed.
-    """
+    """The job failed; `job` is the handle, `error` says why."""
 
     def __init__(self, job: Any, error: JobError) -> None:
         self.job = job
         self.error = error
         where = f" in step {error.step}" if error.step else ""
         lines = [f"{job.id} failed{where}: {error.message} [{error.code}]"]
-        if error.owner == "service":
+        if isinstance(self, ServiceFailed):
             lines.append("The service failed, not your model.")
         if error.hint:
             lines.append(f"Hint: {error.hint}")
         super().__init__("\n".join(lines))
+
+
+class JobRefused(JobFailed):
+    """What you sent cannot be served: the model, the data or the spec. Trying again changes nothing."""
+
+
+class ServiceFailed(JobFailed):
+    """The service failed, not your model; it has tried again already."""
 
 
 class JobCancelled(OctavoError):

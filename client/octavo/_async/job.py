@@ -13,7 +13,7 @@ from typing import Any, Self
 from octavo._async.artifacts import AsyncArtifacts
 from octavo._async.events import live_events, past_events
 from octavo._async.transport import AsyncTransport
-from octavo._exceptions import JobCancelled, JobFailed, NoReport, TargetNotMet, WaitTimeout
+from octavo._exceptions import JobCancelled, JobRefused, NoReport, ServiceFailed, TargetNotMet, WaitTimeout
 from octavo._html import job_card
 from octavo._progress import JobBar
 from octavo._report import Report
@@ -85,7 +85,7 @@ class AsyncJob:
 
         Raises:
             NoReport: it is not known yet, or this handle comes from a list and wants a refresh().
-            JobFailed, JobCancelled: it never will be.
+            JobRefused, ServiceFailed, JobCancelled: it never will be.
         """
         self.raise_for_status()
         if self.data.report is None:
@@ -98,11 +98,10 @@ class AsyncJob:
         return AsyncArtifacts(self._transport, self.data.artifacts)
 
     def raise_for_status(self) -> Self:
-        """Raise JobFailed or JobCancelled if that is what became of it."""
+        """Raise JobRefused, ServiceFailed or JobCancelled if that is what became of it."""
         if self.status == "failed":
-            raise JobFailed(
-                self, self.error or JobError(code="unknown", message="no reason was given", owner="service")
-            )
+            error = self.error or JobError(code="unknown", message="no reason was given", owner="service")
+            raise (JobRefused if error.owner == "user" else ServiceFailed)(self, error)
         if self.status == "cancelled":
             raise JobCancelled(self)
         return self
@@ -153,7 +152,7 @@ class AsyncJob:
             raise_on_failure: False returns a failed or cancelled job like any other.
 
         Raises:
-            JobFailed, JobCancelled: that is what became of it.
+            JobRefused, ServiceFailed, JobCancelled: that is what became of it.
             WaitTimeout: it was not finished in time; it goes on.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout

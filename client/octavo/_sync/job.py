@@ -11,7 +11,7 @@ from contextlib import closing
 from datetime import datetime
 from typing import Any, Self
 
-from octavo._exceptions import JobCancelled, JobFailed, NoReport, TargetNotMet, WaitTimeout
+from octavo._exceptions import JobCancelled, JobRefused, NoReport, ServiceFailed, TargetNotMet, WaitTimeout
 from octavo._html import job_card
 from octavo._progress import JobBar
 from octavo._report import Report
@@ -86,7 +86,7 @@ class Job:
 
         Raises:
             NoReport: it is not known yet, or this handle comes from a list and wants a refresh().
-            JobFailed, JobCancelled: it never will be.
+            JobRefused, ServiceFailed, JobCancelled: it never will be.
         """
         self.raise_for_status()
         if self.data.report is None:
@@ -99,11 +99,10 @@ class Job:
         return Artifacts(self._transport, self.data.artifacts)
 
     def raise_for_status(self) -> Self:
-        """Raise JobFailed or JobCancelled if that is what became of it."""
+        """Raise JobRefused, ServiceFailed or JobCancelled if that is what became of it."""
         if self.status == "failed":
-            raise JobFailed(
-                self, self.error or JobError(code="unknown", message="no reason was given", owner="service")
-            )
+            error = self.error or JobError(code="unknown", message="no reason was given", owner="service")
+            raise (JobRefused if error.owner == "user" else ServiceFailed)(self, error)
         if self.status == "cancelled":
             raise JobCancelled(self)
         return self
@@ -154,7 +153,7 @@ class Job:
             raise_on_failure: False returns a failed or cancelled job like any other.
 
         Raises:
-            JobFailed, JobCancelled: that is what became of it.
+            JobRefused, ServiceFailed, JobCancelled: that is what became of it.
             WaitTimeout: it was not finished in time; it goes on.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout

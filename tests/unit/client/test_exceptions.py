@@ -84,11 +84,11 @@ class _Handle:
 
 def test_job_failed_says_whose_fault_it_was() -> None:
     error = octavo.JobError(code="worker_crashed", message="Killed twice.", owner="service", step="evaluate", hint="h")
-    failed = octavo.JobFailed(_Handle(samples.job("failed")), error)
+    failed = octavo.ServiceFailed(_Handle(samples.job("failed")), error)
     assert str(failed).splitlines() == [
         f"{samples.JOB_ID} failed in step evaluate: Killed twice. [worker_crashed]",
         "The service failed, not your model.",
         "Hint: h",
     ]
-    theirs = octavo.JobFailed(_Handle(samples.job("failed")), error.model_copy(update={"owner": "user"}))
+    theirs = octavo.JobRefused(_Handle(samples.job("failed")), error.model_copy(update={"owner": "user"}))
     assert "service failed" not in str(theirs)

@@ -157,7 +157,7 @@ def test_a_server_that_stays_away_is_an_error(serve: Serve, monkeypatch: pytest.
 
 
 def test_a_failed_job_raises_with_its_reason(serve: Serve) -> None:
-    with pytest.raises(octavo.JobFailed, match=r"NaN in x\. \[dataset_not_finite\]") as raised:
+    with pytest.raises(octavo.JobRefused, match=r"NaN in x\. \[dataset_not_finite\]") as raised:
         wait(serve(JobServer(final="failed")))
     assert raised.value.error.owner == "user"
     assert raised.value.job.id == samples.JOB_ID
