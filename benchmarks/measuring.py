@@ -74,7 +74,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
-        "load_average_before": os.getloadavg()[0],
+        "load_average_after": os.getloadavg()[0],
         "kernel": platform.release(),
         "python": platform.python_version(),
         "torch": version("torch"),

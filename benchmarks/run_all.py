@@ -6,16 +6,23 @@ import sys
 
 from measuring import RESULTS, figures_of, run_script
 
-SCRIPTS = ("job_overhead", "upload", "api_load", "memory")
+SCRIPTS = ("job_overhead", "cancel", "upload", "api_load", "memory")
 
 
 def main() -> None:
     """Run, tabulate, and fail when a script failed; a figure over its limit is shown, not an error."""
     failed = [name for name in SCRIPTS if not run_script(name)]
+    tabulate()
+    if failed:
+        sys.exit(f"These did not come to their end: {', '.join(failed)}")
+
+
+def tabulate() -> None:
+    """Write results/figures.md from the JSON files."""
     lines = [
         "# Figures",
         "",
-        "Written by `make bench`; raw samples and the machine are in the JSON files beside this one.",
+        "From the JSON files beside this one, which hold the raw samples, the machine, its load and the revision.",
         "",
     ]
     lines += ["| Figure | Measured | Limit | |", "|---|---|---|---|"]
@@ -26,8 +33,6 @@ def main() -> None:
             verdict = "" if figure.limit is None else ("met" if figure.met else "**missed**")
             lines.append(f"| {figure.name} | {figure.value:.3g} {figure.unit} | {limit} | {verdict} |")
     (RESULTS / "figures.md").write_text("\n".join(lines) + "\n")
-    if failed:
-        sys.exit(f"These did not come to their end: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
