@@ -1,4 +1,7 @@
-"""Cancelling a job at each of its steps: from sending the request until the job says `cancelled`, its process dead."""
+"""Cancelling a job at each of its steps: from sending the request until the job says `cancelled`, its process dead.
+
+Storing the artifacts of so small a model is over before it can be seen, and is left out.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from inputs import digits_dataset, digits_network, random_dataset
 from measuring import Result
 from running_stack import FINISHED, RunningStack, running_stack
 
-ROUNDS = 3
+ROUNDS = 2
 POLL_SECONDS = 0.01
 
 
@@ -47,7 +50,7 @@ def main() -> None:
         slow = {**short, "benchmark": {"max_seconds": 600}}
         steps = {
             "fetch": static, "load": static, "calibrate": static, "evaluate": {**short, "evaluation": large},
-            "prepare": short, "convert": short, "train": qat, "benchmark": slow, "package": short, "store": short,
+            "prepare": short, "convert": short, "train": qat, "benchmark": slow, "package": short,
         }  # fmt: skip
         for step, spec in steps.items():
             taken = [cancel_seconds(stack, spec, step) for _ in range(ROUNDS)]

@@ -53,7 +53,7 @@ def measure_latency(
     Rounds go on until `max_seconds` have passed or the interval of the speedup is narrow; never fewer than five.
     `advance` is told the share of the budget that is used, in 0..1.
     """
-    with _threads(threads), torch.inference_mode(), _no_garbage_collection():
+    with computing_with(threads), torch.inference_mode(), _no_garbage_collection():
         samples_ms = _run_rounds(candidates, max_seconds, seed, advance)
     medians = {name: float(np.median(samples)) for name, samples in samples_ms.items()}
     baseline = min((name for name in candidates if name != INT8), key=medians.__getitem__)
@@ -155,7 +155,8 @@ def _doubts(samples_ms: Mapping[str, NDArray[np.float64]]) -> str | None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def computing_with(count: int) -> Iterator[None]:
+    """Compute with this many threads inside the block, and with as many as before after it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

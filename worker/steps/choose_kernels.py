@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from shared.quantization_spec import DynamicSpec
 from worker.datasets import Samples, batches
 from worker.inference import Model, padded_to, run_model
+from worker.latency import computing_with
 from worker.numerics import FidelityAccumulator
 from worker.quantization import Plan, convert, use_kernels_of
 from worker.steps.convert import Quantized, freeze_quantized, never_called
@@ -94,10 +95,8 @@ def _medians_ms(
     for name, candidate in candidates.items():
         torch.backends.quantized.engine = name  # weights are packed for the kernels when the copy is loaded
         fresh[name] = never_called(candidate)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads_measured)
     deadline = time.perf_counter() + _TRIAL_SECONDS
-    with torch.inference_mode():
+    with torch.inference_mode(), computing_with(threads_measured):
         for run in fresh.values():
             for _ in range(_WARM_UP):
                 run(*inputs)
@@ -108,5 +107,4 @@ def _medians_ms(
                 began_at = time.perf_counter()
                 run(*inputs)
                 taken[name].append((time.perf_counter() - began_at) * 1e3)
-    torch.set_num_threads(threads)
     return {name: statistics.median(times) for name, times in taken.items()}
