@@ -17,7 +17,6 @@ from worker.quantization.preparing import (
     freeze_observers,
     prepare,
     prepare_qat,
-    set_fake_quantize,
 )
 from worker.quantization.raising import raise_program
 from worker.quantization.trying import plan
@@ -39,7 +38,6 @@ __all__ = [
     "prepare_qat",
     "quantize_dynamic",
     "raise_program",
-    "set_fake_quantize",
     "use_kernels_of",
     "verify_raised",
 ]

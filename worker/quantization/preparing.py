@@ -18,9 +18,7 @@ from torch.ao.quantization import (
     MinMaxObserver,
     MovingAverageMinMaxObserver,
     QConfigMapping,
-    disable_fake_quant,
     disable_observer,
-    enable_fake_quant,
 )
 from torch.ao.quantization.fx.fuse import fuse
 from torch.ao.quantization.fx.prepare import prepare as insert_observers
@@ -51,11 +49,6 @@ def freeze_batch_norm(prepared: nn.Module) -> None:
     for module in prepared.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def set_fake_quantize(prepared: nn.Module, *, enabled: bool) -> None:
-    """Whether training sees rounding; observers watch either way."""
-    prepared.apply(enable_fake_quant if enabled else disable_fake_quant)
 
 
 def _prepare(
