@@ -15,6 +15,7 @@ from api.uploads.schemas import Part, wire_upload
 from shared import job_report as report
 from shared.database.records import JobRecord, ObjectRecord, PartRecord, UploadRecord
 from shared.job import Artifact, JobStatus, Progress, Step
+from shared.layer_report import LayerSummary
 from shared.quantization_spec import StaticSpec
 
 _STARTED = 1_795_438_800.0  # 2026-11-23T13:00:00Z
@@ -181,7 +182,7 @@ _report = report.JobReport(
         )
     ],
     size=report.Size(float_bytes=104_857, int8_bytes=29_120, ratio=3.6),
-    layers=[report.LayerSummary(name="conv1", op="Conv2d", precision="int8", weight_bytes=288)],
+    layers=[LayerSummary(name="conv1", op="Conv2d", precision="int8", weight_bytes=288)],
     spec=_spec.model_dump(mode="json"),
     environment=report.Environment(
         cpu_model="AMD EPYC 9354",

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-SCHEMA_VERSION = "1.0"
+from shared.layer_report import (
+    Fusion,
+    Graphs,
+    Histogram,
+    LayerSummary,
+    QuantBoundary,
+    Reported,
+    Sensitivity,
+)
+
+SCHEMA_VERSION = "2.0"
 
 VerdictWord = Literal["recommended", "no_faster", "slower", "accuracy_not_met", "low_fidelity"]
 DataSource = Literal["evaluation", "calibration", "training", "synthetic"]
 
 
-class _Reported(BaseModel):
-    # `float` is the field's word for the unquantized side, and a Python type: hence the aliases float/int8 on the wire.
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-
-
-class Verdict(_Reported):
+class Verdict(Reported):
     """The outcome in a word and a sentence."""
 
     word: VerdictWord = Field(
@@ -36,7 +41,7 @@ class Verdict(_Reported):
     )
 
 
-class MetricResult(_Reported):
+class MetricResult(Reported):
     """A metric of the float and of the int8 model on the same samples."""
 
     name: Literal["top1", "top5", "mse"]
@@ -51,7 +56,7 @@ class MetricResult(_Reported):
     met: bool | None
 
 
-class OutputFidelity(_Reported):
+class OutputFidelity(Reported):
     """How near an output of the int8 model is to the float model's; no labels needed."""
 
     output: str
@@ -62,7 +67,7 @@ class OutputFidelity(_Reported):
     )
 
 
-class Quality(_Reported):
+class Quality(Reported):
     """Float against int8 on the same data."""
 
     data: DataSource = Field(description="`synthetic`: no dataset was given, random inputs were used: trust it little.")
@@ -71,7 +76,7 @@ class Quality(_Reported):
     fidelity: list[OutputFidelity] = Field(description="One entry an output of the model, in order.")
 
 
-class LatencyStats(_Reported):
+class LatencyStats(Reported):
     """Latency of one candidate, after warm-up, in milliseconds."""
 
     name: str = Field(description="`float_eager`, `float_frozen` (TorchScript) or `int8`.")
@@ -83,7 +88,7 @@ class LatencyStats(_Reported):
     samples_ms: list[float] = Field(description="Raw, in the order taken; candidates were interleaved.")
 
 
-class BenchmarkResult(_Reported):
+class BenchmarkResult(Reported):
     """Float and int8, interleaved in one process, at one batch size and thread count."""
 
     batch_size: int
@@ -100,7 +105,7 @@ class BenchmarkResult(_Reported):
     )
 
 
-class Size(_Reported):
+class Size(Reported):
     """Bytes on disk, both as frozen TorchScript."""
 
     float_bytes: int
@@ -108,17 +113,72 @@ class Size(_Reported):
     ratio: float = Field(description="float / int8.")
 
 
-class LayerSummary(_Reported):
-    """What became of one layer or operator."""
+class RangeTrial(Reported):
+    """A rule for activation ranges, tried on calibration data held back from the observers."""
+
+    observer: str
+    sqnr_db: float | None = Field(description="Of the worst output; null when it equals the float model's.")
+    chosen: bool
+
+
+class RecoveryResult(Reported):
+    """A means of accuracy recovery, with and without it on the same data held back from calibration."""
+
+    name: Literal["cross_layer_equalization", "bias_correction", "smooth_quant"]
+    asked: Literal["auto", "on"]
+    applied: bool
+    without_sqnr_db: float | None
+    with_sqnr_db: float | None
+    layers: int = Field(description="How many layers it changes.")
+    note: str | None = Field(default=None, description="Why it was not tried, or what to know.")
+
+
+class KernelTrial(Reported):
+    """A qengine's kernels against the reference graph, which computes int8 in float."""
+
+    qengine: str
+    sqnr_db: float | None = Field(description="Of the worst output against the float model's.")
+    reference_sqnr_db: float | None = Field(description="The same of the reference graph.")
+    latency_ms: float | None = Field(description="Median at the smallest batch; null when it was not measured.")
+    saturates: bool = Field(description="Whether it is further from the float model than the reference by over 1 dB.")
+    chosen: bool
+    layers: list[str] = Field(default=[], description="Where it first departs from the reference.")
+
+
+class InputCheck(Reported):
+    """One input in the calibration data."""
 
     name: str
-    op: str
-    precision: Literal["int8", "float32"]
-    weight_bytes: int
-    reason: str | None = Field(default=None, description="Why it was left in float.")
+    constant: bool
+    non_finite: int = Field(description="NaN and infinite values.")
+    min: float | None
+    max: float | None
+    evaluation_outside: float | None = Field(
+        description="Share of the evaluation data outside of the calibration range; null without evaluation data."
+    )
 
 
-class EpochResult(_Reported):
+class CalibrationResult(Reported):
+    """Whether the calibration data suffices."""
+
+    samples: int
+    duplicates: int = Field(description="Samples that equal an earlier one in every input.")
+    inputs: list[InputCheck]
+    subsets: int = Field(description="Disjoint parts of the data, each of which found ranges of its own.")
+    scale_spread: float | None = Field(
+        description="Median over the tensors of (greatest − least scale) / mean scale, over the subsets."
+    )
+    quality_spread_db: float | None = Field(
+        description="Greatest less least SQNR of the output over the subsets; null when it was not measured."
+    )
+    coverage: float | None = Field(
+        description="Median over the tensors of the range seen by the first half / the range seen by all."
+    )
+    sufficient: bool
+    enough_samples: int | None = Field(description="How many samples would do, by what was seen; null if unknown.")
+
+
+class EpochResult(Reported):
     """One epoch of training."""
 
     epoch: int
@@ -126,30 +186,65 @@ class EpochResult(_Reported):
     metric: float | None = Field(description="On the evaluation data, with fake quantize; null without labels.")
     sqnr_db: float | None
     seconds: float
+    learning_rate: float | None = Field(default=None, description="At the end of the epoch.")
+    float_metric: float | None = Field(
+        default=None, description="Of the float model trained beside it for as many epochs; null when there is none."
+    )
 
 
-class TrainingResult(_Reported):
-    """How QAT went, and static PTQ on the same data to compare it with."""
+class TrainingResult(Reported):
+    """How QAT went, beside static PTQ on the same data and the float model trained for the same epochs."""
 
     loss: Literal["cross_entropy", "mse", "distillation"]
     epochs: list[EpochResult]
+    best_epoch: int | None = Field(default=None, description="The epoch whose weights were kept.")
+    stopped: Literal["completed", "early", "diverged"] = "completed"
+    resumed_after_epoch: int | None = Field(default=None, description="Where a lost worker's training was taken up.")
     static_metric: MetricResult | None = Field(
         description="Static PTQ of the float model, same calibration, same evaluation data."
     )
     static_fidelity: list[OutputFidelity]
-    better: Literal["qat", "static", "same"]
+    finetuned_metric: float | None = Field(
+        default=None, description="Metric of the float model trained for the same epochs; null when there is none."
+    )
+    better: Literal["qat", "static", "same"] = Field(description="The better int8 model.")
+    offered: Literal["qat", "static"] = Field(default="qat", description="The int8 model that is the artifact.")
 
 
-class ReportWarning(_Reported):
-    """Something the user should know or do."""
+class Suggestion(Reported):
+    """What to do about a warning: a change of the spec."""
+
+    title: str = Field(description="What it changes, in a few words.")
+    patch: dict[str, Any] = Field(
+        description="A JSON merge patch (RFC 7396) on the spec, but that its `overrides` are added to the spec's."
+    )
+    expected: str | None = Field(default=None, description="What it is expected to gain, and why.")
+
+
+class ReportWarning(Reported):
+    """Something the user should know or do; the most telling first."""
 
     code: str
-    message: str
+    message: str = Field(description="The cause, in one sentence.")
     hint: str | None = None
     layer: str | None = None
+    evidence: str | None = Field(default=None, description="What was measured.")
+    suggestion: Suggestion | None = None
 
 
-class Environment(_Reported):
+class Before(Reported):
+    """The job that this one is based on, and what was changed."""
+
+    job: str
+    changes: dict[str, Any] = Field(description="The patch that made this spec of that one.")
+    method: str
+    verdict: Verdict
+    quality: Quality
+    latency: list[BenchmarkResult] = Field(description="Without the raw samples.")
+    size: Size
+
+
+class Environment(Reported):
     """Where it was measured."""
 
     cpu_model: str
@@ -162,7 +257,7 @@ class Environment(_Reported):
     sandbox_level: str
 
 
-class JobReport(_Reported):
+class JobReport(Reported):
     """The answer to a job."""
 
     schema_version: str = SCHEMA_VERSION
@@ -172,8 +267,22 @@ class JobReport(_Reported):
     latency: list[BenchmarkResult]
     size: Size
     layers: list[LayerSummary]
+    sensitivity: Sensitivity | None = None
+    boundaries: list[QuantBoundary] = Field(default=[])
+    fusions: list[Fusion] = Field(default=[])
+    graphs: Graphs | None = None
+    histograms: list[Histogram] = Field(default=[])
+    calibration: CalibrationResult | None = None
+    ranges: list[RangeTrial] = Field(default=[])
+    recovery: list[RecoveryResult] = Field(default=[])
+    kernels: list[KernelTrial] = Field(default=[])
     training: TrainingResult | None = None
-    warnings: list[ReportWarning] = []
+    before: Before | None = Field(default=None, description="Set when the job was made from another.")
+    weights_sha256: str | None = Field(
+        default=None,
+        description="Of all int8 weights and qparams: equal model, data, spec, seed and CPU type, equal hash.",
+    )
+    warnings: list[ReportWarning] = Field(default=[])
     spec: dict[str, Any] = Field(description="The spec with every `auto` resolved.")
     environment: Environment
     timings: dict[str, float] = Field(description="Seconds by step.")

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 Metric = Literal["auto", "top1", "top5", "mse"]
 Qengine = Literal["auto", "x86", "onednn", "fbgemm", "qnnpack"]
-Precision = Literal["float32"]
+Precision = Literal["float32", "int8"]
+Toggle = bool | Literal["auto"]
+ActivationObserver = Literal["histogram", "minmax", "moving_average_minmax", "percentile"]
+WeightObserver = Literal["minmax", "per_channel_minmax", "moving_average_minmax", "moving_average_per_channel_minmax"]
+ActivationQscheme = Literal["per_tensor_affine", "per_tensor_symmetric"]
+WeightQscheme = Literal["per_channel_symmetric", "per_tensor_symmetric", "per_channel_affine", "per_tensor_affine"]
 
 ModelId = Annotated[str, Field(pattern=r"^mdl_[0-9a-z]{16,40}$", examples=["mdl_019abc5d1f0e7a33c49d20"])]
 DatasetId = Annotated[str, Field(pattern=r"^dst_[0-9a-z]{16,40}$", examples=["dst_019abc5d20c17a3391be04"])]
@@ -25,31 +30,113 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _refuse_per_channel(qscheme: object) -> object:
+    if isinstance(qscheme, str) and qscheme.startswith("per_channel"):
+        raise ValueError("int8 kernels take activations with one scale a tensor: use a per_tensor qscheme")
+    return qscheme
+
+
+def _check_limits(quant_min: int | None, quant_max: int | None, low: int, high: int) -> None:
+    least = low if quant_min is None else quant_min
+    greatest = high if quant_max is None else quant_max
+    if least >= greatest:
+        raise ValueError(f"quant_min {least} is not below quant_max {greatest}")
+
+
+def _check_granularity(observer: str, qscheme: str) -> None:
+    if qscheme != "auto" and ("per_channel" in observer) != ("per_channel" in qscheme):
+        raise ValueError(
+            f"observer {observer} and qscheme {qscheme} contradict each other: "
+            "leave qscheme at auto to follow the observer"
+        )
+
+
 class ActivationSettings(_Strict):
     """How activation ranges are found and mapped to quint8."""
 
-    observer: Literal["auto", "histogram", "minmax", "moving_average_minmax"] = Field(
+    observer: Literal["auto"] | ActivationObserver = Field(
         default="auto",
         description=(
-            "`auto`: histogram for static, which minimises the L2 error of the quantized range; minmax for QAT, where "
-            "a moving average clips what a short training has seen once."
+            "`histogram` takes the range of least L2 error, `minmax` all that was seen, `percentile` leaves out the "
+            "rarest values, `moving_average_minmax` forgets. `auto`: for static, the one whose model is nearest to "
+            "the float model on calibration data held back from the observers; minmax for QAT."
         ),
     )
-    qscheme: Literal["per_tensor_affine", "per_tensor_symmetric"] = "per_tensor_affine"
-    reduce_range: bool | Literal["auto"] = Field(
+    averaging_constant: float = Field(
+        default=0.01, gt=0, le=1, allow_inf_nan=False, description="Weight of the newest batch in a moving average."
+    )
+    percentile: float = Field(
+        default=99.99, gt=50, le=100, allow_inf_nan=False, description="Share of the values inside the range, in %."
+    )
+    qscheme: ActivationQscheme = "per_tensor_affine"
+    reduce_range: Toggle = Field(
         default="auto", description="7-bit activations against overflow in kernels without VNNI; `auto` asks the CPU."
     )
+    quant_min: int | None = Field(default=None, ge=0, le=255, description="Least integer; 0 unless said otherwise.")
+    quant_max: int | None = Field(default=None, ge=0, le=255, description="Greatest integer; 255, or 127 when reduced.")
+
+    @field_validator("qscheme", mode="before")
+    @classmethod
+    def _one_scale_a_tensor(cls, value: object) -> object:
+        return _refuse_per_channel(value)
+
+    @model_validator(mode="after")
+    def _limits(self) -> ActivationSettings:
+        _check_limits(self.quant_min, self.quant_max, 0, 255)
+        return self
 
 
 class WeightSettings(_Strict):
     """How weights are mapped to qint8."""
 
-    observer: Literal["per_channel_minmax", "minmax"] = "per_channel_minmax"
-    qscheme: Literal["auto", "per_channel_symmetric", "per_tensor_symmetric"] = "auto"
+    observer: WeightObserver = "per_channel_minmax"
+    qscheme: Literal["auto"] | WeightQscheme = Field(
+        default="auto", description="`auto`: symmetric, per-channel when the observer is."
+    )
+    averaging_constant: float = Field(
+        default=0.01, gt=0, le=1, allow_inf_nan=False, description="Weight of the newest step in a moving average."
+    )
+    quant_min: int | None = Field(
+        default=None, ge=-128, le=127, description="Least integer; -128 unless said otherwise."
+    )
+    quant_max: int | None = Field(default=None, ge=-128, le=127, description="Greatest integer; 127.")
+
+    @model_validator(mode="after")
+    def _agreement(self) -> WeightSettings:
+        _check_limits(self.quant_min, self.quant_max, -128, 127)
+        _check_granularity(self.observer, self.qscheme)
+        return self
+
+
+class ActivationOverride(_Strict):
+    """What differs for the activations of the layers that match; what is unset stays as in the job's settings."""
+
+    observer: ActivationObserver | None = None
+    averaging_constant: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
+    percentile: float | None = Field(default=None, gt=50, le=100, allow_inf_nan=False)
+    qscheme: ActivationQscheme | None = None
+    reduce_range: bool | None = None
+    quant_min: int | None = Field(default=None, ge=0, le=255)
+    quant_max: int | None = Field(default=None, ge=0, le=255)
+
+    @field_validator("qscheme", mode="before")
+    @classmethod
+    def _one_scale_a_tensor(cls, value: object) -> object:
+        return _refuse_per_channel(value)
+
+
+class WeightOverride(_Strict):
+    """What differs for the weights of the layers that match; what is unset stays as in the job's settings."""
+
+    observer: WeightObserver | None = None
+    qscheme: WeightQscheme | None = None
+    averaging_constant: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
+    quant_min: int | None = Field(default=None, ge=-128, le=127)
+    quant_max: int | None = Field(default=None, ge=-128, le=127)
 
 
 class Override(_Strict):
-    """Keeps the layers or operators that match in another precision; the last match wins."""
+    """Another precision, or another qconfig, for the layers or operators that match; the last match wins."""
 
     layer: str | None = Field(
         default=None,
@@ -60,7 +147,49 @@ class Override(_Strict):
     op: str | None = Field(
         default=None, max_length=100, pattern=_NO_NUL, description="Operator type, such as `Linear`, `Conv2d` or `add`."
     )
-    precision: Precision = "float32"
+    precision: Precision | None = Field(
+        default=None,
+        description=(
+            "`float32` keeps it out of int8, `int8` puts it in where the default would leave it in float. Unset means "
+            "float32, or int8 with other settings when `activation` or `weight` is given."
+        ),
+    )
+    activation: ActivationOverride | None = None
+    weight: WeightOverride | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Override:
+        if self.layer is None and self.op is None:
+            raise ValueError("an override names a layer, an op, or both: otherwise it says nothing about any layer")
+        if self.precision == "float32" and (self.activation or self.weight):
+            raise ValueError("precision float32 and a qconfig exclude each other: a float layer has no qparams")
+        return self
+
+    @property
+    def is_float(self) -> bool:
+        """Whether what matches stays in float."""
+        return self.precision == "float32" or (self.precision is None and not (self.activation or self.weight))
+
+
+class RecoverySettings(_Strict):
+    """Accuracy recovery that costs no training; each is measured with and without, and stands in the report.
+
+    `auto` keeps what brings the int8 model nearer to the float model on calibration data held back; `true` keeps it
+    in any case; `false` does not try it.
+    """
+
+    cross_layer_equalization: Toggle = Field(
+        default="auto", description="Nagel et al. 2019: equal ranges of the channels of neighbouring layers."
+    )
+    bias_correction: Toggle = Field(
+        default="auto", description="Nagel et al. 2019: the mean error of each output channel goes into the bias."
+    )
+    smooth_quant: Toggle = Field(
+        default="auto", description="Xiao et al. 2022: outlying channels after a LayerNorm move into the weights."
+    )
+    smooth_quant_alpha: float = Field(
+        default=0.5, ge=0, le=1, allow_inf_nan=False, description="How much of the range moves into the weights."
+    )
 
 
 class QatSettings(_Strict):
@@ -68,10 +197,23 @@ class QatSettings(_Strict):
 
     epochs: int = Field(default=3, ge=1, le=1000)
     learning_rate: float = Field(
-        default=1e-4, gt=0, le=10, allow_inf_nan=False, description="At first; it falls to zero along a half cosine."
+        default=1e-4, gt=0, le=10, allow_inf_nan=False, description="At first; see `schedule`."
     )
     batch_size: int = Field(default=32, ge=1, le=65536)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="How the learning rate goes on: falling to zero, or constant."
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    learnable_scales: bool = Field(
+        default=False, description="LSQ (Esser et al. 2020): scales are trained with the weights."
+    )
+    early_stop_patience: int | None = Field(
+        default=None, ge=1, le=1000, description="Stop after this many epochs without a better one; null: never."
+    )
+    compare_with_float: bool = Field(
+        default=True, description="Also train the float model for the same epochs, to tell what training alone gains."
+    )
     loss: Literal["auto", "cross_entropy", "mse", "distillation"] = Field(
         default="auto",
         description=(
@@ -93,6 +235,18 @@ class BenchmarkSettings(_Strict):
     )
 
 
+class AnalysisSettings(_Strict):
+    """What the report explains layer by layer, and how long that may take."""
+
+    layers: bool = Field(default=True, description="Float against int8 layer by layer, on the same inputs.")
+    sensitivity_seconds: float = Field(
+        default=10.0, ge=0, le=3600, allow_inf_nan=False, description="Time budget for the sensitivity; 0: none."
+    )
+    histograms: int | Literal["all"] = Field(
+        default=8, ge=0, le=1000, description="For how many layers, those that matter most first."
+    )
+
+
 class _SpecBase(_Strict):
     model: ModelId = Field(description="The model to quantize.")
     evaluation: DatasetId | None = Field(
@@ -111,6 +265,7 @@ class _SpecBase(_Strict):
     weight: WeightSettings = WeightSettings()
     overrides: list[Override] = Field(default=[], max_length=1000)
     benchmark: BenchmarkSettings = BenchmarkSettings()
+    analysis: AnalysisSettings = AnalysisSettings()
     seed: int = Field(default=0, ge=0, lt=2**63)
     name: str | None = Field(default=None, max_length=200, pattern=_NO_NUL)
     metadata: dict[
@@ -122,6 +277,9 @@ class DynamicSpec(_SpecBase):
     """int8 weights; activation ranges are found at run time. Needs no data."""
 
     method: Literal["dynamic"]
+    precision: Literal["int8", "float16"] = Field(
+        default="int8", description="Of the weights: `float16` halves them at next to no loss."
+    )
 
 
 class StaticSpec(_SpecBase):
@@ -131,6 +289,7 @@ class StaticSpec(_SpecBase):
     calibration: DatasetId = Field(description="Representative inputs, without labels; 100 to 300 samples are usual.")
     qengine: Qengine = "auto"
     activation: ActivationSettings = ActivationSettings()
+    recovery: RecoverySettings = RecoverySettings()
 
 
 class QatSpec(_SpecBase):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
+from shared.job_report import Before
 from shared.quantization_spec import QuantizationSpec
 
 
@@ -27,6 +28,7 @@ class JobInputs(BaseModel):
     )
     threads: int = Field(ge=1, description="Compute threads of the job; benchmarks set their own.")
     sandbox_level: str = "none"
+    before: Before | None = Field(default=None, description="The job that this one was made from, when it was.")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from shared.job import Step
-from shared.job_report import JobReport, LayerSummary, Quality, TrainingResult
+from shared.job_report import JobReport, Quality, TrainingResult
+from shared.layer_report import LayerSummary
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.environment import describe_environment
 from worker.job_folder import JobFolder, JobInputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, fx, nn
 
-from shared.job_report import LayerSummary
+from shared.layer_report import LayerSummary
 from worker.quantization.grouping import Group, groups
 from worker.quantization.planning import Plan
 

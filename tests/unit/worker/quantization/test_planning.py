@@ -146,11 +146,6 @@ def test_an_override_that_matches_nothing_names_what_is_near(convolutional: fx.G
         plan(convolutional, spec("static", overrides=[{"layer": "layer3.0"}]))
 
 
-def test_settings_that_contradict_each_other_are_refused(convolutional: fx.GraphModule) -> None:
-    with pytest.raises(SpecInvalid, match="contradict"):
-        plan(convolutional, spec("static", weight={"observer": "minmax", "qscheme": "per_channel_symmetric"}))
-
-
 def test_a_model_without_weights_has_nothing_to_quantize() -> None:
     with pytest.raises(NothingToQuantize):
         plan(raised(nn.Sequential(nn.ReLU(), nn.Softmax(1)), torch.randn(2, 3)), spec("static"))
