@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 
 from shared.errors import JobError
 from shared.job import Step
-from shared.job_report import ReportWarning
+from shared.job_report import ReportWarning, Suggestion
 
 # What PostgreSQL cannot keep, or a terminal would obey.
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -140,9 +140,23 @@ class ProgressTracker:
         """Tell a line for the job's history."""
         self._report(LogMessage(kind="log", message=message[:2000]))
 
-    def warn(self, code: str, message: str, hint: str | None = None) -> None:
-        """Tell something the user should know or do, and keep it for the report; the same warning counts once."""
-        warning = ReportWarning(code=code, message=message, hint=hint)
+    def warn(
+        self,
+        code: str,
+        message: str,
+        hint: str | None = None,
+        *,
+        layer: str | None = None,
+        evidence: str | None = None,
+        suggestion: Suggestion | None = None,
+    ) -> None:
+        """Tell something the user should know or do, and keep it for the report; the same warning counts once.
+
+        `message` is the cause in one sentence, `evidence` what was measured, `suggestion` a patch of the spec.
+        """
+        warning = ReportWarning(
+            code=code, message=message, hint=hint, layer=layer, evidence=evidence, suggestion=suggestion
+        )
         if warning not in self.warnings:
             self.warnings.append(warning)
             self._report(LogMessage(kind="warning", message=message[:2000]))

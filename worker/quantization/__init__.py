@@ -7,8 +7,9 @@ An exported program is raised to a graph of modules under its own names; that gr
 quantized layer by layer as the plan says, and frozen to what users run.
 """
 
-from worker.quantization.converting import convert, quantize_dynamic, use_kernels_of
+from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.describing import describe_layers
+from worker.quantization.dynamic import quantize_dynamic
 from worker.quantization.freezing import freeze
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
 from worker.quantization.planning import Plan

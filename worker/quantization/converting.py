@@ -1,4 +1,4 @@
-"""Emit int8 operators: from observers to kernels, and from modules to `quantize_dynamic`'s."""
+"""Emit int8 operators: from observers to kernels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,6 @@ import torch
 from torch import fx, nn
 from torch.ao.nn import quantized as nnq
 from torch.ao.nn.quantized import dynamic as nnqd
-from torch.ao.quantization import (
-    QConfig,
-    default_dynamic_qconfig,
-    float_qparams_weight_only_qconfig,
-    per_channel_dynamic_qconfig,
-)
-from torch.ao.quantization import quantize_dynamic as _quantize_dynamic
 from torch.ao.quantization.fx.convert import convert as _convert
 
 from worker.quantization.planning import Plan
@@ -37,34 +30,12 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
     with torch.no_grad():
         converted = _convert(model)
     assert isinstance(converted, fx.GraphModule)
-    _share_equal_weights(converted)
+    share_equal_weights(converted)
     converted.meta |= {key: value for key, value in prepared.meta.items() if key.startswith("octavo")}
     return converted.eval()
 
 
-def quantize_dynamic(raised: fx.GraphModule, plan: Plan) -> nn.Module:
-    """A copy whose Linears and recurrent layers hold int8 weights. Selects the plan's qengine."""
-    use_kernels_of(plan)
-    qconfigs = {
-        name: _dynamic_qconfig(module, plan)
-        for name, module in raised.named_modules(remove_duplicate=False)
-        if name in plan.int8_layers
-    }
-    with torch.no_grad():
-        quantized: nn.Module = _quantize_dynamic(copy.deepcopy(raised).eval(), qconfigs)
-    _share_equal_weights(quantized)
-    return quantized
-
-
-def _dynamic_qconfig(module: nn.Module, plan: Plan) -> QConfig:
-    if isinstance(module, nn.Embedding):
-        return float_qparams_weight_only_qconfig
-    return (
-        per_channel_dynamic_qconfig if plan.per_channel and isinstance(module, nn.Linear) else default_dynamic_qconfig
-    )
-
-
-def _share_equal_weights(quantized: nn.Module) -> None:
+def share_equal_weights(quantized: nn.Module) -> None:
     """Let a layer that is called several times hold its int8 weights once, as the float model does.
 
     Raising gave each call a module of its own, for each has a range of its own.

@@ -11,8 +11,6 @@ and Linears take int8 well (26 dB). Its last Linear is small and decides the out
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,16 +18,15 @@ import torch
 from torch import fx, nn
 
 from shared.errors import ModelUnsupported, NothingToQuantize, SpecInvalid
-from shared.quantization_spec import DynamicSpec, Override, QatSpec, StaticSpec
+from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.quantization.grouping import RECURRENT, Group, groups
+from worker.quantization.overriding import asked_by, overrides_by_group
 
 Spec = DynamicSpec | StaticSpec | QatSpec
 Operators = Literal["all", "weighted"]
 
 #: What tells a transformer, or a convolutional network built like one.
 _TRANSFORMER_OPS = frozenset({"LayerNorm", "scaled_dot_product_attention", "matmul", "bmm", "gelu", "GELU"})
-#: What `quantize_dynamic` has kernels for.
-DYNAMIC_MODULES = (nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.Embedding)
 _LAST_OPS = frozenset(
     {"softmax", "_softmax", "log_softmax", "_log_softmax", "sigmoid", "tanh", "relu", "getitem", "slice"}
 )
@@ -82,18 +79,18 @@ class Plan:
         return replace(self, int8_layers=self.int8_layers - {layer}, float_reasons=self.float_reasons | {layer: reason})
 
 
-def choose_plan(raised: fx.GraphModule, spec: Spec) -> Plan:
-    """The plan for a raised model, not yet tried out.
+def choose_plan(raised: fx.GraphModule, spec: StaticSpec | QatSpec) -> Plan:
+    """The plan for a raised model with calibrated ranges, not yet tried out; dynamic_planning.py has the other.
 
     Raises NothingToQuantize when no layer would be int8, SpecInvalid when an override matches nothing or settings
     contradict each other.
     """
     all_groups = groups(raised)
-    overridden = _overridden(all_groups, spec.overrides)
-    plan = _dynamic_plan(all_groups, spec) if isinstance(spec, DynamicSpec) else _static_plan(all_groups, spec)
-    for group in all_groups:
-        if group.name in overridden:
-            plan = plan.without(group.name, overridden[group.name])
+    overridden = overrides_by_group(all_groups, spec.overrides)
+    plan = _static_plan(all_groups, spec)
+    for group, override in overridden.items():
+        if override.is_float:
+            plan = plan.without(group, f"overridden: {asked_by(override)}")
     require_something(plan, all_groups)
     return plan
 
@@ -161,11 +158,6 @@ def _kernels(spec: StaticSpec | QatSpec) -> tuple[str, bool]:
     return qengine, reduce_range
 
 
-def _dynamic_qengine() -> str:
-    supported = torch.backends.quantized.supported_engines
-    return next(name for name in ("fbgemm", "x86", "onednn", "qnnpack") if name in supported)
-
-
 # --- operators -------------------------------------------------------------------------------------------------------
 
 
@@ -203,26 +195,7 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
     )
 
 
-def _dynamic_plan(all_groups: list[Group], spec: DynamicSpec) -> Plan:
-    int8, reasons = set(), {}
-    for group in all_groups:
-        if isinstance(group.module, DYNAMIC_MODULES):
-            int8.add(group.name)
-        elif group.is_weighted:
-            reasons[group.name] = "convolutions have no int8 kernel with dynamic ranges: use method static"
-        elif isinstance(group.module, RECURRENT):
-            reasons[group.name] = "this recurrent layer has no int8 kernel"
-    return Plan(
-        spec=spec,
-        qengine=_dynamic_qengine(),
-        operators="weighted",
-        int8_layers=frozenset(int8),
-        float_reasons=reasons,
-        per_channel=_per_channel(spec),
-    )
-
-
-def _per_channel(spec: Spec) -> bool:
+def _per_channel(spec: StaticSpec | QatSpec) -> bool:
     observer, qscheme = spec.weight.observer, spec.weight.qscheme
     per_channel = observer == "per_channel_minmax"
     if qscheme != "auto" and (qscheme == "per_channel_symmetric") != per_channel:
@@ -256,41 +229,3 @@ def _weight_count(group: Group) -> int:
     weight = group.module.weight
     assert isinstance(weight, torch.Tensor)
     return weight.numel()
-
-
-# --- overrides -------------------------------------------------------------------------------------------------------
-
-
-def _overridden(all_groups: list[Group], overrides: list[Override]) -> dict[str, str]:
-    """The groups that overrides keep in float, with the reason; a group falls with any of its layers."""
-    found: dict[str, str] = {}
-    for index, override in enumerate(overrides):
-        matched = [group for group in all_groups if any(_matches(node, override) for node in group.nodes)]
-        if not matched:
-            raise SpecInvalid(_no_match(index, override, all_groups))
-        asked = " and ".join(
-            f"{key} {value}" for key, value in (("layer", override.layer), ("op", override.op)) if value
-        )
-        found |= {group.name: f"overridden: {asked}" for group in matched}
-    return found
-
-
-def _matches(node: fx.Node, override: Override) -> bool:
-    layer, op = str(node.meta["layer"]), str(node.meta["op"])
-    by_layer = override.layer is None or fnmatch.fnmatchcase(layer, override.layer)
-    return by_layer and (override.op is None or _plain(op) == _plain(override.op))
-
-
-def _plain(op: str) -> str:
-    return op.lower().replace("_", "")
-
-
-def _no_match(index: int, override: Override, all_groups: list[Group]) -> str:
-    nodes = [node for group in all_groups for node in group.nodes]
-    asked, known = (
-        (override.layer, [str(node.meta["layer"]) for node in nodes])
-        if override.layer is not None
-        else (override.op or "", [str(node.meta["op"]) for node in nodes])
-    )
-    near = difflib.get_close_matches(asked, sorted(set(known)), n=3, cutoff=0.3) or sorted(set(known))[:5]
-    return f"overrides[{index}] matches nothing in this model: {asked!r}. Near it: {', '.join(near)}."

@@ -24,6 +24,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from shared.errors import ModelUnsupported
 from shared.quantization_spec import DynamicSpec
 from worker.quantization.converting import convert
+from worker.quantization.dynamic_planning import choose_dynamic_plan
 from worker.quantization.grouping import TRANSPOSED, groups
 from worker.quantization.loading import InputSpec
 from worker.quantization.planning import Plan, choose_plan, only_weighted, require_something
@@ -60,9 +61,9 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
     Raises NothingToQuantize when no layer would be int8, SpecInvalid when an override matches nothing or settings
     contradict each other, ModelUnsupported when no choice of int8 operators runs.
     """
-    chosen = choose_plan(raised, spec)
     if isinstance(spec, DynamicSpec):
-        return chosen
+        return choose_dynamic_plan(raised, spec)
+    chosen = choose_plan(raised, spec)
     inputs = _made_up(interface(raised).inputs)
     if not _runs(raised, inputs):
         return replace(chosen, notes=(*chosen.notes, "not tried out: the model does not run on random inputs"))
