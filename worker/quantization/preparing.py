@@ -63,6 +63,9 @@ def _prepare(
     prepared = insert_observers(fused, mapping, trainable, scopes, example_inputs)
     _widen_shared_ranges(prepared)
     prepared.meta |= {key: value for key, value in raised.meta.items() if key.startswith("octavo")}
+    prepared.meta["octavo_groups"] = {
+        str(node.meta["layer"]): group.name for group in groups(raised) for node in group.nodes
+    }
     assert isinstance(prepared, fx.GraphModule)
     return prepared
 
