@@ -100,6 +100,9 @@ def _detail(error: Any, pointer: str) -> str:
         return f"`{pointer.rpartition('/')[2]}` is not a field{where}."
     if kind == "union_tag_invalid":
         return f"`method` must be one of {_METHOD_LIST}, not {_printable(error['ctx']['tag'])!r}."
+    if kind == "value_error":  # raised by the spec itself: pydantic would put its own words before the reason
+        reason = _printable(str(error["ctx"]["error"])).removesuffix(".")
+        return f"{reason[0].upper()}{reason[1:]}."
     return _SENTENCES.get(kind) or _printable(str(error["msg"])).removesuffix(".") + "."
 
 

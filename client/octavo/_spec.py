@@ -21,24 +21,64 @@ NOT_GIVEN = NotGiven()
 class ActivationSettings(TypedDict, total=False):
     """How activation ranges are found and mapped."""
 
-    observer: Literal["auto", "histogram", "minmax", "moving_average_minmax"]
+    observer: Literal["auto", "histogram", "minmax", "moving_average_minmax", "percentile"]
+    averaging_constant: float
+    percentile: float
     qscheme: Literal["per_tensor_affine", "per_tensor_symmetric"]
     reduce_range: bool | Literal["auto"]
+    quant_min: int | None
+    quant_max: int | None
 
 
 class WeightSettings(TypedDict, total=False):
     """How weights are mapped."""
 
-    observer: Literal["per_channel_minmax", "minmax"]
-    qscheme: Literal["auto", "per_channel_symmetric", "per_tensor_symmetric"]
+    observer: Literal["minmax", "per_channel_minmax", "moving_average_minmax", "moving_average_per_channel_minmax"]
+    qscheme: Literal["auto", "per_channel_symmetric", "per_tensor_symmetric", "per_channel_affine", "per_tensor_affine"]
+    averaging_constant: float
+    quant_min: int | None
+    quant_max: int | None
+
+
+class ActivationOverride(TypedDict, total=False):
+    """What differs for the activations of the layers that match."""
+
+    observer: Literal["histogram", "minmax", "moving_average_minmax", "percentile"]
+    averaging_constant: float
+    percentile: float
+    qscheme: Literal["per_tensor_affine", "per_tensor_symmetric"]
+    reduce_range: bool
+    quant_min: int
+    quant_max: int
+
+
+class WeightOverride(TypedDict, total=False):
+    """What differs for the weights of the layers that match."""
+
+    observer: Literal["minmax", "per_channel_minmax", "moving_average_minmax", "moving_average_per_channel_minmax"]
+    qscheme: Literal["per_channel_symmetric", "per_tensor_symmetric", "per_channel_affine", "per_tensor_affine"]
+    averaging_constant: float
+    quant_min: int
+    quant_max: int
 
 
 class Override(TypedDict, total=False):
-    """Layers, by a glob on the dotted name, or operators, by type, to keep in another precision."""
+    """Layers, by a glob on the dotted name, or operators, by type, that get another precision or other settings."""
 
     layer: str
     op: str
-    precision: Literal["float32"]
+    precision: Literal["float32", "int8"]
+    activation: ActivationOverride
+    weight: WeightOverride
+
+
+class RecoverySettings(TypedDict, total=False):
+    """Accuracy recovery that costs no training; `auto` keeps what helps."""
+
+    cross_layer_equalization: bool | Literal["auto"]
+    bias_correction: bool | Literal["auto"]
+    smooth_quant: bool | Literal["auto"]
+    smooth_quant_alpha: float
 
 
 class QatSettings(TypedDict, total=False):
@@ -48,9 +88,22 @@ class QatSettings(TypedDict, total=False):
     learning_rate: float
     batch_size: int
     optimizer: Literal["adam", "adamw", "sgd"]
+    schedule: Literal["cosine", "linear", "constant"]
+    weight_decay: float
+    learnable_scales: bool
+    early_stop_patience: int | None
+    compare_with_float: bool
     loss: Literal["auto", "cross_entropy", "mse", "distillation"]
     freeze_observers_after: float
     freeze_batch_norm_after: float
+
+
+class AnalysisSettings(TypedDict, total=False):
+    """What the report explains layer by layer, and how long that may take."""
+
+    layers: bool
+    sensitivity_seconds: float
+    histograms: int | Literal["all"]
 
 
 class BenchmarkSettings(TypedDict, total=False):

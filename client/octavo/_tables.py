@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from octavo._report import BenchmarkResult, MetricResult, Report
+from octavo._job_report import BenchmarkResult, JobReport, MetricResult
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> str:
@@ -32,7 +32,7 @@ def bytes_text(size_bytes: float) -> str:
     return f"{size_bytes:.3g} TB"
 
 
-def report_rows(report: Report) -> list[list[str]]:
+def report_rows(report: JobReport) -> list[list[str]]:
     """The report's figures: what, float, int8, change."""
     rows = [["", "float", "int8", "change"]]
     metric = report.quality.metric
@@ -57,7 +57,7 @@ def report_rows(report: Report) -> list[list[str]]:
     return rows
 
 
-def report_table(report: Report) -> str:
+def report_table(report: JobReport) -> str:
     """One report: the verdict, the figures, the warnings."""
     lines = [f"{report.method}: {report.verdict.sentence}", "", aligned(report_rows(report), right=(1, 2))]
     if report.training is not None and report.training.static_metric is not None:
@@ -70,7 +70,7 @@ def report_table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def compare(reports: Iterable[Report]) -> str:
+def compare(reports: Iterable[JobReport]) -> str:
     """Several reports as one plain-text table, a row each: accuracy, size, latency, verdict."""
     rows = [["method", "accuracy float → int8", "drop", "size", "p50 float → int8", "speedup (95 % CI)", "verdict"]]
     for report in reports:

@@ -14,7 +14,7 @@ from octavo._async.artifacts import AsyncArtifacts
 from octavo._async.events import live_events, past_events
 from octavo._async.transport import AsyncTransport
 from octavo._exceptions import JobCancelled, JobRefused, NoReport, ServiceFailed, TargetNotMet, WaitTimeout
-from octavo._html import job_card
+from octavo._job_card import job_card
 from octavo._progress import JobBar
 from octavo._report import Report
 from octavo._types import JobData, JobError, JobEvent, Progress

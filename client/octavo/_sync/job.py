@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from octavo._exceptions import JobCancelled, JobRefused, NoReport, ServiceFailed, TargetNotMet, WaitTimeout
-from octavo._html import job_card
+from octavo._job_card import job_card
 from octavo._progress import JobBar
 from octavo._report import Report
 from octavo._sync.artifacts import Artifacts

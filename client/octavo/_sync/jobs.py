@@ -9,10 +9,12 @@ from typing import Literal
 from octavo._spec import (
     NOT_GIVEN,
     ActivationSettings,
+    AnalysisSettings,
     BenchmarkSettings,
     NotGiven,
     Override,
     QatSettings,
+    RecoverySettings,
     WeightSettings,
     build_spec,
 )
@@ -36,14 +38,17 @@ class Jobs:
         calibration: Dataset | str | None = None,
         evaluation: Dataset | str | None = None,
         training: Dataset | str | None = None,
+        precision: Literal["int8", "float16"] | NotGiven = NOT_GIVEN,
         metric: Literal["auto", "top1", "top5", "mse"] | NotGiven = NOT_GIVEN,
         max_accuracy_drop: float | NotGiven | None = NOT_GIVEN,
         qengine: Literal["auto", "x86", "onednn", "fbgemm", "qnnpack"] | NotGiven = NOT_GIVEN,
         activation: ActivationSettings | NotGiven = NOT_GIVEN,
         weight: WeightSettings | NotGiven = NOT_GIVEN,
         overrides: Sequence[Override] | NotGiven = NOT_GIVEN,
+        recovery: RecoverySettings | NotGiven = NOT_GIVEN,
         qat: QatSettings | NotGiven = NOT_GIVEN,
         benchmark: BenchmarkSettings | NotGiven = NOT_GIVEN,
+        analysis: AnalysisSettings | NotGiven = NOT_GIVEN,
         seed: int | NotGiven = NOT_GIVEN,
         name: str | None = None,
         metadata: Mapping[str, str] | NotGiven = NOT_GIVEN,
@@ -56,14 +61,18 @@ class Jobs:
             calibration: representative inputs; 100 to 300 samples are usual.
             evaluation: held-out data, with labels if accuracy is to be measured.
             training: what QAT trains on, with labels unless it is to learn from the float model.
+            precision: of dynamic's weights; `float16` halves them at next to no loss.
             metric: `auto` is top1 for integer labels, mse for float ones.
             max_accuracy_drop: absolute: 0.01 is one percentage point of top-1; None sets no target.
             qengine: the kernel library that int8 is made for.
             activation: how activation ranges are found.
             weight: how weights are mapped.
-            overrides: layers or operators to keep in float, such as `{"layer": "layer4.*", "precision": "float32"}`.
+            overrides: layers or operators to keep in float, such as `{"layer": "layer4.*"}`, or with settings of their
+                own; the last that matches wins.
+            recovery: means of accuracy recovery for static; without it those that help are kept.
             qat: epochs, learning rate, loss and schedule.
             benchmark: batch sizes and thread counts to measure latency at.
+            analysis: what the report explains layer by layer, and how long that may take.
             seed: of everything random.
             name: for people.
             metadata: yours; returned as it is.
@@ -78,14 +87,17 @@ class Jobs:
             calibration=calibration,
             evaluation=evaluation,
             training=training,
+            precision=precision,
             metric=metric,
             max_accuracy_drop=max_accuracy_drop,
             qengine=qengine,
             activation=activation,
             weight=weight,
             overrides=overrides,
+            recovery=recovery,
             qat=qat,
             benchmark=benchmark,
+            analysis=analysis,
             seed=seed,
             name=name,
             metadata=metadata,

@@ -30,8 +30,30 @@ def test_the_alternatives_of_a_union_are_one_place_and_one_sentence() -> None:
     assert found.detail == ("Input should be a valid boolean, unable to interpret input, or input should be 'auto'.")
 
 
+@pytest.mark.parametrize(
+    ("change", "pointer", "detail"),
+    [
+        ({"overrides": [{}]}, "/overrides/0", "An override names a layer, an op, or both"),
+        ({"activation": {"quant_min": 9, "quant_max": 3}}, "/activation", "Quant_min 9 is not below quant_max 3."),
+        (
+            {"activation": {"qscheme": "per_channel_affine"}},
+            "/activation/qscheme",
+            "Int8 kernels take activations with",
+        ),
+        ({"weight": {"observer": "minmax", "qscheme": "per_channel_affine"}}, "/weight", "Observer minmax and qscheme"),
+    ],
+)
+def test_options_that_contradict_each_other_are_told_in_our_own_words(
+    change: dict[str, Any], pointer: str, detail: str
+) -> None:
+    (found,) = errors_of({"method": "static", "model": MODEL, "calibration": DATASET, **change})
+    assert found.pointer == pointer
+    assert found.detail.startswith(detail)
+    assert found.detail.endswith(".")
+
+
 def test_keys_are_escaped_and_list_positions_counted() -> None:
-    body = {"method": "dynamic", "model": MODEL, "a/b~": 1, "overrides": [{}, {"precision": "int4"}]}
+    body = {"method": "dynamic", "model": MODEL, "a/b~": 1, "overrides": [{"op": "add"}, {"precision": "int4"}]}
     assert {each.pointer for each in errors_of(body)} == {"/a~1b~0", "/overrides/1/precision"}
 
 

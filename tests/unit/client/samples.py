@@ -10,7 +10,7 @@ CREATED_AT = "2026-11-23T13:00:00Z"
 
 def report(**changes: Any) -> dict[str, Any]:
     return {
-        "schema_version": "1.0",
+        "schema_version": "2.0",
         "method": "static",
         "verdict": {"word": "recommended", "sentence": "1.80 times as fast, accuracy holds.", "accuracy": "met"},
         "quality": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import octavo
-from octavo._html import job_card
+from octavo._job_card import job_card
 from octavo._report import Report
 from octavo._tables import aligned, bytes_text
 from octavo._types import JobData

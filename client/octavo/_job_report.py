@@ -1,0 +1,253 @@
+"""What was measured: the report of a job as the server sends it. Names end in their unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from octavo._layer_report import (
+    Fusion,
+    Graphs,
+    Histogram,
+    LayerSummary,
+    QuantBoundary,
+    Reported,
+    Sensitivity,
+)
+
+
+class Verdict(Reported):
+    """The outcome: a sentence for people, `word` and `accuracy` for programs."""
+
+    word: str = Field(description="`recommended`, `no_faster`, `slower`, `accuracy_not_met` or `low_fidelity`.")
+    sentence: str
+    accuracy: str = Field(description="`met`, `not_met` or `not_evaluated`, against max_accuracy_drop.")
+
+
+class MetricResult(Reported):
+    """A metric of the float and of the int8 model on the same samples."""
+
+    name: str
+    float_value: float = Field(alias="float", description="top1, top5: share of samples in 0..1.")
+    int8_value: float = Field(alias="int8")
+    drop: float = Field(description="Absolute; positive is worse.")
+    max_drop: float | None = None
+    met: bool | None = None
+
+
+class OutputFidelity(Reported):
+    """How near an output of the int8 model is to the float model's."""
+
+    output: str
+    sqnr_db: float | None = None
+    cosine: float
+    agreement: float | None = None
+
+
+class Quality(Reported):
+    """Float against int8 on the same data."""
+
+    data: str
+    samples: int
+    metric: MetricResult | None = None
+    fidelity: list[OutputFidelity] = Field(default=[])
+
+
+class LatencyStats(Reported):
+    """Latency of one candidate in milliseconds, after warm-up."""
+
+    name: str
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float | None = None
+    mean_ms: float
+    throughput_per_second: float
+    samples_ms: list[float] = Field(default=[])
+
+
+class BenchmarkResult(Reported):
+    """Float and int8, interleaved in one process, at one batch size and thread count."""
+
+    batch_size: int
+    threads: int
+    rounds: int
+    baseline: str
+    candidates: list[LatencyStats]
+    speedup: float
+    speedup_ci95: tuple[float, float]
+    significant: bool
+    speedup_vs_eager: float
+    note: str | None = None
+
+    def candidate(self, name: str) -> LatencyStats | None:
+        """The figures of `int8`, of `float_eager`, or of whatever `baseline` names."""
+        return next((candidate for candidate in self.candidates if candidate.name == name), None)
+
+
+class Size(Reported):
+    """Bytes on disk, both in the same format."""
+
+    float_bytes: int
+    int8_bytes: int
+    ratio: float
+
+
+class RangeTrial(Reported):
+    """A rule for activation ranges, tried on calibration data held back from the observers."""
+
+    observer: str
+    sqnr_db: float | None = None
+    chosen: bool
+
+
+class RecoveryResult(Reported):
+    """A means of accuracy recovery, with and without it on the same data."""
+
+    name: str
+    asked: str
+    applied: bool
+    without_sqnr_db: float | None = None
+    with_sqnr_db: float | None = None
+    layers: int
+    note: str | None = None
+
+
+class KernelTrial(Reported):
+    """A qengine's kernels against the reference graph, which computes int8 in float."""
+
+    qengine: str
+    sqnr_db: float | None = None
+    reference_sqnr_db: float | None = None
+    latency_ms: float | None = None
+    saturates: bool
+    chosen: bool
+    layers: list[str] = Field(default=[])
+
+
+class InputCheck(Reported):
+    """One input in the calibration data."""
+
+    name: str
+    constant: bool
+    non_finite: int
+    min: float | None = None
+    max: float | None = None
+    evaluation_outside: float | None = Field(
+        default=None, description="Share of the evaluation data outside of the calibration range."
+    )
+
+
+class CalibrationResult(Reported):
+    """Whether the calibration data suffices."""
+
+    samples: int
+    duplicates: int
+    inputs: list[InputCheck]
+    subsets: int
+    scale_spread: float | None = None
+    quality_spread_db: float | None = None
+    coverage: float | None = None
+    sufficient: bool
+    enough_samples: int | None = None
+
+
+class EpochResult(Reported):
+    """One epoch of training."""
+
+    epoch: int
+    loss: float
+    metric: float | None = None
+    sqnr_db: float | None = None
+    seconds: float
+    learning_rate: float | None = None
+    float_metric: float | None = Field(default=None, description="Of the float model trained beside it.")
+
+
+class TrainingResult(Reported):
+    """How QAT went, beside static PTQ on the same data and the float model trained for the same epochs."""
+
+    loss: str
+    epochs: list[EpochResult]
+    best_epoch: int | None = None
+    stopped: str = Field(default="completed", description="`completed`, `early` or `diverged`.")
+    resumed_after_epoch: int | None = None
+    static_metric: MetricResult | None = None
+    static_fidelity: list[OutputFidelity] = Field(default=[])
+    finetuned_metric: float | None = None
+    better: str = Field(description="`qat`, `static` or `same`.")
+    offered: str = Field(default="qat", description="The int8 model that is the artifact.")
+
+
+class Suggestion(Reported):
+    """What to do about a warning: a change of the spec, which `job.retry_with(suggestion)` applies."""
+
+    title: str
+    patch: dict[str, Any] = Field(
+        description="A JSON merge patch (RFC 7396) on the spec, but that its `overrides` are added to the spec's."
+    )
+    expected: str | None = None
+
+
+class ReportWarning(Reported):
+    """Something you should know or do; the most telling first."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    layer: str | None = None
+    evidence: str | None = None
+    suggestion: Suggestion | None = None
+
+
+class Before(Reported):
+    """The job that this one is based on, and what was changed."""
+
+    job: str
+    changes: dict[str, Any]
+    method: str
+    verdict: Verdict
+    quality: Quality
+    latency: list[BenchmarkResult]
+    size: Size
+
+
+class Environment(Reported):
+    """Where it was measured."""
+
+    cpu_model: str
+    isa: list[str] = Field(default=[])
+    cores: int
+    torch: str
+    python: str
+    qengine: str
+    octavo: str
+    sandbox_level: str
+
+
+class JobReport(Reported):
+    """The answer to a job."""
+
+    schema_version: str
+    method: str
+    verdict: Verdict
+    quality: Quality
+    latency: list[BenchmarkResult] = Field(default=[])
+    size: Size
+    layers: list[LayerSummary] = Field(default=[])
+    sensitivity: Sensitivity | None = None
+    boundaries: list[QuantBoundary] = Field(default=[])
+    fusions: list[Fusion] = Field(default=[])
+    graphs: Graphs | None = None
+    histograms: list[Histogram] = Field(default=[])
+    calibration: CalibrationResult | None = None
+    ranges: list[RangeTrial] = Field(default=[])
+    recovery: list[RecoveryResult] = Field(default=[])
+    kernels: list[KernelTrial] = Field(default=[])
+    training: TrainingResult | None = None
+    before: Before | None = None
+    weights_sha256: str | None = None
+    warnings: list[ReportWarning] = Field(default=[])
+    spec: dict[str, Any] = Field(default={})
+    environment: Environment
+    timings: dict[str, float] = Field(default={})
