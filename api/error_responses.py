@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from api.field_errors import field_errors, spec_error, summary
+from api.field_errors import field_errors, job_request_error, summary
 from shared import errors
 from shared.errors import FieldError, OctavoError
 
@@ -39,6 +39,7 @@ HTTP_STATUS: dict[type[OctavoError], HTTPStatus] = {
     errors.SpecInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.DataRequired: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.WrongKind: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.NoSuggestion: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.UploadError: HTTPStatus.BAD_REQUEST,
     errors.UploadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -148,7 +149,7 @@ def _invalid(request: Request, error: RequestValidationError) -> OctavoError:
     if found[0]["type"] == "json_invalid":
         position = found[0]["loc"][-1]
         return errors.MalformedJson(f"The request body is not JSON: {found[0]['ctx']['error']} at byte {position}.")
-    fields = field_errors(found, error.body)
     if request.method == "POST" and request.url.path == "/v1/jobs" and found[0]["loc"][0] == "body":
-        return spec_error(fields)
+        return job_request_error(found, error.body)
+    fields = field_errors(found, error.body)
     return errors.RequestInvalid(summary(fields, whole="The request body"), errors=fields)

@@ -15,7 +15,7 @@ from api.uploads.schemas import Part, wire_upload
 from shared import job_report as report
 from shared.database.records import JobRecord, ObjectRecord, PartRecord, UploadRecord
 from shared.job import Artifact, JobStatus, Progress, Step
-from shared.layer_report import LayerSummary
+from shared.layer_report import LayerError, LayerSummary
 from shared.quantization_spec import StaticSpec
 
 _STARTED = 1_795_438_800.0  # 2026-11-23T13:00:00Z
@@ -112,7 +112,7 @@ _STATIC: dict[str, Any] = {
     "evaluation": _dataset.id,
     "name": "digits in int8",
 }
-SPECS: dict[str, Any] = {
+JOB_REQUESTS: dict[str, Any] = {
     "dynamic": {
         "summary": "int8 weights, no data needed",
         "value": {"method": "dynamic", "model": _model.id},
@@ -135,6 +135,10 @@ SPECS: dict[str, Any] = {
             "evaluation": _dataset.id,
             "qat": {"epochs": 3, "learning_rate": 0.0001},
         },
+    },
+    "based_on": {
+        "summary": "The spec of an earlier job, with the suggestion of its report's first warning and another target",
+        "value": {"based_on": JOB_ID, "apply": [0], "changes": {"max_accuracy_drop": 0.005}},
     },
 }
 _spec = StaticSpec.model_validate(_STATIC)
@@ -182,7 +186,30 @@ _report = report.JobReport(
         )
     ],
     size=report.Size(float_bytes=104_857, int8_bytes=29_120, ratio=3.6),
-    layers=[LayerSummary(name="conv1", op="Conv2d", precision="int8", weight_bytes=288)],
+    layers=[
+        LayerSummary(
+            name="conv1",
+            op="Conv2d",
+            precision="int8",
+            weight_bytes=288,
+            macs=18_432,
+            error=LayerError(own_sqnr_db=29.8, arriving_sqnr_db=None, sqnr_db=29.8, cosine=0.9995, mse=0.00021),
+        )
+    ],
+    warnings=[
+        report.ReportWarning(
+            code="outliers",
+            message="A few values far from the others stretch the range of conv1's output.",
+            hint="Leave the rarest values out of the range.",
+            layer="conv1",
+            evidence="The range is 6.1 times as wide as the one that holds 99.9 % of the values.",
+            suggestion=report.Suggestion(
+                title="Take the range of conv1 by percentile",
+                patch={"overrides": [{"layer": "conv1", "activation": {"observer": "percentile"}}]},
+                expected="The steps of conv1's output become 6.1 times as fine.",
+            ),
+        )
+    ],
     spec=_spec.model_dump(mode="json"),
     environment=report.Environment(
         cpu_model="AMD EPYC 9354",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from shared.errors import DataRequired, FieldError, OctavoError, SpecInvalid, WrongKind
 from shared.quantization_spec import METHODS
 
@@ -34,16 +36,36 @@ def field_errors(found: Sequence[Any], body: Any) -> list[FieldError]:
     return list(by_pointer.values())[:_MAX_ERRORS]
 
 
-def spec_error(fields: list[FieldError]) -> OctavoError:
+def job_request_error(found: Sequence[Any], body: Any) -> OctavoError:
+    """The error of a request for a job, which is a spec or names the job that it is based on."""
+    # The second part of every place says which of the two was taken for what was meant: it is not in the body.
+    places = [{**each, "loc": (each["loc"][0], *each["loc"][2:])} for each in found]
+    fields = field_errors(places, body)
+    if found[0]["loc"][1:2] == ("revision",):
+        hint = "Beside `based_on` go `apply` and `changes`; the fields of the spec go into `changes`."
+        kind = WrongKind if {each.code for each in fields} == {"wrong_kind"} else SpecInvalid
+        return kind(summary(fields, whole="The request"), hint=hint, errors=fields)
+    return spec_error(fields)
+
+
+def patched_spec_error(error: ValidationError, patched: Any) -> OctavoError:
+    """The error of a spec that was made by a patch; the places are those in the patched spec."""
+    found = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+    return spec_error(field_errors(found, patched), whole="The patched spec")
+
+
+def spec_error(fields: list[FieldError], *, whole: str = "The spec") -> OctavoError:
     """The finest error that is true of every wrong place in a spec."""
     codes = {each.code for each in fields}
-    message = summary(fields, whole="The spec")
+    message = summary(fields, whole=whole)
     if codes == {"wrong_kind"}:
         return WrongKind(message, errors=fields)
     if codes == {"missing"} and {each.pointer for each in fields} <= _DATASET_ROLES:
         role = fields[0].pointer.removeprefix("/")
-        hint = f'Upload a dataset (POST /v1/datasets) and name it in the spec: "{role}": "dst_…".'
-        return DataRequired(f"This method needs a {role} dataset, and the spec names none.", hint=hint, errors=fields)
+        where = "spec" if whole == "The spec" else "changes"
+        hint = f'Upload a dataset (POST /v1/datasets) and name it in the {where}: "{role}": "dst_…".'
+        message = f"This method needs a {role} dataset, and {whole[0].lower()}{whole[1:]} names none."
+        return DataRequired(message, hint=hint, errors=fields)
     hint = "The fields of a spec and their defaults are in /docs, under POST /v1/jobs."
     return SpecInvalid(message, hint=hint, errors=fields)
 

@@ -6,8 +6,8 @@
     │   │   ├── AuthenticationRequired, ApiKeyInvalid
     │   │   ├── NotFound, MethodNotAllowed
     │   │   ├── RequestInvalid, MalformedJson, BodyTooLarge, UnsupportedMediaType, RangeNotSatisfiable
-    │   │   ├── SpecInvalid, DataRequired, WrongKind
-    │   │   └── Conflict: IdempotencyKeyReused, JobAlreadyFinished, ObjectInUse
+    │   │   ├── SpecInvalid, DataRequired, WrongKind, NoSuggestion
+    │   │   └── Conflict: IdempotencyKeyReused, JobAlreadyFinished, NoReport, ObjectInUse
     │   ├── UploadError           the transfer: UploadTooLarge, SizeMismatch, ChecksumMismatch, PartConflict …
     │   ├── ModelError            the file: ModelIsPickle, ModelIsStateDict, ModelCorrupt, ModelUnsafe …
     │   ├── DatasetError          the data: DatasetCorrupt, DatasetMismatch, DatasetEmpty, DatasetNotFinite …
@@ -159,6 +159,13 @@ class WrongKind(RequestError):
     code = "wrong_kind"
 
 
+class NoSuggestion(RequestError):
+    """The report has no such warning, or the warning suggests no change of the spec."""
+
+    code = "no_suggestion"
+    default_hint = "`apply` takes the numbers of warnings, from 0, in `report.warnings` that carry a `suggestion`."
+
+
 class Conflict(RequestError):
     """The request does not fit the present state."""
 
@@ -176,6 +183,13 @@ class JobAlreadyFinished(Conflict):
     """The job has finished and cannot be cancelled."""
 
     code = "job_already_finished"
+
+
+class NoReport(Conflict):
+    """The job has no report whose suggestions could be applied."""
+
+    code = "no_report"
+    default_hint = "Wait until it has succeeded, or leave `apply` out and say in `changes` what shall differ."
 
 
 class ObjectInUse(Conflict):
@@ -381,6 +395,13 @@ class NothingToQuantize(RunError):
     """The model has no operator that this method quantizes."""
 
     code = "nothing_to_quantize"
+
+
+class KernelsSaturate(RunError):
+    """The int8 kernels of this CPU do not compute what they should: their sums saturate."""
+
+    code = "kernels_saturate"
+    default_hint: ClassVar[str | None] = "Set activation.reduce_range to true, or leave qengine at auto."
 
 
 class RaiseMismatch(RunError):

@@ -31,6 +31,7 @@ from shared.job import Artifact, Progress, Step
 from shared.object_store import ObjectStore, artifact_key, attempt_prefix, blob_key, job_prefix
 from shared.quantization_spec import dataset_roles, spec_adapter
 from shared.settings import JobSettings
+from worker.before import read_before
 from worker.claim_watch import Cancelled, ClaimLost, ClaimWatch, ShuttingDown
 from worker.job_folder import JobFolder, JobInputs
 from worker.job_limits import JobLimits
@@ -141,6 +142,7 @@ class Execution:
             objects = ObjectRepository(connection)
             model = objects.get(spec.model)
             datasets = {role: objects.get(object_id) for role, object_id in roles.items()}
+            before = read_before(JobRepository(connection), claim.job_id)
         names = {role: f"{role}.{record.description['format']}" for role, record in datasets.items()}
         folder.create(
             JobInputs(
@@ -149,6 +151,7 @@ class Execution:
                 datasets=names,
                 threads=self._limits.threads,
                 sandbox_level=self._sandbox_level,
+                before=before,
             )
         )
         wanted = [(model, folder.model), *((datasets[role], folder.inputs / names[role]) for role in roles)]

@@ -11,13 +11,13 @@ from starlette.concurrency import run_in_threadpool
 from api import examples
 from api.idempotency import IdempotencyKeyHeader, Once
 from api.jobs import following, service
+from api.jobs.requests import JobRequest
 from api.jobs.schemas import EventPage, Job
 from api.openapi import answer, problems, reference
 from api.services import ServicesDependency
 from api.wire import After, Limit, Page, id_behind
 from shared import errors
 from shared.job import JobStatus
-from shared.quantization_spec import QuantizationSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -50,6 +50,8 @@ _ETAG = {"ETag": {"description": "Changes with the job.", "schema": {"type": "st
             errors.NotFound,
             errors.DatasetMismatch,
             errors.LabelsUnusable,
+            errors.NoReport,
+            errors.NoSuggestion,
             errors.IdempotencyKeyReused,
             errors.BodyTooLarge,
             errors.UnsupportedMediaType,
@@ -59,16 +61,20 @@ _ETAG = {"ETag": {"description": "Changes with the job.", "schema": {"type": "st
 async def create_job(
     request: Request,
     services: ServicesDependency,
-    spec: Annotated[QuantizationSpec, Body(openapi_examples=examples.SPECS)],
+    job_request: Annotated[JobRequest, Body(openapi_examples=examples.JOB_REQUESTS)],
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     """Only `method` and `model` are always needed; the answer echoes the spec with every default filled in.
+
+    Or `based_on` takes the spec of another job, as it was asked; `apply` and `changes` say what shall differ.
 
     What can be checked beforehand is: that the ids exist, that the datasets fit the model, that there are labels where
     the metric or the loss needs them.
     """
     body_sha256 = hashlib.sha256(await request.body()).hexdigest()
-    found = await run_in_threadpool(service.submit, services, spec, Once.of(request, idempotency_key, body_sha256))
+    found = await run_in_threadpool(
+        service.submit, services, job_request, Once.of(request, idempotency_key, body_sha256)
+    )
     return found.response()
 
 

@@ -26,6 +26,8 @@ _SAME = (
     "sandbox_level",
     "cancel_requested",
     "name",
+    "based_on",
+    "changes",
 )
 
 
@@ -55,6 +57,8 @@ class Job(BaseModel):
     finished_at: datetime | None
     name: str | None
     metadata: dict[str, str]
+    based_on: str | None = Field(description="The job that this one was made from.")
+    changes: dict[str, Any] | None = Field(description="The patch that made this spec of that one's.")
 
 
 class Event(BaseModel):

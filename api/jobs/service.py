@@ -6,6 +6,8 @@ from sqlalchemy import Connection
 
 from api.idempotency import Answer, Once, do_once
 from api.jobs.checks import Spec, check_spec
+from api.jobs.requests import Revision
+from api.jobs.revising import revise
 from api.jobs.schemas import Job, wire_job
 from api.services import Services
 from api.wire import Page, cursor_of
@@ -16,13 +18,19 @@ from shared.job import JobStatus
 RETRY_AFTER_SECONDS = 2
 
 
-def submit(services: Services, spec: Spec, once: Once) -> Answer:
+def submit(services: Services, request: Spec | Revision, once: Once) -> Answer:
     """Accept the job: its row is committed when this returns, and its hint is on the way."""
     created: list[str] = []
 
     def effect(connection: Connection) -> Answer:
-        check_spec(ObjectRepository(connection), spec)
-        job = JobRepository(connection).create(spec)
+        jobs = JobRepository(connection)
+        if isinstance(request, Revision):
+            spec, changes = revise(jobs, request)
+            check_spec(ObjectRepository(connection), spec)
+            job = jobs.create(spec, based_on=request.based_on, changes=changes)
+        else:
+            check_spec(ObjectRepository(connection), request)
+            job = jobs.create(request)
         created.append(job.id)
         headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
         return Answer.of(202, wire_job(job), headers)

@@ -137,6 +137,8 @@ class JobData(_Wire):
     finished_at: datetime | None = None
     name: str | None = None
     metadata: dict[str, str] = {}
+    based_on: str | None = None
+    changes: dict[str, Any] | None = None
 
     @property
     def finished(self) -> bool:

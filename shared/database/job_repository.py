@@ -11,7 +11,7 @@ import random
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, Row, and_, case, func, insert, literal, null, or_, select, update
 
 from shared.database import metrics
 from shared.database.records import Claim, JobRecord
@@ -32,8 +32,17 @@ class JobRepository:
 
     # --- for the API ---
 
-    def create(self, spec: DynamicSpec | StaticSpec | QatSpec) -> JobRecord:
-        """Insert a queued job; the caller has checked that the spec's objects exist."""
+    def create(
+        self,
+        spec: DynamicSpec | StaticSpec | QatSpec,
+        *,
+        based_on: str | None = None,
+        changes: dict[str, Any] | None = None,
+    ) -> JobRecord:
+        """Insert a queued job; the caller has checked that the spec's objects exist.
+
+        `based_on` is the job whose spec was patched with `changes`.
+        """
         job_id = new_id("job")
         self._connection.execute(
             insert(jobs).values(
@@ -42,6 +51,8 @@ class JobRepository:
                 status=JobStatus.QUEUED,
                 name=spec.name,
                 spec=spec.model_dump(mode="json"),
+                based_on=based_on,
+                changes=null() if changes is None else changes,
                 created_at=now(),
                 not_before=now(),
                 next_publish_at=now(),
@@ -332,5 +343,7 @@ def _record(row: Row[Any], report: dict[str, Any] | None = None) -> JobRecord:
         error=JobError.model_validate(row.error) if row.error else None,
         artifacts=[Artifact.model_validate(each) for each in row.artifacts],
         event_seq=row.event_seq,
+        based_on=row.based_on,
+        changes=row.changes,
         report=report,
     )

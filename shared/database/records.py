@@ -34,6 +34,8 @@ class JobRecord:
     error: JobError | None
     artifacts: list[Artifact]
     event_seq: int
+    based_on: str | None = None
+    changes: dict[str, Any] | None = None
     report: dict[str, Any] | None = None
 
 

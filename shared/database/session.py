@@ -75,8 +75,8 @@ class Database:
         self.engine.dispose()
 
 
-def migrate(url: str) -> None:
-    """Bring the database at `url` to the newest schema, creating it when it is empty."""
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the database at `url` to the newest schema, or to this revision, creating it when it is empty."""
     from alembic import command  # noqa: PLC0415 - only here, and heavy
     from alembic.config import Config  # noqa: PLC0415
 
@@ -89,7 +89,7 @@ def migrate(url: str) -> None:
             with connection.begin():
                 if connection.dialect.name == "postgresql":  # two nodes that start together must not both migrate
                     connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(7227486)"))
-                command.upgrade(config, "head")
+                command.upgrade(config, revision)
     finally:
         engine.dispose()
 

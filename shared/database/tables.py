@@ -59,6 +59,8 @@ jobs = Table(
     Column("status", String(20), nullable=False),
     Column("name", String(200)),
     Column("spec", Json, nullable=False),
+    Column("based_on", String(40)),  # the job whose spec this one's was made of, which may be gone
+    Column("changes", Json),  # the patch that made it
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),  # of the latest attempt
     Column("finished_at", Double),

@@ -96,6 +96,41 @@ def test_migrations_make_the_tables_that_the_code_declares(database: Database) -
     database.require_current_schema()
 
 
+def test_a_database_of_the_first_version_keeps_its_jobs(url: str) -> None:
+    """Jobs stored before there were jobs made from others are read, and are made from none."""
+    migrate(url, "0001")
+    engine = sqlalchemy.create_engine(url)
+    row = {"id": "job_" + "0" * 23, "spec": "{}", "artifacts": "[]"}
+    zeros = ["created_at", "fraction", "attempt", "crashes", "fence", "not_before", "next_publish_at", "publish_count"]
+    texts = {"method": "static", "status": "queued", "message": ""}
+    values = {**row, **texts, **dict.fromkeys([*zeros, "event_seq"], 0)}
+    with engine.begin() as connection:
+        names = ", ".join(values)
+        connection.execute(
+            sqlalchemy.text(f"INSERT INTO jobs ({names}) VALUES (:{names.replace(', ', ', :')})"),
+            values,
+        )
+    engine.dispose()
+    migrate(url)
+    database = Database(url)
+    database.require_current_schema()
+    with database.read() as connection:
+        job = JobRepository(connection).get(row["id"])
+    assert (job.based_on, job.changes, job.spec) == (None, None, {})
+    database.close()
+
+
+def test_a_job_made_from_another_remembers_which_and_how(database: Database) -> None:
+    first = create(database)
+    patch = {"overrides": [{"layer": "a"}], "seed": None}
+    with database.write() as connection:
+        second = JobRepository(connection).create(spec(), based_on=first, changes=patch).id
+    with database.read() as connection:
+        jobs_of = JobRepository(connection)
+        assert (jobs_of.get(second).based_on, jobs_of.get(second).changes) == (first, patch)
+        assert (jobs_of.get(first).based_on, jobs_of.get(first).changes) == (None, None)
+
+
 def test_a_schema_of_another_version_is_refused(url: str) -> None:
     with pytest.raises(DatabaseUnavailable, match="schema none") as caught:
         Database(url).require_current_schema()

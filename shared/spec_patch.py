@@ -1,0 +1,70 @@
+"""Making a spec of another: a patch is a JSON merge patch (RFC 7396), but for three things.
+
+- `overrides` are added behind the spec's, where they have the last word; null takes all of them away.
+- `max_accuracy_drop: null` means no target, as it does in a spec; elsewhere null brings the default back.
+- With another `method`, what the new method does not know is left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+
+_FIELDS = {
+    "dynamic": DynamicSpec.model_fields.keys(),
+    "static": StaticSpec.model_fields.keys(),
+    "qat": QatSpec.model_fields.keys(),
+}
+_NULL_IS_A_VALUE = "max_accuracy_drop"
+_ADDED_UP = "overrides"
+
+
+def apply_patch(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec with the patch applied; not validated, and neither argument is changed."""
+    method = patch.get("method", spec.get("method"))
+    known = _FIELDS.get(method) if isinstance(method, str) and method != spec.get("method") else None
+    base = {name: value for name, value in spec.items() if known is None or name in known}
+    patched = _merged(base, patch)
+    if added := _overrides(patch):
+        patched[_ADDED_UP] = [*_overrides(base), *added]
+    if patch.get(_NULL_IS_A_VALUE, 0) is None:
+        patched[_NULL_IS_A_VALUE] = None
+    return patched
+
+
+def compose_patches(patches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One patch for several: the later ones win field by field, and their overrides come later."""
+    composed: dict[str, Any] = {}
+    for patch in patches:
+        earlier = _overrides(composed)
+        composed = _composed(composed, patch)
+        if added := _overrides(patch):
+            composed[_ADDED_UP] = [*earlier, *added]
+    return composed
+
+
+def _overrides(patch: Mapping[str, Any]) -> list[Any]:
+    found = patch.get(_ADDED_UP)
+    return found if isinstance(found, list) else []
+
+
+def _merged(target: Any, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """MergePatch of RFC 7396, section 2, for a patch that is an object."""
+    result = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = _merged(result.get(name), value) if isinstance(value, Mapping) else value
+    return result
+
+
+def _composed(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        name: _composed(first[name], value)
+        for name, value in second.items()
+        if isinstance(value, Mapping) and isinstance(first.get(name), Mapping)
+    }
+    return {**first, **second, **both}
