@@ -11,6 +11,7 @@ from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.describing import describe_layers
 from worker.quantization.dynamic import quantize_dynamic
 from worker.quantization.freezing import freeze
+from worker.quantization.learnable_scales import learn_scales, scale_parameters
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
 from worker.quantization.planning import Plan
 from worker.quantization.preparing import (
@@ -20,18 +21,23 @@ from worker.quantization.preparing import (
     prepare_qat,
 )
 from worker.quantization.raising import raise_program
+from worker.quantization.simulating import LayerTrace, Quantizer, Simulation, simulate
 from worker.quantization.trying import plan
 from worker.quantization.verifying import verify_raised
 
 __all__ = [
     "InputSpec",
+    "LayerTrace",
     "Plan",
+    "Quantizer",
+    "Simulation",
     "convert",
     "describe_layers",
     "freeze",
     "freeze_batch_norm",
     "freeze_observers",
     "input_specs",
+    "learn_scales",
     "load_program",
     "output_names",
     "plan",
@@ -39,6 +45,8 @@ __all__ = [
     "prepare_qat",
     "quantize_dynamic",
     "raise_program",
+    "scale_parameters",
+    "simulate",
     "use_kernels_of",
     "verify_raised",
 ]

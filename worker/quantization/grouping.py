@@ -1,9 +1,11 @@
 """Which nodes of a raised graph stand or fall together: FX fuses them, so they share one precision.
 
-Conv | ConvTranspose | Linear [→ BatchNorm] [→ ReLU]
-BatchNorm [→ ReLU]
-add | mul [→ ReLU]
+Conv | ConvTranspose | Linear [→ BatchNorm] [→ ReLU | ReLU6]
+BatchNorm [→ ReLU | ReLU6]
+add | mul [→ ReLU | ReLU6]
 any other operator, alone
+
+ReLU6 stands for every clamp from zero up: FX has no kernel for it, but one that saturates at its end does the same.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHTED = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
-RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell)
-_BATCH_NORM_OF = {
+RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+BATCH_NORM_OF = {
     nn.Conv1d: nn.BatchNorm1d,
     nn.Conv2d: nn.BatchNorm2d,
     nn.Conv3d: nn.BatchNorm3d,
@@ -63,6 +65,18 @@ def module_of(raised: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return raised.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
+def cap_of(node: fx.Node) -> float | None:
+    """Where a clamp from zero ends, such as 6 for ReLU6; None for any other operator."""
+    if node.op != "call_function" or node.kwargs:
+        return None
+    if node.target is F.relu6:
+        return 6.0
+    if node.target not in (F.hardtanh, torch.clamp) or len(node.args) < 3:
+        return None
+    low, high = node.args[1:3]
+    return float(high) if low == 0 and isinstance(high, int | float) and high > 0 else None
+
+
 def groups(raised: fx.GraphModule) -> list[Group]:
     """Every operator on float tensors, in the graph's order."""
     found, grouped = [], set()
@@ -92,9 +106,9 @@ def _fused_follower(raised: fx.GraphModule, nodes: list[fx.Node]) -> fx.Node | N
         return None
     (user,) = last.users
     module, next_module = module_of(raised, last), module_of(raised, user)
-    if module is not None and len(nodes) == 1 and type(next_module) is _BATCH_NORM_OF.get(type(module), nn.Module):
+    if module is not None and len(nodes) == 1 and type(next_module) is BATCH_NORM_OF.get(type(module), nn.Module):
         return user
-    if user.target is not F.relu:
+    if user.target is not F.relu and cap_of(user) is None:
         return None
     after_norm = (
         isinstance(module, nn.BatchNorm1d)

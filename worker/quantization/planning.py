@@ -18,15 +18,29 @@ import torch
 from torch import fx, nn
 
 from shared.errors import ModelUnsupported, NothingToQuantize, SpecInvalid
-from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
-from worker.quantization.grouping import RECURRENT, Group, groups
+from shared.quantization_spec import (
+    ActivationObserver,
+    DynamicSpec,
+    Override,
+    QatSpec,
+    StaticSpec,
+    WeightSettings,
+)
+from worker.quantization.grouping import RECURRENT, Group, cap_of, groups
 from worker.quantization.overriding import asked_by, overrides_by_group
+from worker.quantization.qconfigs import LayerSettings
+from worker.quantization.ranging import ACTIVATIONS
 
 Spec = DynamicSpec | StaticSpec | QatSpec
 Operators = Literal["all", "weighted"]
 
 #: What tells a transformer, or a convolutional network built like one.
 _TRANSFORMER_OPS = frozenset({"LayerNorm", "scaled_dot_product_attention", "matmul", "bmm", "gelu", "GELU"})
+#: Averages over all positions.
+_AVERAGES = frozenset({
+    "mean", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d",
+})  # fmt: skip
 _LAST_OPS = frozenset(
     {"softmax", "_softmax", "log_softmax", "_log_softmax", "sigmoid", "tanh", "relu", "getitem", "slice"}
 )
@@ -43,40 +57,51 @@ class Plan:
     operators: Operators
     int8_layers: frozenset[str]  #: names of the groups of grouping.py that are quantized
     float_reasons: dict[str, str]  #: the others, and why
-    reduce_range: bool = False
-    observer: str = "histogram"
-    qscheme: str = "per_tensor_affine"
-    per_channel: bool = True
+    settings: LayerSettings  #: of every layer that has none of its own
+    layer_settings: dict[str, LayerSettings] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
-    kernels_tried: tuple[str, ...] = ()  #: what each qengine was found to be worth, where the spec left the choice
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether weights have a scale a channel, where no layer says otherwise."""
+        return self.settings.per_channel
+
+    def settings_of(self, layer: str) -> LayerSettings:
+        """How this layer is quantized."""
+        return self.layer_settings.get(layer, self.settings)
 
     def resolved(self) -> dict[str, Any]:
         """The spec's own values where it said `auto`, and what was settled beyond it, under `plan`."""
         resolved: dict[str, Any] = {
-            "weight": {
-                "observer": self.spec.weight.observer,
-                "qscheme": "per_channel_symmetric" if self.per_channel else "per_tensor_symmetric",
-            },
+            "weight": self.settings.weight.model_dump(),
             "plan": {
                 "qengine": self.qengine,
                 "operators": self.operators,
                 "float_layers": dict(self.float_reasons),
                 "notes": list(self.notes),
-                "kernels_tried": list(self.kernels_tried),
             },
         }
         if not isinstance(self.spec, DynamicSpec):
             resolved["qengine"] = self.qengine
-            resolved["activation"] = {
-                "observer": self.observer,
-                "qscheme": self.qscheme,
-                "reduce_range": self.reduce_range,
-            }
+            resolved["activation"] = self.settings.activation.model_dump()
         return resolved
+
+    def with_observer(self, observer: ActivationObserver) -> Plan:
+        """The same plan with this rule for all ranges whose rule is still open."""
+        return replace(
+            self,
+            settings=_observing(self.settings, observer),
+            layer_settings={name: _observing(each, observer) for name, each in self.layer_settings.items()},
+        )
 
     def without(self, layer: str, reason: str) -> Plan:
         """The same plan with one layer more in float."""
         return replace(self, int8_layers=self.int8_layers - {layer}, float_reasons=self.float_reasons | {layer: reason})
+
+    def with_int8(self, layer: str) -> Plan:
+        """The same plan with one layer more in int8."""
+        reasons = {name: reason for name, reason in self.float_reasons.items() if name != layer}
+        return replace(self, int8_layers=self.int8_layers | {layer}, float_reasons=reasons)
 
 
 def choose_plan(raised: fx.GraphModule, spec: StaticSpec | QatSpec) -> Plan:
@@ -89,8 +114,8 @@ def choose_plan(raised: fx.GraphModule, spec: StaticSpec | QatSpec) -> Plan:
     overridden = overrides_by_group(all_groups, spec.overrides)
     plan = _static_plan(all_groups, spec)
     for group, override in overridden.items():
-        if override.is_float:
-            plan = plan.without(group, f"overridden: {asked_by(override)}")
+        plan = plan.without(group, f"overridden: {asked_by(override)}") if override.is_float else plan.with_int8(group)
+    plan = replace(plan, layer_settings=_layer_settings(all_groups, plan, overridden))
     require_something(plan, all_groups)
     return plan
 
@@ -163,11 +188,12 @@ def _kernels(spec: StaticSpec | QatSpec) -> tuple[str, bool]:
 
 def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
     qengine, reduce_range = _kernels(spec)
-    per_channel = _per_channel(spec)
     observer = spec.activation.observer
-    if observer == "auto":
-        # Over the zoo, QAT reaches 33.0 dB on average with minmax and 28.4 with a moving average.
-        observer = "minmax" if isinstance(spec, QatSpec) else "histogram"
+    if observer == "auto" and isinstance(spec, QatSpec):
+        # Over the zoo, QAT reaches 33.0 dB on average with minmax and 28.4 with a moving average. For static the rule
+        # is settled once the data has been seen.
+        observer = "minmax"
+    activation = spec.activation.model_copy(update={"observer": observer, "reduce_range": reduce_range})
     operators: Operators = "weighted" if any(group.op in _TRANSFORMER_OPS for group in all_groups) else "all"
     int8, reasons = set(), {}
     head = _small_head(all_groups) if operators == "weighted" else None
@@ -176,6 +202,10 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
             reasons[group.name] = "recurrent layers have int8 kernels with dynamic ranges only: use method dynamic"
         elif group is head:
             reasons[group.name] = "the last Linear: it is small, decides the output, and its outliers clip"
+        elif group.op in _AVERAGES:
+            reasons[group.name] = (
+                "an average has a narrower range than what it averages, and its int8 kernel would have to share one"
+            )
         elif operators == "weighted" and not (group.is_weighted or group.is_embedding):
             reasons[group.name] = (
                 "in a network with layer norm, softmax or GELU only convolutions and Linears take int8 well"
@@ -188,22 +218,59 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
         operators=operators,
         int8_layers=frozenset(int8),
         float_reasons=reasons,
-        reduce_range=reduce_range,
-        observer=observer,
-        qscheme=spec.activation.qscheme,
-        per_channel=per_channel,
+        settings=LayerSettings(activation, settled_weight(spec.weight)),
     )
 
 
-def _per_channel(spec: StaticSpec | QatSpec) -> bool:
-    observer, qscheme = spec.weight.observer, spec.weight.qscheme
-    per_channel = observer == "per_channel_minmax"
-    if qscheme != "auto" and (qscheme == "per_channel_symmetric") != per_channel:
-        raise SpecInvalid(
-            f"weight.observer {observer} and weight.qscheme {qscheme} contradict each other.",
-            hint="Leave weight.qscheme at auto: it follows the observer.",
-        )
-    return per_channel
+def settled_weight(asked: WeightSettings) -> WeightSettings:
+    """The settings with the qscheme that follows the observer."""
+    follows = "per_channel_symmetric" if "per_channel" in asked.observer else "per_tensor_symmetric"
+    return asked if asked.qscheme != "auto" else asked.model_copy(update={"qscheme": follows})
+
+
+def _layer_settings(all_groups: list[Group], plan: Plan, overridden: dict[str, Override]) -> dict[str, LayerSettings]:
+    """The layers that differ from the plan's settings: by an override, or by what stands behind them in the graph."""
+    found = {}
+    for group in all_groups:
+        settings = plan.settings
+        if (override := overridden.get(group.name)) is not None:
+            settings = _overridden_settings(settings, override)
+        settings = replace(settings, cap=_absorbed_cap(group, settings), through=_activation_behind(group))
+        if settings != plan.settings:
+            found[group.name] = settings
+    return found
+
+
+def _overridden_settings(settings: LayerSettings, override: Override) -> LayerSettings:
+    activation, weight = settings.activation, settings.weight
+    if override.activation is not None:
+        activation = activation.model_copy(update=override.activation.model_dump(exclude_none=True))
+    if override.weight is not None:
+        asked = override.weight.model_dump(exclude_none=True)
+        weight = settled_weight(weight.model_copy(update={"qscheme": "auto"} | asked))
+    return replace(settings, activation=activation, weight=weight)
+
+
+def _absorbed_cap(group: Group, settings: LayerSettings) -> float | None:
+    """The cap of a clamp that closes the group, if its kernel saturates there: it does at 255, whatever it is told."""
+    activation = settings.activation
+    full_range = not activation.reduce_range and activation.quant_max in (None, 255) and not activation.quant_min
+    if len(group.nodes) < 2 or not full_range or activation.qscheme != "per_tensor_affine":
+        return None
+    return cap_of(group.nodes[-1])
+
+
+def _activation_behind(group: Group) -> str | None:
+    """The activation that alone reads what the group gives."""
+    users = list(group.nodes[-1].users)
+    name = str(users[0].meta.get("op", "")).lower() if len(users) == 1 else ""
+    return name if name in ACTIVATIONS and group.is_weighted else None
+
+
+def _observing(settings: LayerSettings, observer: ActivationObserver) -> LayerSettings:
+    if settings.activation.observer != "auto":
+        return settings
+    return replace(settings, activation=settings.activation.model_copy(update={"observer": observer}))
 
 
 def _small_head(all_groups: list[Group]) -> Group | None:

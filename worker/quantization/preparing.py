@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -22,10 +23,12 @@ from torch.ao.quantization import (
 )
 from torch.ao.quantization.fx.fuse import fuse
 from torch.ao.quantization.fx.prepare import prepare as insert_observers
+from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from worker.quantization.grouping import TRANSPOSED, groups
+from shared.quantization_spec import QatSpec
+from worker.quantization.grouping import TRANSPOSED, Group, groups
 from worker.quantization.planning import Plan
-from worker.quantization.qconfigs import qconfig_for
+from worker.quantization.qconfigs import LayerSettings, qconfig_for
 
 
 def prepare(raised: fx.GraphModule, plan: Plan, example_inputs: tuple[Tensor, ...]) -> fx.GraphModule:
@@ -58,6 +61,8 @@ def _prepare(
     model = copy.deepcopy(raised).train(trainable)
     for parameter in model.parameters():
         parameter.requires_grad_(trainable and parameter.is_floating_point())
+    if not trainable:
+        _absorb_clamps(model, plan)
     fused = fuse(model, trainable)
     scopes = {node.name: (str(node.meta.get("layer", "")), type(None)) for node in fused.graph.nodes}
     prepared = insert_observers(fused, mapping, trainable, scopes, example_inputs)
@@ -102,24 +107,39 @@ def _union_of(module: nn.Module) -> nn.Module:
 def _qconfig_mapping(raised: fx.GraphModule, plan: Plan, *, trainable: bool) -> QConfigMapping:
     """A qconfig for every layer that is to be int8, and None for all others."""
     mapping = QConfigMapping().set_global(None)
+    learnable = isinstance(plan.spec, QatSpec) and plan.spec.qat.learnable_scales
     for node in raised.graph.nodes:
         mapping.set_module_name(str(node.meta.get("layer", "")), None)
     for group in groups(raised):
         if group.name not in plan.int8_layers:
             continue
         for node in group.nodes:
-            op = _op(raised, node)
             qconfig = qconfig_for(
-                op,
-                observer=plan.observer,
-                qscheme=plan.qscheme,
-                reduce_range=plan.reduce_range,
-                # FX has no transposed convolution with a scale a channel.
-                per_channel=plan.per_channel and not isinstance(group.module, TRANSPOSED),
-                trainable=trainable,
+                _op(raised, node), _settings_of(group, plan), trainable=trainable, learnable=trainable and learnable
             )
             mapping.set_module_name(str(node.meta["layer"]), qconfig)
     return mapping
+
+
+def _settings_of(group: Group, plan: Plan) -> LayerSettings:
+    settings = plan.settings_of(group.name)
+    if settings.per_channel and isinstance(group.module, TRANSPOSED):
+        # FX has no transposed convolution with a scale a channel.
+        weight = settings.weight.model_copy(update={"observer": "minmax", "qscheme": "per_tensor_symmetric"})
+        return replace(settings, weight=weight)
+    return settings
+
+
+def _absorb_clamps(model: fx.GraphModule, plan: Plan) -> None:
+    """Turn a ReLU6 whose int8 kernel saturates at its end into a ReLU, which FX fuses; its observer keeps the end.
+
+    FX itself leaves the clamp behind the convolution and gives both one range: 2 to 3 dB of a trained mobilenet_v2.
+    """
+    for group in groups(model):
+        clamp = group.nodes[-1]
+        if group.name in plan.int8_layers and plan.settings_of(group.name).cap is not None:
+            clamp.target, clamp.args = F.relu, clamp.args[:1]
+    model.recompile()
 
 
 def _op(raised: fx.GraphModule, node: fx.Node) -> str:

@@ -161,11 +161,8 @@ class Simulation:
         self, reader: fx.Node | None, values: Mapping[fx.Node, Any], int8: Collection[str], source: fx.Node
     ) -> Any:
         """What a node sees of another: through the observers between them, if either is in int8."""
-        quantizer = None
-        while self._observes(source):
-            quantizer = quantizer or self._quantizers[source]
-            source = source.all_input_nodes[0]
-        value = values[source]
+        source, quantizer, cap = self._observed(source)
+        value = values[source] if cap is None else values[source].clamp(max=cap)
         in_int8 = self._owner[source] in int8 or (reader is not None and self._owner[reader] in int8)
         return quantizer(value) if quantizer is not None and in_int8 else value
 
@@ -173,19 +170,26 @@ class Simulation:
         self, reader: fx.Node, reference: Mapping[fx.Node, Any], own: Mapping[fx.Node, Any], source: fx.Node
     ) -> Any:
         """Inside of its layer what int8 made; from outside the float value, quantized where the layer has to do it."""
-        quantizer = None
-        while self._observes(source):
-            quantizer = quantizer or self._quantizers[source]
-            source = source.all_input_nodes[0]
+        source, quantizer, cap = self._observed(source)
         if self._owner[source] == self._owner[reader] and source in own:
             return own[source]
-        value = reference[source]
+        value = reference[source] if cap is None else reference[source].clamp(max=cap)
         return quantizer(value) if quantizer is not None and not self._is_int8(source) else value
+
+    def _observed(self, source: fx.Node) -> tuple[fx.Node, Quantizer | None, float | None]:
+        """What stands behind observers, what they make of it, and where they cap it."""
+        quantizer, cap = None, None
+        while self._observes(source):
+            observer = self._modules[str(source.target)]
+            quantizer = quantizer or self._quantizers[source]
+            cap = cap or getattr(observer, "cap", None)
+            source = source.all_input_nodes[0]
+        return source, quantizer, cap
 
     def _shown(
         self, node: fx.Node, reference: Mapping[fx.Node, Any], total: Mapping[fx.Node, Any], own: Mapping[fx.Node, Any]
     ) -> LayerTrace:
-        quantizer = self._output_quantizer(node)
+        quantizer, cap = self._output_quantizer(node), self._output_cap(node)
         layer = self._owner[node]
         none: frozenset[str] = frozenset()
         arriving = []
@@ -199,7 +203,7 @@ class Simulation:
                     arriving.append((self._read(member, reference, none, source), seen))
         return LayerTrace(
             layer=layer,
-            reference=reference[node],
+            reference=reference[node] if cap is None else reference[node].clamp(max=cap),
             total=total[node] if quantizer is None else quantizer(total[node]),
             own=own[node] if quantizer is None else quantizer(own[node]),
             arriving=tuple(arriving),
@@ -224,6 +228,9 @@ class Simulation:
 
     def _output_quantizer(self, node: fx.Node) -> Quantizer | None:
         return next((self._quantizers[user] for user in node.users if user in self._quantizers), None)
+
+    def _output_cap(self, node: fx.Node) -> float | None:
+        return next((self._observed(user)[2] for user in node.users if user in self._quantizers), None)
 
     def _group_ends(self) -> list[fx.Node]:
         """The last node of every int8 layer."""

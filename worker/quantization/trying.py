@@ -25,6 +25,7 @@ from shared.errors import ModelUnsupported
 from shared.quantization_spec import DynamicSpec
 from worker.quantization.converting import convert
 from worker.quantization.dynamic_planning import choose_dynamic_plan
+from worker.quantization.dynamic_trying import without_wrong_kernels
 from worker.quantization.grouping import TRANSPOSED, groups
 from worker.quantization.loading import InputSpec
 from worker.quantization.planning import Plan, choose_plan, only_weighted, require_something
@@ -61,10 +62,11 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
     Raises NothingToQuantize when no layer would be int8, SpecInvalid when an override matches nothing or settings
     contradict each other, ModelUnsupported when no choice of int8 operators runs.
     """
-    if isinstance(spec, DynamicSpec):
-        return choose_dynamic_plan(raised, spec)
-    chosen = choose_plan(raised, spec)
     inputs = _made_up(interface(raised).inputs)
+    if isinstance(spec, DynamicSpec):
+        dynamic = choose_dynamic_plan(raised, spec)
+        return without_wrong_kernels(raised, dynamic, inputs) if _runs(raised, inputs) else dynamic
+    chosen = choose_plan(raised, spec)
     if not _runs(raised, inputs):
         return replace(chosen, notes=(*chosen.notes, "not tried out: the model does not run on random inputs"))
     all_groups = groups(raised)
@@ -112,7 +114,7 @@ def _faults(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...]) -> l
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            prepared = prepare(raised, replace(plan, observer="minmax"), inputs)  # the quickest
+            prepared = prepare(raised, plan, inputs)
             prepared(*inputs)
             converted = convert(prepared, plan)
         except Exception as error:  # noqa: BLE001 - torch.ao raises whatever it stumbles over

@@ -1,14 +1,16 @@
-"""Choose kernels: of those that compute the same, the fastest on this CPU.
+"""Choose kernels: of those that compute what they should, the fastest on this CPU.
 
 The ranges that calibration found, and so every int8 weight and scale, are the same for all kernels. But `x86` and
 `fbgemm` add up pairs of products in 16 bits on some paths and saturate where `onednn` does not: of a trained
-mobilenet_v2 they left 11 and 2 dB of 23. So others are taken only if their output on real samples is as near to the
-float model's as that of the plan's own kernels, and only if they are clearly faster.
+mobilenet_v2 they left 11 and 2 dB of 23. So the output of every one is held, on real samples, against the simulation,
+which computes int8 in float: kernels that are further from the float model by more than 1 dB are not offered. Of the
+others the fastest is taken, if it is clearly faster than the plan's own.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -17,17 +19,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
+from shared.errors import KernelsSaturate
+from shared.job_report import KernelTrial
 from shared.quantization_spec import DynamicSpec
 from worker.datasets import Samples, batches
 from worker.inference import Model, padded_to, run_model
 from worker.latency import computing_with
 from worker.numerics import FidelityAccumulator
-from worker.quantization import Plan, convert, use_kernels_of
+from worker.quantization import Plan, convert, simulate, use_kernels_of
 from worker.steps.convert import Quantized, freeze_quantized, never_called
 from worker.steps.load import LoadedModel
 
 _KERNELS = ("onednn", "x86", "fbgemm")
-_MAX_LOSS_DB = 0.5
+_REFERENCE = "reference"
+_MAX_LOSS_DB = 1.0
 _MIN_GAIN = 1.05
 _CHECKED_BATCHES = 2
 _TRIAL_SECONDS = 0.5
@@ -37,35 +42,53 @@ _MIN_ROUNDS, _MAX_ROUNDS = 5, 100
 
 def convert_for_this_cpu(
     model: LoadedModel, prepared: fx.GraphModule, plan: Plan, samples: Samples, example: tuple[Tensor, ...]
-) -> tuple[Plan, Quantized]:
+) -> tuple[Plan, Quantized, list[KernelTrial]]:
     """The int8 model with the kernels that the spec names, or with the fastest right ones where it says `auto`.
 
-    The plan returned names the kernels and what was tried; they stay selected for this process.
+    The plan returned names the kernels; they stay selected for this process. Raises KernelsSaturate when none of those
+    that may be used computes what the simulation does.
     """
-    own = freeze_quantized(convert(prepared, plan), example)
-    if isinstance(plan.spec, DynamicSpec) or plan.spec.qengine != "auto":
-        return plan, own
-    converted = {plan.qengine: own}
-    for qengine in _KERNELS:
-        if qengine != plan.qengine and qengine in torch.backends.quantized.supported_engines:
-            converted[qengine] = freeze_quantized(convert(prepared, replace(plan, qengine=qengine)), example)
-    closeness_db = _closeness_db(model, {name: int8.frozen for name, int8 in converted.items()}, samples)
-    right = [name for name, db in closeness_db.items() if db >= closeness_db[plan.qengine] - _MAX_LOSS_DB]
-    medians_ms = _medians_ms(
-        model, {name: converted[name].frozen for name in right}, samples, plan.spec.benchmark.threads[0]
+    names = [plan.qengine]
+    if not isinstance(plan.spec, DynamicSpec) and plan.spec.qengine == "auto":
+        names += [name for name in _KERNELS if name not in names and name in torch.backends.quantized.supported_engines]
+    converted = {name: freeze_quantized(convert(prepared, replace(plan, qengine=name)), example) for name in names}
+    simulation = simulate(prepared, plan)
+    outputs_of: dict[str, Model] = {name: int8.frozen for name, int8 in converted.items()}
+    closeness_db = _closeness_db(model, outputs_of | {_REFERENCE: simulation.run}, samples)
+    reference_db = closeness_db.pop(_REFERENCE)
+    right = [name for name, db in closeness_db.items() if db >= reference_db - _MAX_LOSS_DB]
+    if not right:
+        raise KernelsSaturate(_told(closeness_db, reference_db))
+    medians_ms = (
+        _medians_ms(model, {name: converted[name].frozen for name in right}, samples, plan.spec.benchmark.threads[0])
+        if len(right) > 1
+        else {}
     )
-    fastest = min(right, key=medians_ms.__getitem__)
-    if medians_ms[plan.qengine] < _MIN_GAIN * medians_ms[fastest]:
+    fastest = min(right, key=lambda name: medians_ms.get(name, 0.0))
+    if plan.qengine in right and medians_ms and medians_ms[plan.qengine] < _MIN_GAIN * medians_ms[fastest]:
         fastest = plan.qengine
-    tried = tuple(
-        f"{name}: {medians_ms[name]:.3g} ms"
-        if name in medians_ms
-        else f"{name}: saturates, {db:.1f} dB where {plan.qengine} has {closeness_db[plan.qengine]:.1f} dB"
+    trials = [
+        KernelTrial(
+            qengine=name,
+            sqnr_db=_reportable(db),
+            reference_sqnr_db=_reportable(reference_db),
+            latency_ms=medians_ms.get(name),
+            saturates=name not in right,
+            chosen=name == fastest,
+        )
         for name, db in closeness_db.items()
-    )
-    settled = replace(plan, qengine=fastest, kernels_tried=tried)
+    ]
+    settled = replace(plan, qengine=fastest)
     use_kernels_of(settled)
-    return settled, converted[fastest]
+    return settled, converted[fastest], trials
+
+
+def _told(closeness_db: Mapping[str, float], reference_db: float) -> str:
+    found = ", ".join(f"{name} {db:.1f} dB" for name, db in closeness_db.items())
+    return (
+        f"The int8 kernels do not compute what they should on this CPU: {found}, where the same integers computed in "
+        f"float give {reference_db:.1f} dB. Their sums saturate."
+    )
 
 
 def _closeness_db(model: LoadedModel, candidates: Mapping[str, Model], samples: Samples) -> dict[str, float]:
@@ -79,6 +102,10 @@ def _closeness_db(model: LoadedModel, candidates: Mapping[str, Model], samples: 
                 for accumulator, reference, output in zip(fidelity[name], wanted, found, strict=True):
                     accumulator.update(reference, output)
     return {name: min(_finite(each.sqnr_db) for each in accumulators) for name, accumulators in fidelity.items()}
+
+
+def _reportable(sqnr_db: float) -> float | None:
+    return None if math.isinf(sqnr_db) else sqnr_db
 
 
 def _finite(sqnr_db: float | None) -> float:
