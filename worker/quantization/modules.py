@@ -6,6 +6,7 @@ that is computed and not the model's own, or a setting that no module has, leave
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -246,22 +247,47 @@ def _recurrent(kind: str) -> ModuleRule:
     return rule
 
 
-_CELLS = {"lstm_cell": nn.LSTMCell, "gru_cell": nn.GRUCell}
+_CELLS: dict[str, Callable[..., nn.Module]] = {
+    "lstm_cell": nn.LSTMCell,
+    "gru_cell": nn.GRUCell,
+    "rnn_tanh_cell": functools.partial(nn.RNNCell, nonlinearity="tanh"),
+    "rnn_relu_cell": functools.partial(nn.RNNCell, nonlinearity="relu"),
+}
 
 
 def _cell(kind: str) -> ModuleRule:
     def rule(call: Call) -> Raised | None:
-        names = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
-        tensors = {name: call.weight(argument) for name, argument in names.items()}
-        if any(tensor is None for tensor in tensors.values()):
+        input_weight, hidden_weight = call.weight("w_ih"), call.weight("w_hh")
+        biases = {"bias_ih": call.weight("b_ih"), "bias_hh": call.weight("b_hh")}
+        given = [bias is not None for bias in biases.values()]
+        if input_weight is None or hidden_weight is None or any(given) != all(given):
             return None
-        input_weight, hidden_weight = tensors["weight_ih"], tensors["weight_hh"]
-        assert input_weight is not None
-        assert hidden_weight is not None
-        module = _CELLS[kind](input_weight.shape[1], hidden_weight.shape[1], device=_META)
-        return Raised(_given(module, **tensors), "input hx")
+        if call.is_computed("b_ih") or call.is_computed("b_hh"):
+            return None
+        module = _CELLS[kind](input_weight.shape[1], hidden_weight.shape[1], bias=all(given), device=_META)
+        return Raised(_given(module, weight_ih=input_weight, weight_hh=hidden_weight, **biases), "input hx")
 
     return rule
+
+
+_BAG_MODES = ("sum", "mean", "max")
+
+
+def _embedding_bag(call: Call) -> Raised | None:
+    """Rows summed bag by bag. Of the operator's four results only the first is the module's."""
+    weight = call.weight("weight")
+    if weight is None or call["sparse"] or call["scale_grad_by_freq"]:
+        return None
+    padding = call["padding_idx"]
+    module = nn.EmbeddingBag(
+        weight.shape[0],
+        weight.shape[1],
+        mode=_BAG_MODES[call["mode"]],
+        include_last_offset=call["include_last_offset"],
+        padding_idx=padding if padding is not None and padding >= 0 else None,
+        device=_META,
+    )
+    return Raised(_given(module, weight=weight), "indices offsets per_sample_weights", results=((),))
 
 
 MODULES: dict[str, ModuleRule] = {
@@ -291,4 +317,9 @@ MODULES: dict[str, ModuleRule] = {
     "rnn_relu.input": _recurrent("rnn_relu"),
     "lstm_cell": _cell("lstm_cell"),
     "gru_cell": _cell("gru_cell"),
+    "rnn_tanh_cell": _cell("rnn_tanh_cell"),
+    "rnn_relu_cell": _cell("rnn_relu_cell"),
+    "embedding_bag": _embedding_bag,
+    "_embedding_bag": _embedding_bag,
+    "_embedding_bag_forward_only": _embedding_bag,
 }

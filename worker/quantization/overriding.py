@@ -6,10 +6,11 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 
+from pydantic import ValidationError
 from torch import fx
 
 from shared.errors import SpecInvalid
-from shared.quantization_spec import Override
+from shared.quantization_spec import Override, WeightOverride, WeightSettings
 from worker.quantization.grouping import Group
 
 
@@ -31,6 +32,27 @@ def overrides_by_group(all_groups: Sequence[Group], overrides: Sequence[Override
 def asked_by(override: Override) -> str:
     """Such as `layer layer1.* and op Conv2d`."""
     return " and ".join(f"{key} {value}" for key, value in (("layer", override.layer), ("op", override.op)) if value)
+
+
+def overridden_weight(settings: WeightSettings, override: WeightOverride) -> WeightSettings:
+    """Settled weight settings with an override's over them; of observer and qscheme, the one not given follows.
+
+    Raises SpecInvalid when the two that are given, or the limits, contradict each other.
+    """
+    asked = override.model_dump(exclude_none=True)
+    merged = settings.model_dump() | asked
+    if "observer" in asked and "qscheme" not in asked:
+        granularity = "per_channel" if "per_channel" in merged["observer"] else "per_tensor"
+        merged["qscheme"] = f"{granularity}_{merged['qscheme'].rpartition('_')[2]}"
+    elif "qscheme" in asked and "observer" not in asked:
+        plain = merged["observer"].replace("per_channel_", "")
+        merged["observer"] = (
+            plain if "per_tensor" in merged["qscheme"] else plain.replace("minmax", "per_channel_minmax")
+        )
+    try:
+        return WeightSettings(**merged)
+    except ValidationError as error:
+        raise SpecInvalid(f"An override of weights: {error.errors()[0]['msg']}.") from error
 
 
 def _matches(node: fx.Node, override: Override) -> bool:

@@ -55,7 +55,8 @@ _FRESH = frozenset({
     "softmax", "log_softmax", "matmul", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "cat", "stack",
     "scaled_dot_product_attention", "upsample_nearest2d", "upsample_bilinear2d", "lstm", "gru", "rnn_tanh",
-    "rnn_relu", "lstm_cell", "gru_cell", "zeros", "ones", "full", "arange", "zeros_like", "ones_like", "where",
+    "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "embedding_bag", "zeros", "ones", "full",
+    "arange", "zeros_like", "ones_like", "where",
 })  # fmt: skip
 
 
