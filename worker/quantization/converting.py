@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,12 +29,41 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
     use_kernels_of(plan)
     # FX's own convert works on what it is given; it also wants evaluation mode and no gradients.
     model = copy.deepcopy(prepared).eval()
+    hidden = _hide_float_operators(model, plan)
     with torch.no_grad():
         converted = _convert(model)
+    for node in converted.graph.nodes:
+        node.target = hidden.get(node.target, node.target)
+    converted.recompile()
     assert isinstance(converted, fx.GraphModule)
     share_equal_weights(converted)
     converted.meta |= {key: value for key, value in prepared.meta.items() if key.startswith("octavo")}
     return converted.eval()
+
+
+def _hide_float_operators(model: fx.GraphModule, plan: Plan) -> dict[Any, Any]:
+    """Put functions that lowering does not know in place of operators that stay in float; what they stand for.
+
+    torch 2.13 lowers pools, means, concatenations and others between two int8 layers without asking for their qconfig,
+    and drops the range that was observed behind them: a mean would have the step of what it averages.
+    """
+    owners = model.meta["octavo_groups"]
+    hidden: dict[Any, Any] = {}
+    for node in model.graph.nodes:
+        if node.op == "call_function" and owners.get(str(node.meta.get("layer")), "") in plan.float_reasons:
+            hiding = _hiding(node.target)
+            hidden[hiding] = node.target
+            node.target = hiding
+    model.recompile()
+    return hidden
+
+
+@functools.cache
+def _hiding(function: Callable[..., Any]) -> Callable[..., Any]:
+    def in_float(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return in_float
 
 
 def share_equal_weights(quantized: nn.Module) -> None:
