@@ -113,7 +113,7 @@ def _fused_follower(raised: fx.GraphModule, nodes: list[fx.Node]) -> fx.Node | N
     after_norm = (
         isinstance(module, nn.BatchNorm1d)
         and len(nodes) == 2
-        and not isinstance(module_of(raised, nodes[0]), (*TRANSPOSED, nn.Linear))
+        and not isinstance(module_of(raised, nodes[0]), TRANSPOSED)
     )
     arithmetic = last.op == "call_function" and last.target in (torch.add, torch.mul)
     return user if isinstance(module, _BEFORE_RELU) or after_norm or arithmetic else None

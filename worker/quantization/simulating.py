@@ -112,6 +112,7 @@ class Simulation:
         reference: dict[fx.Node, Any] = {}
         total: dict[fx.Node, Any] = {}
         own: dict[fx.Node, Any] = {}
+        arriving: dict[str, list[tuple[Tensor, Tensor]]] = {}  # of a layer of several nodes: kept until its last
         places = iter(inputs)
         for node in self._graph.graph.nodes:
             if node.op == "placeholder":
@@ -125,9 +126,12 @@ class Simulation:
                 reference[node] = self._compute(node, self._reading(node, reference, none), none)
                 total[node] = self._compute(node, self._reading(node, total, self._int8), self._int8)
                 if self._is_int8(node):
+                    arriving.setdefault(self._owner[node], []).extend(self._arriving(node, reference, total))
                     own[node] = self._compute(node, functools.partial(self._read_own, node, reference, own), self._int8)
-                    if node in self._ends and isinstance(reference[node], Tensor):
-                        visit(self._shown(node, reference, total, own))
+                    if node in self._ends:
+                        arrived = tuple(arriving.pop(self._owner[node]))
+                        if isinstance(reference[node], Tensor):
+                            visit(self._shown(node, arrived, reference[node], total[node], own[node]))
             for values in (reference, total, own):
                 self._forget(node, values)
         raise AssertionError("a graph without an output")
@@ -186,27 +190,26 @@ class Simulation:
             source = source.all_input_nodes[0]
         return source, quantizer, cap
 
+    def _arriving(
+        self, node: fx.Node, reference: Mapping[fx.Node, Any], total: Mapping[fx.Node, Any]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What a node reads from outside of its layer: in the float model, and in the int8 model as it takes it."""
+        none: frozenset[str] = frozenset()
+        for source in node.all_input_nodes:
+            origin = self._unobserved(source)
+            if self._owner[origin] != self._owner[node] and isinstance(reference.get(origin), Tensor):
+                yield self._read(node, reference, none, source), self._read(node, total, self._int8, source)
+
     def _shown(
-        self, node: fx.Node, reference: Mapping[fx.Node, Any], total: Mapping[fx.Node, Any], own: Mapping[fx.Node, Any]
+        self, node: fx.Node, arriving: tuple[tuple[Tensor, Tensor], ...], reference: Tensor, total: Tensor, own: Tensor
     ) -> LayerTrace:
         quantizer, cap = self._output_quantizer(node), self._output_cap(node)
-        layer = self._owner[node]
-        none: frozenset[str] = frozenset()
-        arriving = []
-        for member in (
-            member for member, owner in self._owner.items() if owner == layer and not self._observes(member)
-        ):
-            for source in member.all_input_nodes:
-                origin = self._unobserved(source)
-                if self._owner[origin] != layer and isinstance(reference.get(origin), Tensor):
-                    seen = self._read(member, total, self._int8, source)
-                    arriving.append((self._read(member, reference, none, source), seen))
         return LayerTrace(
-            layer=layer,
-            reference=reference[node] if cap is None else reference[node].clamp(max=cap),
-            total=total[node] if quantizer is None else quantizer(total[node]),
-            own=own[node] if quantizer is None else quantizer(own[node]),
-            arriving=tuple(arriving),
+            layer=self._owner[node],
+            reference=reference if cap is None else reference.clamp(max=cap),
+            total=total if quantizer is None else quantizer(total),
+            own=own if quantizer is None else quantizer(own),
+            arriving=arriving,
             quantizer=quantizer,
         )
 
@@ -315,7 +318,7 @@ def quantized_weight(module: nn.Module, qconfig: Any) -> QuantizedWeight | None:
         scale=scale,
         zero_point=zero_point.to(scale.dtype),
         axis=observer.ch_axis if per_channel else None,
-        limits=_QINT8 if observer.dtype is torch.qint8 else _QUINT8,
+        limits=(observer.quant_min, observer.quant_max),
     )
 
 
