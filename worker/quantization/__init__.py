@@ -8,9 +8,12 @@ quantized layer by layer as the plan says, and frozen to what users run.
 """
 
 from worker.quantization.converting import convert, use_kernels_of
-from worker.quantization.describing import describe_layers
+from worker.quantization.describing import Description, describe, describe_layers
+from worker.quantization.describing_qparams import OUTLIER_STRETCH, stretch_of
 from worker.quantization.dynamic import quantize_dynamic
+from worker.quantization.dynamic_tracing import DynamicModel
 from worker.quantization.freezing import freeze
+from worker.quantization.int8_modules import weight_values
 from worker.quantization.learnable_scales import learn_scales, scale_parameters
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
 from worker.quantization.planning import Plan
@@ -26,12 +29,16 @@ from worker.quantization.trying import plan
 from worker.quantization.verifying import verify_raised
 
 __all__ = [
+    "OUTLIER_STRETCH",
+    "Description",
+    "DynamicModel",
     "InputSpec",
     "LayerTrace",
     "Plan",
     "Quantizer",
     "Simulation",
     "convert",
+    "describe",
     "describe_layers",
     "freeze",
     "freeze_batch_norm",
@@ -47,6 +54,8 @@ __all__ = [
     "raise_program",
     "scale_parameters",
     "simulate",
+    "stretch_of",
     "use_kernels_of",
     "verify_raised",
+    "weight_values",
 ]

@@ -1,0 +1,220 @@
+"""What one layer was seen to do on the evaluation data, batch by batch in constant memory.
+
+error       float against int8 at its output: made in the layer, arriving at it, both together
+ranges      what its output reached, what the quantized range cuts off, what calibration had never seen
+channels    whether one of them stretches the range that all share, and what mean error each has
+histogram   how the values are spread
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from shared.layer_report import Clipping, LayerError
+from worker.numerics import ErrorAccumulator
+from worker.quantization import LayerTrace, stretch_of
+
+_BINS = 2048
+_SAMPLED = 1 << 16  # values a batch that histograms are made of: they cost more than all else
+_LAST_AXIS_OPS = frozenset({"Linear", "LayerNorm", "Embedding", "EmbeddingBag", "LSTM", "GRU", "gelu", "GELU"})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A tensor's values on the evaluation data, against its quantized range and what calibration saw."""
+
+    min: float
+    max: float
+    clipping: Clipping | None  #: None without a quantized range
+    outside_calibration: float | None  #: share of the values outside of what calibration saw; None if it saw nothing
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is one value."""
+        return self.min == self.max
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What was measured of a layer."""
+
+    error: LayerError
+    output: Seen
+    inputs: tuple[Seen, ...]  #: of the tensors that are quantized for it, in the order of its qparams
+    stretch: float | None
+    widest_channel: int
+    channel_ratio: float  #: the greatest magnitude in that channel / in the median channel
+    mean_error_share: float  #: of the energy of the error made in the layer, what a constant a channel makes up
+    histogram: tuple[float, float, tuple[int, ...]] | None  #: low, high, counts
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a tensor is held against: the quantized range, and the values that calibration saw."""
+
+    low: float
+    high: float
+    step: float
+    least: float | None
+    greatest: float | None
+
+
+class LayerAccumulator:
+    """Takes the batches of one layer."""
+
+    def __init__(self, op: str, output: Bounds | None, inputs: tuple[Bounds | None, ...]) -> None:
+        self._op = op
+        self._own = ErrorAccumulator()
+        self._total = ErrorAccumulator()
+        self._arriving: list[ErrorAccumulator] = []
+        self._output = _RangeAccumulator(output)
+        self._inputs = [_RangeAccumulator(bounds) for bounds in inputs]
+        self._channels = _ChannelAccumulator()
+        self._histogram: _Histogram | None = None
+
+    def update(self, trace: LayerTrace) -> None:
+        """Add a batch."""
+        self._own.update(trace.reference, trace.own)
+        self._total.update(trace.reference, trace.total)
+        while len(self._arriving) < len(trace.arriving):
+            self._arriving.append(ErrorAccumulator())
+        for accumulator, (reference, found) in zip(self._arriving, trace.arriving, strict=False):
+            accumulator.update(reference, found)
+        self._output.update(trace.reference)
+        if len(trace.arriving) == len(self._inputs):
+            for ranges, (reference, _) in zip(self._inputs, trace.arriving, strict=True):
+                ranges.update(reference)
+        axis = -1 if self._op in _LAST_AXIS_OPS or trace.reference.ndim < 2 else 1
+        self._channels.update(trace.reference, trace.own, axis)
+        if self._histogram is None:
+            self._histogram = _Histogram(trace.reference, trace.quantizer.range if trace.quantizer else None)
+        self._histogram.update(trace.reference)
+
+    def result(self) -> LayerFacts:
+        """The figures over every batch added so far."""
+        arriving = [a.sqnr_db for a in self._arriving if a.sqnr_db is not None]
+        output = self._output.result()
+        histogram = self._histogram
+        return LayerFacts(
+            error=LayerError(
+                own_sqnr_db=self._own.sqnr_db,
+                arriving_sqnr_db=min(arriving, default=None),
+                sqnr_db=self._total.sqnr_db,
+                cosine=self._total.cosine,
+                mse=self._total.mse,
+            ),
+            output=output,
+            inputs=tuple(ranges.result() for ranges in self._inputs if ranges.count),
+            stretch=None if histogram is None else histogram.stretch(output.min, output.max),
+            widest_channel=self._channels.widest,
+            channel_ratio=self._channels.ratio,
+            mean_error_share=self._channels.mean_error_share(self._own.noise),
+            histogram=None if histogram is None else histogram.within(output.min, output.max),
+        )
+
+
+@dataclass
+class _RangeAccumulator:
+    bounds: Bounds | None
+    least: float = math.inf
+    greatest: float = -math.inf
+    below: int = 0
+    above: int = 0
+    unseen: int = 0
+    count: int = 0
+
+    def update(self, values: Tensor) -> None:
+        if values.numel() == 0 or not values.is_floating_point():
+            return
+        least, greatest = (float(end) for end in torch.aminmax(values))
+        self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
+        self.count += values.numel()
+        bounds = self.bounds
+        if bounds is None:
+            return
+        half = bounds.step / 2  # as far beyond the range rounding is no worse than inside of it
+        if least < bounds.low - half:
+            self.below += int(torch.count_nonzero(values < bounds.low - half))
+        if greatest > bounds.high + half:
+            self.above += int(torch.count_nonzero(values > bounds.high + half))
+        if bounds.least is not None and bounds.greatest is not None:
+            if least < bounds.least - half:
+                self.unseen += int(torch.count_nonzero(values < bounds.least - half))
+            if greatest > bounds.greatest + half:
+                self.unseen += int(torch.count_nonzero(values > bounds.greatest + half))
+
+    def result(self) -> Seen:
+        clipping = outside = None
+        if self.bounds is not None and self.count:
+            below, above = self.below / self.count, self.above / self.count
+            clipping = Clipping(rate=below + above, below=below, above=above)
+            outside = None if self.bounds.least is None else self.unseen / self.count
+        return Seen(self.least, self.greatest, clipping, outside)
+
+
+@dataclass
+class _ChannelAccumulator:
+    greatest: Tensor = field(default_factory=lambda: torch.zeros(0))
+    errors: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    rows: int = 0  #: values a channel
+
+    def update(self, reference: Tensor, own: Tensor, axis: int) -> None:
+        axis %= reference.ndim
+        others = [dim for dim in range(reference.ndim) if dim != axis]
+        least, most = (reference.amin(others), reference.amax(others)) if others else (reference, reference)
+        greatest = torch.maximum(-least, most)
+        shift = (own.sum(others) - reference.sum(others) if others else own - reference).to(torch.float64)
+        if self.greatest.shape != greatest.shape:  # the first batch, or a channel axis that varies: start anew
+            self.greatest, self.errors, self.rows = torch.zeros_like(greatest), torch.zeros_like(shift), 0
+        self.greatest = torch.maximum(self.greatest, greatest)
+        self.errors = self.errors + shift
+        self.rows += reference.numel() // max(1, greatest.numel())
+
+    @property
+    def widest(self) -> int:
+        return int(self.greatest.argmax()) if self.greatest.numel() else 0
+
+    @property
+    def ratio(self) -> float:
+        """Against the median of the channels that give anything at all."""
+        alive = self.greatest[self.greatest > 0]
+        return float(alive.max() / alive.median()) if alive.numel() > 1 else 1.0
+
+    def mean_error_share(self, noise: float) -> float:
+        if not self.rows or noise <= 0:
+            return 0.0
+        return min(1.0, float((self.errors / self.rows).square().sum()) * self.rows / noise)
+
+
+class _Histogram:
+    """Counts over a range that the first batch and the quantized range set; what lies beyond is left out."""
+
+    def __init__(self, first: Tensor, quantized: tuple[float, float] | None) -> None:
+        least, greatest = (float(end) for end in torch.aminmax(first))
+        room = (greatest - least) / 4
+        low, high = quantized or (least, greatest)
+        self.low, self.high = min(low, least - room), max(high, greatest + room)
+        self.counts = torch.zeros(_BINS)
+
+    def update(self, values: Tensor) -> None:
+        flat = values.detach().reshape(-1)
+        sampled = flat[:: max(1, flat.numel() // _SAMPLED)]
+        if self.high > self.low:
+            self.counts += torch.histc(sampled.float(), _BINS, self.low, self.high)
+
+    def stretch(self, least: float, greatest: float) -> float | None:
+        return stretch_of(self.counts, self.low, self.high, least, greatest)
+
+    def within(self, least: float, greatest: float) -> tuple[float, float, tuple[int, ...]] | None:
+        """The part that holds the values: low, high and the counts there."""
+        if not self.high > self.low or not least <= greatest:
+            return None
+        width = (self.high - self.low) / _BINS
+        first = max(0, min(_BINS - 1, int((least - self.low) / width)))
+        last = max(first, min(_BINS - 1, int((greatest - self.low) / width)))
+        counts = tuple(int(count) for count in self.counts[first : last + 1])
+        return self.low + first * width, self.low + (last + 1) * width, counts

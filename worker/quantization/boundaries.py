@@ -1,0 +1,138 @@
+"""Quant boundaries: where tensors pass between int8 and float, what each costs, and which override would remove it.
+
+A tensor is followed through operators that only give it another shape: what counts is who computed it and who computes
+with it next.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import fx, nn
+from torch.ao.quantization.backend_config import get_native_backend_config
+
+from shared.layer_report import QuantBoundary
+from worker.quantization.grouping import RECURRENT, Group
+from worker.quantization.labelling import is_boundary, is_quantize, label, owners, passes_on
+from worker.quantization.observing import Observed
+from worker.quantization.planning import Plan
+
+OUTPUT = "output"
+_HOPELESS = ("int8 form fails", "kernel is wrong")
+
+
+def quant_boundaries(
+    raised: fx.GraphModule, quantized: fx.GraphModule, plan: Plan, observed: Observed
+) -> list[QuantBoundary]:
+    """Every boundary of a quantized graph, in its order."""
+    layers, groups = label(raised, quantized), owners(raised)
+    names = _Names(quantized, layers, groups)
+    found = []
+    for node in quantized.graph.nodes:
+        if not is_boundary(node) or node not in observed.given:
+            continue
+        producers, consumers = names.before(node), names.after(node)
+        quantizes = is_quantize(node)
+        found.append(
+            QuantBoundary(
+                producer=", ".join(producers),
+                consumer=", ".join(consumers),
+                direction="quantize" if quantizes else "dequantize",
+                elements=observed.given[node].elements // max(1, observed.samples),
+                cost_ms=observed.boundary_ms.get(node),
+                removed_by=_removed_by(
+                    [groups.get(name) for name in (producers if quantizes else consumers)],
+                    [groups.get(name) for name in (consumers if quantizes else producers)],
+                    plan,
+                ),
+            )
+        )
+    return found
+
+
+def in_int8(layer: str) -> dict[str, Any]:
+    """The spec patch that puts a layer in int8."""
+    return {"overrides": [{"layer": glob.escape(layer), "precision": "int8"}]}
+
+
+def in_float(layer: str) -> dict[str, Any]:
+    """The spec patch that keeps a layer in float."""
+    return {"overrides": [{"layer": glob.escape(layer), "precision": "float32"}]}
+
+
+def has_int8_kernel(group: Group, plan: Plan) -> bool:
+    """Whether FX has an int8 form of all its operators, and nothing was found wrong with it here."""
+    reason = plan.float_reasons.get(group.name, "")
+    if isinstance(group.module, RECURRENT) or any(told in reason for told in _HOPELESS):
+        return False
+    known = _patterns()
+    return all(_callee(node, group) in known for node in group.nodes[:1])
+
+
+def _removed_by(floats: list[Group | None], int8s: list[Group | None], plan: Plan) -> dict[str, Any] | None:
+    """Rather the float side in int8, where that can be; else the int8 side in float; nothing at the model's edge."""
+    if not floats or None in floats:
+        return None
+    patches = [in_int8(group.name) for group in floats if group is not None and has_int8_kernel(group, plan)]
+    if len(patches) != len(floats):
+        patches = [in_float(group.name) for group in int8s if group is not None]
+        if not patches or len(patches) != len(int8s):
+            return None
+    return {"overrides": [override for patch in patches for override in patch["overrides"]]}
+
+
+def _callee(node: fx.Node, group: Group) -> Any:
+    if node.op == "call_module":
+        return type(group.module)
+    return node.target
+
+
+def _patterns() -> set[Any]:
+    """The modules, functions and methods that torch.ao has an int8 form of."""
+    configs = get_native_backend_config().configs
+    return {
+        config.pattern for config in configs if config.pattern is not None and not isinstance(config.pattern, tuple)
+    } - {nn.LSTM, nn.GRU}
+
+
+class _Names:
+    """Whose tensor a node passes on, and to whom."""
+
+    def __init__(self, quantized: fx.GraphModule, layers: dict[fx.Node, str], groups: dict[str, Group]) -> None:
+        self._quantized = quantized
+        self._layers = layers
+        self._groups = groups
+
+    def before(self, node: fx.Node) -> list[str]:
+        return self._follow(node, lambda step: step.all_input_nodes[:1])
+
+    def after(self, node: fx.Node) -> list[str]:
+        return self._follow(node, lambda step: step.users)
+
+    def _follow(self, node: fx.Node, onwards: Callable[[fx.Node], Iterable[fx.Node]]) -> list[str]:
+        found: dict[str, None] = {}
+        waiting, seen = list(onwards(node)), {node}
+        while waiting:
+            step = waiting.pop(0)
+            if step in seen:
+                continue
+            seen.add(step)
+            name = self._computing(step)
+            if name is not None:
+                found[name] = None
+            else:
+                waiting.extend(onwards(step))
+        return list(found)
+
+    def _computing(self, node: fx.Node) -> str | None:
+        """The layer that computes at a node; None when tensors only pass it."""
+        if node.op == "output":
+            return OUTPUT
+        if node.op == "placeholder":
+            return node.name
+        group = self._groups.get(self._layers.get(node, ""))
+        if node.op == "get_attr" or group is None or passes_on(self._quantized, node):
+            return None
+        return group.name

@@ -1,0 +1,110 @@
+"""What FX fused into one kernel, which neighbours it could not fuse, and why.
+
+convolution | Linear → batch norm     folded into the weights
+convolution | Linear | batch norm | add | mul → ReLU     one kernel
+"""
+
+from __future__ import annotations
+
+from torch import fx, nn
+
+from shared.layer_report import Fusion
+from shared.quantization_spec import DynamicSpec
+from worker.quantization.grouping import TRANSPOSED, Group, module_of
+from worker.quantization.labelling import label, owners, passes_on, plain
+from worker.quantization.planning import Plan
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+#: Activations that follow a convolution or Linear as a pass over the tensor of their own.
+_ACTIVATIONS = frozenset({
+    "relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu", "leakyrelu", "elu", "sigmoid", "tanh",
+    "mish", "prelu",
+})  # fmt: skip
+_NAMES_OF_RELU6 = ("relu6", "hardtanh")
+
+
+def fusions(raised: fx.GraphModule, quantized: fx.GraphModule, plan: Plan) -> list[Fusion]:
+    """Every pair of neighbours that runs as one in int8, or might; in the graph's order.
+
+    Dynamic quantization fuses nothing, and has no such list.
+    """
+    if isinstance(plan.spec, DynamicSpec):
+        return []
+    left = set(label(raised, quantized).values())
+    by_layer = owners(raised)
+    found, told = [], set()
+    for group in dict.fromkeys(by_layer.values()):
+        if group.name not in plan.int8_layers:
+            continue
+        gone = [node for node in group.nodes[1:] if _layer(node) not in left]
+        nodes = [group.nodes[0], *gone]
+        while (follower := _folded_follower(raised, nodes[-1], left)) is not None:  # what FX fuses beyond grouping.py
+            nodes.append(follower)
+        if len(nodes) > 1:
+            found.append(Fusion(layers=[_layer(node) for node in nodes], pattern=_pattern(nodes), fused=True))
+            told.update(nodes)
+        missed = _missed(raised, group, nodes, left)
+        if missed is not None:
+            found.append(missed)
+    return found
+
+
+def _folded_follower(raised: fx.GraphModule, node: fx.Node, left: set[str]) -> fx.Node | None:
+    """The only reader of a node, if it is in no int8 graph any more and computes something."""
+    if len(node.users) != 1:
+        return None
+    (user,) = node.users
+    gone = user.op != "output" and _layer(user) not in left and not passes_on(raised, user)
+    return user if gone and (plain(user.meta["op"]) in _ACTIVATIONS or "BatchNorm" in user.meta["op"]) else None
+
+
+def _missed(raised: fx.GraphModule, group: Group, nodes: list[fx.Node], left: set[str]) -> Fusion | None:
+    """The neighbour that still runs by itself after the fused nodes, and why."""
+    last = nodes[-1]
+    if not (group.is_weighted or isinstance(group.module, _BATCH_NORMS)):
+        return None
+    candidates = [user for user in last.users if user.op != "output" and _layer(user) in left]
+    follower = next((user for user in candidates if _is_partner(raised, user)), None)
+    if follower is None:
+        return None
+    pair = [*nodes, follower]
+    reason = _reason(raised, group, last, follower)
+    return Fusion(layers=[_layer(node) for node in pair], pattern=_pattern(pair), fused=False, reason=reason)
+
+
+def _is_partner(raised: fx.GraphModule, node: fx.Node) -> bool:
+    return isinstance(module_of(raised, node), _BATCH_NORMS) or plain(str(node.meta.get("op", ""))) in _ACTIVATIONS
+
+
+def _reason(raised: fx.GraphModule, group: Group, last: fx.Node, follower: fx.Node) -> str:
+    others = [_layer(user) if user.op != "output" else "the model's output" for user in last.users if user != follower]
+    if others:
+        return f"the output of {_layer(last)} is read by {' and '.join(others)} as well: it has to exist by itself"
+    if isinstance(module_of(raised, follower), _BATCH_NORMS):
+        if plain(str(last.meta["op"])) in _ACTIVATIONS:
+            return f"batch norm comes after {last.meta['op']}: it folds only into the convolution or Linear before it"
+        return f"FX folds no batch norm into {type(group.module).__name__}"
+    return _activation_reason(group, str(follower.meta["op"]))
+
+
+def _activation_reason(group: Group, activation: str) -> str:
+    if plain(activation) in _NAMES_OF_RELU6:
+        return "int8 kernels hold ReLU and no ReLU6: the clamp is a pass over the tensor of its own"
+    if plain(activation) != "relu":
+        kind = "Linear" if isinstance(group.module, nn.Linear) else "convolution" if group.is_weighted else group.op
+        return f"no int8 kernel fuses {kind} and {activation}: only ReLU"
+    if isinstance(group.module, TRANSPOSED):
+        return "int8 kernels of transposed convolutions hold no ReLU"
+    return f"FX has no fused form of {group.op} and ReLU here"
+
+
+def _pattern(nodes: list[fx.Node]) -> str:
+    return " + ".join(_word(str(node.meta["op"])) for node in nodes)
+
+
+def _word(op: str) -> str:
+    return "ReLU" if op == "relu" else op
+
+
+def _layer(node: fx.Node) -> str:
+    return str(node.meta.get("layer", node.name))

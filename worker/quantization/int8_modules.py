@@ -1,0 +1,50 @@
+"""What conversion put in a layer's place, and the weights that it holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shared.layer_report import LayerPrecision
+from worker.quantization.bags import QuantizedBag
+
+_INT8_MODULES = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+
+
+def precision_of(module: nn.Module | None) -> LayerPrecision:
+    """How a layer stores its weights, or computes: float32 for a module that nothing took the place of."""
+    if isinstance(module, QuantizedBag):
+        return "int8"
+    if module is None or not type(module).__module__.startswith(_INT8_MODULES):
+        return "float32"
+    return "float16" if _weight_dtype(module) is torch.float16 else "int8"
+
+
+def _weight_dtype(module: Any) -> Any:
+    """As the layers of dynamic quantization keep it; None of the others, which have int8 weights or none."""
+    if hasattr(module, "weight_dtype"):  # a recurrent cell
+        return module.weight_dtype
+    return getattr(getattr(module, "_packed_params", module), "dtype", None)
+
+
+def int8_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The quantized weights of a module by name: a recurrent layer has several, a norm or a float16 layer none."""
+    if precision_of(module) != "int8":
+        return {}
+    plain: Any = module.rows if isinstance(module, QuantizedBag) else module
+    if hasattr(plain, "get_weight"):  # LSTM, GRU and cells
+        found = dict(plain.get_weight())
+    elif callable(getattr(plain, "weight", None)):
+        found = {"weight": plain.weight()}
+    else:
+        found = {}
+    return {name: weight for name, weight in found.items() if weight.is_quantized}
+
+
+def weight_values(quantized: nn.Module, layer: str) -> Tensor | None:
+    """The first weight of a quantized layer, as it computes with it; None for a layer without one."""
+    modules = dict(quantized.named_modules(remove_duplicate=False))
+    weights = int8_weights(modules[layer]) if layer in modules else {}
+    return next((weight.dequantize().flatten() for weight in weights.values()), None)
