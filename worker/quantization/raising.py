@@ -75,6 +75,7 @@ class _Raiser:
         raised.graph.eliminate_dead_code()
         raised.graph.lint()
         raised.delete_all_unused_submodules()
+        _delete_unread_tensors(raised)
         raised.recompile()
         return raised.eval()
 
@@ -224,6 +225,14 @@ class _Raiser:
                 owner.add_module(part, nn.Module())
             owner = owner.get_submodule(part)
         return owner
+
+
+def _delete_unread_tensors(raised: fx.GraphModule) -> None:
+    """Most weights were read by operators that are modules now, and stay with those alone."""
+    read = {str(node.target) for node in raised.graph.nodes if node.op == "get_attr"}
+    for tensors in (raised._parameters, raised._buffers):
+        for name in set(tensors) - read:
+            del tensors[name]
 
 
 def _is_identity(call: Call) -> bool:
