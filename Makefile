@@ -41,7 +41,7 @@ format: $(VENV)/installed-dev ## Format, and mend what the linter can mend
 docs: $(VENV)/installed-dev ## Write the generated pages of docs/reference/
 	$(BIN)/python docs/generate_reference.py
 
-bench: $(VENV)/installed-dev ## The figures of docs/explanation/benchmarks.md, into benchmarks/results/ (ten minutes)
+bench: $(VENV)/installed-dev ## The figures of docs/explanation/benchmarks.md, into benchmarks/results/ (an hour at first, then fifteen minutes)
 	$(BIN)/python benchmarks/run_all.py
 
 clean: ## Remove the virtual environment and everything that was generated

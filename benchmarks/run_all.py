@@ -6,7 +6,7 @@ import sys
 
 from measuring import RESULTS, figures_of, run_script
 
-SCRIPTS = ("job_overhead", "cancel", "upload", "api_load", "memory")
+SCRIPTS = ("job_overhead", "cancel", "upload", "api_load", "memory", "quality")
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def tabulate() -> None:
         "# Figures",
         "",
         "From the JSON files beside this one, which hold the raw samples, the machine, its load and the revision.",
+        "Quality beside ONNX Runtime's and NNCF's own quantization, family by family: [quality.md](quality.md).",
         "",
     ]
     lines += ["| Figure | Measured | Limit | |", "|---|---|---|---|"]
