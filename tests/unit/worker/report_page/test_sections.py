@@ -1,0 +1,184 @@
+"""What the sections say, held against the report that they are made of."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from shared.job_report import JobReport
+from shared.layer_report import LayerError, LayerSummary
+from tests.unit.worker.report_page.parsed import Node, parse
+from tests.unit.worker.report_page.samples import WRONG_LAYER, bare_dynamic, residual_cnn, trained
+from worker.report_page import render_page
+from worker.report_page.sections.layers import first_wrong
+
+JOB = "job_019abc5d1f0e7a33c49d20"
+
+
+def section(report: JobReport, anchor: str) -> Node:
+    page = parse(render_page(report, job_id=JOB))
+    [found] = [each for each in page.all("section") if each["aria-labelledby"] == anchor]
+    return found
+
+
+def rows(node: Node, caption: str) -> dict[str, list[str]]:
+    """The cells of a table by the name of the row."""
+    [table] = [each for each in node.all("table") if each.one("caption").text().startswith(caption)]
+    return {
+        row.all("th")[0].text(): [cell.text().replace("\u00a0", " ").strip() for cell in row.all("td")]
+        for row in table.one("tbody").all("tr")
+    }
+
+
+def plain(node: Node) -> str:
+    return node.text().replace("\u00a0", " ").replace("\u202f", " ")
+
+
+def layer(name: str, arriving: float | None, total: float | None) -> LayerSummary:
+    error = LayerError(own_sqnr_db=30, arriving_sqnr_db=arriving, sqnr_db=total, cosine=1, mse=0)
+    return LayerSummary(name=name, op="Conv2d", precision="int8", weight_bytes=1, error=error)
+
+
+def test_the_verdict_says_the_word_the_sentence_and_four_figures() -> None:
+    said = section(residual_cnn(), "verdict")
+    assert [each.text() for each in said.all("dt")] == ["Top-1 accuracy", "Speedup", "Size", "Measured on"]
+    assert [plain(each) for each in said.all("strong")] == ["90.85 %", "2.32×", "11.4 MB", "2 000"]
+    told = plain(said)
+    assert "Accuracy not met" in told
+    assert "float 93.40 %, drop 2.55 points: target not met" in told
+    assert "95 % interval 2.28 to 2.37" in told
+    assert "samples of evaluation data" in told
+
+
+def test_without_labels_fidelity_stands_for_accuracy_and_random_inputs_are_not_trusted() -> None:
+    told = plain(section(bare_dynamic(), "verdict"))
+    assert "Fidelity (SQNR)38.1 dB" in told
+    assert "random inputs: trust it little" in told
+
+
+def test_a_warning_comes_with_its_evidence_its_patch_and_the_command_that_applies_it() -> None:
+    report = residual_cnn()
+    first, second = section(report, "advice").one("ol").all("li")
+    command, patch = first.all("pre")
+    assert command.text() == f"octavo quantize --from {JOB} --apply 1"
+    assert report.warnings[0].suggestion is not None
+    assert json.loads(patch.text()) == report.warnings[0].suggestion.patch
+    for told in (report.warnings[0].message, report.warnings[0].evidence, WRONG_LAYER):
+        assert told is not None
+        assert told in first.text()
+    assert second.all("pre") == []  # there is nothing to apply
+
+
+def test_before_and_after_stand_side_by_side() -> None:
+    compared = rows(section(residual_cnn(), "advice"), "Before and after")
+    assert compared["Top-1 accuracy, int8"] == ["89.30 %", "90.85 %", "+1.55 points"]
+    assert compared["SQNR, worst output"] == ["14.2 dB", "16.4 dB", "+2.2 dB"]
+
+
+def test_no_warning_is_said() -> None:
+    assert "no warning was raised" in section(trained(), "advice").text()
+
+
+@pytest.mark.parametrize(
+    ("errors", "wrong"),
+    [
+        ([(None, 40.0), (40.0, 19.9), (19.9, 10.0)], "1"),
+        ([(None, 40.0), (40.0, 20.0)], None),
+        ([(None, 12.0)], "0"),
+        # A branch that is wrong from the start, and a layer before it that mends what arrives.
+        ([(19.0, 18.0), (None, 15.0)], "1"),
+        ([(None, None), (None, None)], None),
+    ],
+)
+def test_the_model_first_goes_wrong_where_what_arrives_still_is_right(errors: list[Any], wrong: str | None) -> None:
+    found = first_wrong([layer(str(index), *each) for index, each in enumerate(errors)])
+    assert (found and found.name) == wrong
+
+
+def test_layers_are_told_with_their_errors_and_the_range_of_their_output() -> None:
+    report = residual_cnn()
+    said = section(report, "layers")
+    assert f"first goes wrong at {WRONG_LAYER}: 13.6 dB at its output" in plain(said)
+    table = rows(said, "Layers, from input")
+    number, operator, precision, own, _, total, macs, weight, least, greatest, scale, zero, flags = table[
+        f"{WRONG_LAYER} + bn2"
+    ]
+    assert (operator, precision, own, total) == ("Conv2d", "int8", "13.5", "13.6")
+    assert (least, greatest, scale, zero) == ("−0.400", "214", "0.841", "3")
+    assert flags == "dead channelsoutliers"
+    assert (macs, weight) == ("57.8", "111")
+    assert report.layers[int(number) - 1].name == WRONG_LAYER
+    assert len(table) == len(report.layers)
+
+
+def test_every_tensor_has_its_qparams() -> None:
+    report = residual_cnn(2)
+    [table] = [each for each in section(report, "layers").all("table") if "Qparams" in each.one("caption").text()]
+    assert len(table.one("tbody").all("tr")) == sum(len(each.qparams) for each in report.layers)
+    assert "0.0400" in table.text()  # the clipping rate, in %
+
+
+def test_layers_that_the_budget_did_not_reach_are_named() -> None:
+    report = residual_cnn()
+    assert report.sensitivity is not None
+    said = section(report, "sensitivity")
+    assert f"{len(report.sensitivity.not_reached)} layers not reached" in plain(said)
+    assert [each.text() for each in said.all("li")] == report.sensitivity.not_reached
+
+
+def test_boundaries_tell_what_would_remove_them_and_float_layers_why() -> None:
+    said = section(residual_cnn(), "structure")
+    assert rows(said, "Quant boundaries")["layer4.0.add"][-1] == (
+        '{"overrides": [{"layer": "gate.*", "precision": "float32"}]}'
+    )
+    assert rows(said, "Layers and operators in float")["gate.softplus"][-1] == "FX has no int8 kernel for Softplus."
+    assert rows(said, "Not fused")["neck.conv, neck.act"][-1] == "onednn has no kernel for this pair."
+
+
+def test_histograms_draw_the_range_that_int8_holds() -> None:
+    report = residual_cnn()
+    [first, *_] = section(report, "histograms").all("figure")
+    assert len([each for each in first.all("rect") if each["class"] == "band"]) == 1
+    assert len([each for each in first.all("line") if each["class"] == "edge"]) == 2
+    assert "int8 holds −0.400 to 214; all values inside" in first.text()
+
+
+def test_data_that_does_not_suffice_says_how_much_would_do() -> None:
+    said = section(residual_cnn(), "calibration")
+    assert "does not suffice. About 200 samples would do." in plain(said)
+    assert rows(said, "Accuracy recovery")["Bias correction"][1:4] == ["15.7 dB", "16.4 dB", "+0.7"]
+    assert rows(said, "Kernels")["fbgemm"][-3:] == ["saturate", "layer2.0.conv1", "no"]
+
+
+def test_training_is_held_against_static_and_against_the_float_model_trained_as_long() -> None:
+    said = section(trained(), "training")
+    assert rows(said, "The models side by side") == {
+        "float": ["93.40 %"],
+        "float, trained for as many epochs": ["93.80 %"],
+        "static int8": ["90.85 %"],
+        "int8 that is offered (qat)": ["93.31 %"],
+    }
+    drawn = [each.text() for each in said.all("text")]
+    assert {"QAT", "float, trained", "float", "static int8"} <= set(drawn)
+    assert "The weights of epoch 8 were kept. A lost worker's training was taken up after epoch 3." in said.text()
+
+
+def test_the_graph_is_told_before_and_after_node_by_node() -> None:
+    report = residual_cnn(2)
+    assert report.graphs is not None
+    said = section(report, "graphs")
+    for caption, nodes in (("int8 graph", report.graphs.int8_nodes), ("float graph", report.graphs.float_nodes)):
+        table = rows(said, caption)
+        assert list(table) == [each.name for each in nodes]
+        assert table["stem_conv"][0:3] == ["call_module", "stem.conv: ConvReLU2d", table["stem_conv"][2]]
+
+
+def test_the_spec_the_machine_and_the_hash_are_there() -> None:
+    report = residual_cnn()
+    said = section(report, "provenance")
+    assert json.loads(said.one("pre").text()) == report.spec
+    assert report.weights_sha256 is not None
+    for told in (report.weights_sha256, "AMD EPYC 9R14", "2.13.0+cpu", "landlock+seccomp"):
+        assert told in said.text()

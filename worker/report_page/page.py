@@ -1,0 +1,99 @@
+"""The whole page: its head, its contents, its sections in order."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from importlib.resources import files
+
+from shared.job_report import JobReport
+from worker.report_page.layout import Section, name
+from worker.report_page.markup import Html, element, join
+from worker.report_page.sections.advice import advice
+from worker.report_page.sections.calibration import calibration
+from worker.report_page.sections.graphs import graphs
+from worker.report_page.sections.histograms import histograms
+from worker.report_page.sections.layers import layers
+from worker.report_page.sections.provenance import provenance
+from worker.report_page.sections.quality import latency, quality, size
+from worker.report_page.sections.sensitivity import sensitivity
+from worker.report_page.sections.structure import structure
+from worker.report_page.sections.training import training
+from worker.report_page.sections.verdict import verdict
+
+# Read when the module is: a job that runs locked down need not.
+_STYLE = files(__package__).joinpath("page.css").read_text("utf-8")
+_SCRIPT = files(__package__).joinpath("page.js").read_text("utf-8")
+
+_METHODS = {"dynamic": "Dynamic quantization", "static": "Static quantization", "qat": "Quantization-aware training"}
+
+
+def render_page(report: JobReport, *, job_id: str) -> str:
+    """The report as one HTML page that needs nothing else: no network, and no script but for sorting and searching."""
+    sections, absent = _sections(report, job_id)
+    title = f"{report.spec.get('name') or _METHODS[report.method]}"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        # Only this very style and script: were a name of a layer ever taken for markup, it still could do nothing.
+        element("meta", http_equiv="Content-Security-Policy", content=_policy()),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{title}: {report.verdict.word.replace('_', ' ')} – Octavo"),
+        element("style", Html(_STYLE)),
+    )
+    header = element(
+        "header",
+        element("p", f"Octavo report · {_METHODS[report.method]} · ", name(job_id), class_="eyebrow"),
+        element("h1", title),
+    )
+    contents = element("ol", [element("li", element("a", each.title, href=f"#{each.anchor}")) for each in sections])
+    main = element(
+        "main", header, [each.render() for each in sections], _absent(absent, report), id="main", tabindex=-1
+    )
+    body = element(
+        "body",
+        element("a", "Skip to the report", href="#main", class_="skip"),
+        element("nav", element("p", "Contents"), contents, aria_label="Contents"),
+        main,
+        element("script", Html(_SCRIPT)),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _sections(report: JobReport, job_id: str) -> tuple[list[Section], list[str]]:
+    """What there is to tell, in order, and the titles of what there is not."""
+    asked: list[tuple[str, Section | None]] = [
+        ("verdict", verdict(report)),
+        ("what to do", advice(report, job_id)),
+        ("quality", quality(report)),
+        ("latency", latency(report)),
+        ("size", size(report)),
+        ("layers", layers(report)),
+        ("sensitivity", sensitivity(report)),
+        ("quant boundaries and fusions", structure(report)),
+        ("histograms", histograms(report)),
+        ("calibration, ranges, recovery and kernels", calibration(report)),
+        ("training", training(report)),
+        ("FX graph", graphs(report)),
+        ("provenance", provenance(report)),
+    ]
+    return [section for _, section in asked if section], [title for title, section in asked if section is None]
+
+
+def _absent(titles: list[str], report: JobReport) -> Html:
+    if not titles:
+        return join(None)
+    why = f"because it was not asked for or {report.method} quantization has none"
+    return element("p", f"Not in this report, {why}: {'; '.join(titles)}.", class_="note")
+
+
+def _policy() -> str:
+    return (
+        f"default-src 'none'; style-src '{_digest(_STYLE)}'; script-src '{_digest(_SCRIPT)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,93 @@
+"""What to do: each warning with its cause, its evidence and the change that is expected to help; and what one did."""
+
+from __future__ import annotations
+
+import shlex
+
+from shared.job_report import Before, JobReport, ReportWarning
+from worker.report_page.figures import byte_size, decibels, milliseconds, signed, times
+from worker.report_page.layout import Column, Section, as_json, name, note, subheading, table
+from worker.report_page.markup import Content, Html, element, join
+from worker.report_page.sections.verdict import METRIC_NAMES, metric_value, verdict_title, worst_output
+
+
+def advice(report: JobReport, job_id: str) -> Section:
+    """The warnings, the most telling first, and the effect of the change that made this job of another."""
+    items = [_warning(number, each, job_id) for number, each in enumerate(report.warnings, start=1)]
+    listed = element("ol", items, class_="advice") if items else element("p", "Nothing: no warning was raised.")
+    return Section("advice", "What to do", join([listed, _before(report, report.before)]))
+
+
+def _warning(number: int, warning: ReportWarning, job_id: str) -> Html:
+    suggestion = warning.suggestion
+    layer = () if warning.layer is None else (" in ", name(warning.layer))
+    said: list[Content] = [
+        element(
+            "h3", element("span", f"{number}. ", class_="count"), warning.code.replace("_", " ").capitalize(), layer
+        ),
+        element("p", warning.message),
+    ]
+    if warning.evidence is not None:
+        said.append(element("p", element("b", "Evidence: "), warning.evidence))
+    if warning.hint is not None:
+        said.append(element("p", element("b", "Hint: "), warning.hint))
+    if suggestion is not None:
+        command = f"octavo quantize --from {shlex.quote(job_id)} --apply {number}"
+        said += [
+            element("p", element("b", "Suggestion: "), suggestion.title),
+            None if suggestion.expected is None else element("p", element("b", "Expected: "), suggestion.expected),
+            element("p", "Apply it:", class_="label"),
+            element("pre", command, class_="command", tabindex=0),
+            element("p", "which changes the spec by:", class_="label"),
+            as_json(suggestion.patch),
+        ]
+    return element("li", said, class_="act" if suggestion else None)
+
+
+def _before(report: JobReport, before: Before | None) -> Content:
+    if before is None:
+        return None
+    columns = [Column("Figure"), Column("Before", "number"), Column("After", "number"), Column("Change", "number")]
+    return join(
+        [
+            subheading("Before and after"),
+            note("This job was made from ", name(before.job), f" ({before.method}) by these changes of its spec:"),
+            as_json(before.changes),
+            table("Before and after", columns, [*_quality_rows(report, before), *_other_rows(report, before)]),
+        ]
+    )
+
+
+def _quality_rows(report: JobReport, before: Before) -> list[list[Content]]:
+    rows: list[list[Content]] = [
+        ["Verdict", *(verdict_title(each) for each in (before.verdict.word, report.verdict.word)), None]
+    ]
+    old, new = before.quality.metric, report.quality.metric
+    if old is not None and new is not None and old.name == new.name:
+        change = new.int8_value - old.int8_value
+        shown = signed(change, 4) if new.name == "mse" else f"{signed(100 * change, 2)} points"
+        cells = [metric_value(each.name, each.int8_value) for each in (old, new)]
+        rows.append([f"{METRIC_NAMES[new.name]}, int8", *cells, shown])
+    worst_old, worst_new = worst_output(before.quality.fidelity), worst_output(report.quality.fidelity)
+    if worst_old is not None and worst_new is not None:
+        both = (worst_old.sqnr_db, worst_new.sqnr_db)
+        gain = None if None in both else f"{signed((both[1] or 0.0) - (both[0] or 0.0))} dB"
+        rows.append(["SQNR, worst output", *map(decibels, both), gain])
+    return rows
+
+
+def _other_rows(report: JobReport, before: Before) -> list[list[Content]]:
+    rows: list[list[Content]] = []
+    if before.latency and report.latency:
+        old, new = before.latency[0], report.latency[0]
+        p50 = [{each.name: each.p50_ms for each in one.candidates}.get("int8") for one in (old, new)]
+        rows.append(["int8 latency, p50", *map(milliseconds, p50), None])
+        rows.append(["Speedup", times(old.speedup), times(new.speedup), signed(new.speedup - old.speedup, 2)])
+    change = report.size.int8_bytes - before.size.int8_bytes
+    share = signed(100 * change / before.size.int8_bytes) if before.size.int8_bytes else None
+    sizes = (byte_size(before.size.int8_bytes), byte_size(report.size.int8_bytes))
+    rows.append(["int8 size", *sizes, None if share is None else f"{share} %"])
+    methods = (before.method, report.method)
+    if methods[0] != methods[1]:
+        rows.append(["Method", *methods, None])
+    return rows

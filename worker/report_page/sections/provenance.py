@@ -1,0 +1,43 @@
+"""What it all rests on: the spec as resolved, the machine, the time it took, the hash of the weights."""
+
+from __future__ import annotations
+
+from shared.job_report import JobReport
+from worker.report_page.figures import plural, seconds
+from worker.report_page.layout import Column, Section, as_json, definitions, name, note, subheading, table
+from worker.report_page.markup import Content, element, join
+
+
+def provenance(report: JobReport) -> Section:
+    """All that is needed to do the job again."""
+    machine = report.environment
+    described: list[tuple[str, Content]] = [
+        ("CPU", f"{machine.cpu_model}, {plural(machine.cores, 'core')}"),
+        ("Instruction sets", ", ".join(machine.isa) or "none of those that matter"),
+        ("Kernels", machine.qengine),
+        ("torch", machine.torch),
+        ("Python", machine.python),
+        ("Octavo", machine.octavo),
+        ("Sandbox", machine.sandbox_level),
+        ("Schema of the report", report.schema_version),
+    ]
+    parts: list[Content] = [
+        subheading("Environment"),
+        definitions(described),
+        subheading("Weights"),
+        _weights(report.weights_sha256),
+    ]
+    if report.timings:
+        columns = [Column("Step"), Column("Time", "number")]
+        rows: list[list[Content]] = [[step, seconds(took)] for step, took in report.timings.items()]
+        together = note(f"{seconds(sum(report.timings.values()))} together.")
+        parts += [subheading("Timings"), together, table("Time by step", columns, rows)]
+    parts += [subheading("Spec, with every auto resolved"), as_json(report.spec)]
+    return Section("provenance", "Spec, environment, timings", join(parts))
+
+
+def _weights(sha256: str | None) -> Content:
+    if sha256 is None:
+        return note("No hash of the int8 weights was taken.")
+    told = note("Equal model, data, spec, seed and CPU type give equal int8 weights and qparams, and so this hash:")
+    return join([told, element("p", name(sha256, 64), class_="hash")])

@@ -1,0 +1,74 @@
+"""Which layers cost the output most."""
+
+from __future__ import annotations
+
+from shared.job_report import JobReport
+from shared.layer_report import LayerSensitivity
+from worker.report_page.figures import NONE, decibels, percent, plural, seconds, signed
+from worker.report_page.layout import Column, Section, figure, folded, name, note, table
+from worker.report_page.markup import Content, element, join, shorten
+from worker.report_page.plots import Bar, bars
+
+_MAX_BARS = 25
+_MAX_NAMES = 200
+
+
+def sensitivity(report: JobReport) -> Section | None:
+    """Layers ranked by what the output gains when each stays in float, and those that were not reached."""
+    found = report.sensitivity
+    if found is None:
+        return None
+    told = note(
+        "Each layer was tried alone in int8 with all others in float, and alone in float with all others in int8, on "
+        f"{plural(found.samples, 'sample')}. The gain is what the output's SQNR wins when that layer stays in float; "
+        f"all layers in int8 give {decibels(found.base_sqnr_db)}."
+    )
+    parts: list[Content] = [told]
+    if found.layers:
+        shown = [
+            Bar(shorten(each.layer, 34), each.gain_db, f"{signed(each.gain_db)} dB")
+            for each in found.layers[:_MAX_BARS]
+        ]
+        label = "Gain of keeping a layer in float"
+        caption = f"{label}: the {len(shown)} costliest of {len(found.layers)}."
+        parts.append(figure(caption, bars(shown, label=label, unit="dB"), label=label))
+        parts.append(_table(found.layers))
+    parts.append(_not_reached(found.not_reached, found.budget_seconds, found.seconds))
+    return Section("sensitivity", "Sensitivity", join(parts))
+
+
+def _table(layers: list[LayerSensitivity]) -> Content:
+    with_metric = any(each.alone_int8_metric is not None or each.alone_float_metric is not None for each in layers)
+    columns = [
+        Column("Layer"),
+        Column("Gain in float, dB", "number"),
+        Column("Only it in int8", "number", "SQNR of the output"),
+        Column("Only it in float", "number", "SQNR of the output"),
+    ]
+    if with_metric:
+        columns += [Column("Metric, only it in int8", "number"), Column("Metric, only it in float", "number")]
+    rows: list[list[Content]] = []
+    for each in layers:
+        row: list[Content] = [name(each.layer), signed(each.gain_db)]
+        row += [decibels(each.alone_int8_sqnr_db), decibels(each.alone_float_sqnr_db)]
+        if with_metric:
+            row += [
+                NONE if metric is None else percent(metric, 2)
+                for metric in (each.alone_int8_metric, each.alone_float_metric)
+            ]
+        rows.append(row)
+    written = table("Sensitivity of the layers, costliest first", columns, rows, find="layer", tall=True)
+    return folded(f"All {plural(len(layers), 'layer')} that were tried", written)
+
+
+def _not_reached(names: list[str], budget_seconds: float, used_seconds: float) -> Content:
+    used = f"{seconds(used_seconds)} of a budget of {seconds(budget_seconds)}"
+    if not names:
+        return element("p", f"Every layer was reached, in {used}.")
+    listed = [element("li", name(each)) for each in names[:_MAX_NAMES]]
+    more = f" The first {_MAX_NAMES} are listed." if len(names) > _MAX_NAMES else ""
+    told = f"{plural(len(names), 'layer')} not reached in {used}: nothing is known of them.{more} Raise "
+    advice = (element("code", "analysis.sensitivity_seconds"), " to reach them.")
+    return join(
+        [element("p", told, advice), folded("Layers that were not reached", element("ul", listed, class_="names"))]
+    )

@@ -1,0 +1,134 @@
+"""First of all: the outcome in a word, a sentence and four figures."""
+
+from __future__ import annotations
+
+from shared.job_report import BenchmarkResult, JobReport, MetricResult, OutputFidelity, Quality
+from worker.report_page.figures import (
+    EXACT,
+    byte_size,
+    decibels,
+    decimal,
+    milliseconds,
+    percent,
+    plural,
+    significant,
+    times,
+    whole,
+)
+from worker.report_page.layout import Section
+from worker.report_page.markup import Content, Html, element
+
+METRIC_NAMES = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy", "mse": "Mean squared error"}
+DATA_NAMES = {
+    "evaluation": "evaluation data",
+    "calibration": "calibration data",
+    "training": "training data",
+    "synthetic": "random inputs",
+}
+
+_WORDS = {
+    "recommended": ("✓", "Recommended", "good"),
+    "no_faster": ("≈", "No faster", "fair"),
+    "slower": ("▼", "Slower", "fair"),
+    "accuracy_not_met": ("✗", "Accuracy not met", "bad"),
+    "low_fidelity": ("✗", "Low fidelity", "bad"),
+}
+
+
+def verdict(report: JobReport) -> Section:
+    """The word, the sentence, and quality, speedup, size and what they were measured on."""
+    mark, word, kind = _WORDS[report.verdict.word]
+    body = element(
+        "div",
+        element("p", element("span", mark, aria_hidden="true"), " ", word, class_="word"),
+        element("p", report.verdict.sentence, class_="sentence"),
+        element(
+            "dl",
+            _quality(report.quality),
+            _speedup(report.latency),
+            _size(report),
+            _measured_on(report),
+            class_="figures",
+        ),
+        class_=f"verdict {kind}",
+    )
+    return Section("verdict", "Verdict", body)
+
+
+def verdict_title(word: str) -> str:
+    """`Accuracy not met` of `accuracy_not_met`."""
+    return _WORDS[word][1]
+
+
+def metric_value(name: str, value: float | None) -> str:
+    """Accuracies in percent, losses as they are."""
+    return significant(value, 4) if name == "mse" else percent(value, 2)
+
+
+def metric_drop(metric: MetricResult) -> str:
+    """What was lost; absolute."""
+    return significant(metric.drop, 3) if metric.name == "mse" else f"{decimal(100 * metric.drop, 2)} points"
+
+
+def worst_output(fidelity: list[OutputFidelity]) -> OutputFidelity | None:
+    """The output furthest from the float model's."""
+    return min(fidelity, key=lambda each: float("inf") if each.sqnr_db is None else each.sqnr_db, default=None)
+
+
+def _quality(quality: Quality) -> Html:
+    worst = worst_output(quality.fidelity)
+    near = "nothing compared" if worst is None else f"SQNR {decibels(worst.sqnr_db)}"
+    if worst is not None and worst.agreement is not None:
+        near += f", {percent(worst.agreement)} agreement"
+    metric = quality.metric
+    if metric is None:
+        shown = EXACT if worst is None else decibels(worst.sqnr_db)
+        agreement = None if worst is None or worst.agreement is None else f"{percent(worst.agreement)} agreement"
+        return _figure("Fidelity (SQNR)", shown if worst else "–", agreement, "No labels: no accuracy")
+    target = "no target" if metric.max_drop is None else f"target {'met' if metric.met else 'not met'}"
+    return _figure(
+        METRIC_NAMES[metric.name],
+        metric_value(metric.name, metric.int8_value),
+        f"float {metric_value(metric.name, metric.float_value)}, drop {metric_drop(metric)}: {target}",
+        near,
+    )
+
+
+def _speedup(latency: list[BenchmarkResult]) -> Html:
+    if not latency:
+        return _figure("Speedup", "–", "not measured")
+    first = latency[0]
+    low, high = first.speedup_ci95
+    medians = {each.name: each.p50_ms for each in first.candidates}
+    return _figure(
+        "Speedup",
+        times(first.speedup),
+        f"95 % interval {decimal(low, 2)} to {decimal(high, 2)}{'' if first.significant else ': not significant'}",
+        f"{milliseconds(medians.get(first.baseline))} → {milliseconds(medians.get('int8'))} at "
+        f"batch {first.batch_size}, {plural(first.threads, 'thread')}",
+    )
+
+
+def _size(report: JobReport) -> Html:
+    size = report.size
+    return _figure(
+        "Size", byte_size(size.int8_bytes), f"float {byte_size(size.float_bytes)}", f"{times(size.ratio)} smaller"
+    )
+
+
+def _measured_on(report: JobReport) -> Html:
+    quality, environment = report.quality, report.environment
+    return _figure(
+        "Measured on",
+        whole(quality.samples),
+        f"samples of {DATA_NAMES[quality.data]}" + (": trust it little" if quality.data == "synthetic" else ""),
+        f"{environment.cpu_model}, {environment.qengine} kernels",
+    )
+
+
+def _figure(term: str, value: str, *more: Content) -> Html:
+    return element(
+        "div",
+        element("dt", term),
+        element("dd", element("strong", value), [element("span", each) for each in more if each]),
+    )
