@@ -128,7 +128,7 @@ def check_artifacts(job: octavo.Job, directory: Path) -> None:
 def run(client: octavo.Client, directory: Path, network: nn.Module, train_set: Digits, test_set: Digits) -> None:
     """The whole job, on a server that runs."""
     jobs = quantize(client, network, train_set, test_set)
-    print("\n" + octavo.compare(job.report for job in jobs))
+    print(f"\n{octavo.compare(jobs).figures()}")
     for job in jobs:
         check_artifacts(job, directory / job.report.method)
 

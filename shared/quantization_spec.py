@@ -242,8 +242,8 @@ class AnalysisSettings(_Strict):
     sensitivity_seconds: float = Field(
         default=10.0, ge=0, le=3600, allow_inf_nan=False, description="Time budget for the sensitivity; 0: none."
     )
-    histograms: int | Literal["all"] = Field(
-        default=8, ge=0, le=1000, description="For how many layers, those that matter most first."
+    histograms: Annotated[int, Field(ge=0, le=1000)] | Literal["all"] = Field(
+        default=8, description="For how many layers, those that matter most first."
     )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from octavo._async.artifacts import AsyncArtifacts
     from octavo._async.client import AsyncClient
     from octavo._async.job import AsyncJob
+    from octavo._comparison import Comparison, compare
     from octavo._exceptions import (
         APIConnectionError,
         APIError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         UnprocessableError,
         WaitTimeout,
     )
+    from octavo._job_report import ReportWarning, Suggestion
     from octavo._report import Report
     from octavo._spec import (
         ActivationOverride,
@@ -63,7 +65,6 @@ if TYPE_CHECKING:
     from octavo._sync.artifacts import Artifacts
     from octavo._sync.client import Client
     from octavo._sync.job import Job
-    from octavo._tables import compare
     from octavo._types import Artifact, Dataset, JobError, JobEvent, Meta, Model, Progress
 
 # The `octavo` command must start fast, and an HTTP client and pydantic take a quarter of a second: each name is
@@ -72,6 +73,7 @@ _HOMES = {
     "octavo._async.artifacts": ["AsyncArtifacts"],
     "octavo._async.client": ["AsyncClient"],
     "octavo._async.job": ["AsyncJob"],
+    "octavo._comparison": ["Comparison", "compare"],
     "octavo._exceptions": [
         "APIConnectionError",
         "APIError",
@@ -98,6 +100,7 @@ _HOMES = {
         "UnprocessableError",
         "WaitTimeout",
     ],
+    "octavo._job_report": ["ReportWarning", "Suggestion"],
     "octavo._report": ["Report"],
     "octavo._spec": [
         "ActivationOverride",
@@ -113,7 +116,6 @@ _HOMES = {
     "octavo._sync.artifacts": ["Artifacts"],
     "octavo._sync.client": ["Client"],
     "octavo._sync.job": ["Job"],
-    "octavo._tables": ["compare"],
     "octavo._types": ["Artifact", "Dataset", "JobError", "JobEvent", "Meta", "Model", "Progress"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -136,6 +138,7 @@ __all__ = [
     "BenchmarkSettings",
     "ChecksumMismatch",
     "Client",
+    "Comparison",
     "ConflictError",
     "Dataset",
     "ExportFailed",
@@ -159,7 +162,9 @@ __all__ = [
     "RateLimitError",
     "RecoverySettings",
     "Report",
+    "ReportWarning",
     "ServiceFailed",
+    "Suggestion",
     "TargetNotMet",
     "TooLargeError",
     "UnprocessableError",

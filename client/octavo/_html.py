@@ -1,28 +1,102 @@
-"""A report as a small HTML card for notebooks. Everything that came from outside is escaped."""
+"""A report as a small HTML card for notebooks. Everything that came from outside is escaped.
+
+The whole story, with every table and plot, is the artifact `report.html`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-from octavo._job_report import JobReport
-from octavo._tables import report_rows
+from octavo._figures import layers_by_error, outcome_rows, report_rows, sqnr_text
+from octavo._job_report import JobReport, ReportWarning
+from octavo._layer_report import LayerSummary
+from octavo._report_text import changes_text, what_to_type
+from octavo._tables import shortened
 
 CARD = "border:1px solid #8884;border-radius:6px;padding:.6em 1em;max-width:46em;font-family:sans-serif"
+_MUTED = "opacity:.75"
+_CELL = "text-align:left;padding:.1em 1em .1em 0"
+_BARS = 12
+_ROW, _LABEL, _BAR, _TEXT = 18, 190, 260, 70  # of the plot, in pixels
+_FULL_SCALE_DB = 60.0
+_POOR_DB, _FAIR_DB = 15.0, 25.0
+_COLOURS = ("#c0392b", "#b9770e", "#2471a3")  # readable on light and on dark
 
 
 def report_card(report: JobReport) -> str:
-    """The verdict, the figures and the warnings."""
-    warnings = "".join(f"<li>{escape(warning.message)}</li>" for warning in report.warnings)
-    return (
-        f'<div style="{CARD}"><b>{escape(report.method)}: {escape(report.verdict.word)}</b>'
-        f"<p>{escape(report.verdict.sentence)}</p>{table(report_rows(report))}"
-        f"{f'<ul>{warnings}</ul>' if warnings else ''}</div>"
-    )
+    """The verdict, what to do, the figures, and how near each layer is to float."""
+    parts = [
+        f"<b>{escape(report.method)}: {escape(report.verdict.word)}</b><p>{escape(report.verdict.sentence)}</p>",
+        _advice(report),
+        table(report_rows(report)),
+        _before(report),
+        _plot(layers_by_error(report.layers)),
+    ]
+    return f'<div style="{CARD}">{"".join(parts)}</div>'
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the first of them the head, as a table."""
     head, *body = rows
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body]
+    lines = [_row("th", head), *(_row("td", row) for row in body)]
     return f"<table>{''.join(lines)}</table>"
+
+
+def _row(kind: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f'<{kind} style="{_CELL}">{escape(cell)}</{kind}>' for cell in cells) + "</tr>"
+
+
+def _advice(report: JobReport) -> str:
+    items = "".join(_warning(report, number, warning) for number, warning in enumerate(report.warnings))
+    return f'<b>What to do</b><ol start="0">{items}</ol>' if items else ""
+
+
+def _warning(report: JobReport, number: int, warning: ReportWarning) -> str:
+    layer = f"<code>{escape(warning.layer)}</code> " if warning.layer else ""
+    lines = [f"{layer}{escape(warning.message)}"]
+    if warning.evidence:
+        lines.append(f'<span style="{_MUTED}">{escape(warning.evidence)}</span>')
+    if warning.suggestion is not None:
+        lines.append(escape(f"{warning.suggestion.title}. {warning.suggestion.expected or ''}"))
+        lines.append(f"<code>{escape(what_to_type(report, number, None))}</code>")
+    elif warning.hint:
+        lines.append(escape(warning.hint))
+    return f"<li>{'<br/>'.join(lines)}</li>"
+
+
+def _before(report: JobReport) -> str:
+    before = report.before
+    if before is None:
+        return ""
+    title = f"Before ({before.job}) and now: {changes_text(before.changes) or 'nothing was changed'}"
+    return f"<p><b>{escape(title)}</b></p>{table([['', 'before', 'now'], *outcome_rows([before, report])])}"
+
+
+def _plot(layers: Sequence[LayerSummary]) -> str:
+    """The worst layers as bars: the longer, the nearer to float."""
+    if not layers:
+        return ""
+    shown = layers[:_BARS]
+    bars = "".join(_bar(number, layer) for number, layer in enumerate(shown))
+    of_all = f", the {len(shown)} worst of {len(layers)}" if len(layers) > len(shown) else ""
+    return (
+        f"<p><b>SQNR by layer</b>{of_all}</p>"
+        f'<svg role="img" aria-label="SQNR by layer" width="{_LABEL + _BAR + _TEXT}" height="{_ROW * len(shown)}" '
+        f'font-size="12" fill="currentColor">{bars}</svg>'
+    )
+
+
+def _bar(number: int, layer: LayerSummary) -> str:
+    sqnr_db = layer.error.sqnr_db if layer.error is not None else None
+    value = _FULL_SCALE_DB if sqnr_db is None else sqnr_db
+    colour = _COLOURS[(value >= _POOR_DB) + (value >= _FAIR_DB)]
+    length = _BAR * min(max(value / _FULL_SCALE_DB, 0.005), 1.0)
+    top, base = _ROW * number, _ROW * number + 13
+    name = escape(layer.name)
+    return (
+        f"<g><title>{name} ({escape(layer.op)})</title>"
+        f'<text x="{_LABEL - 6}" y="{base}" text-anchor="end">{escape(shortened(layer.name, 28))}</text>'
+        f'<rect x="{_LABEL}" y="{top + 3}" width="{length:.1f}" height="{_ROW - 6}" fill="{colour}"/>'
+        f'<text x="{_LABEL + length + 5:.1f}" y="{base}">{escape(sqnr_text(sqnr_db))}</text></g>'
+    )

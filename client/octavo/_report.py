@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from octavo._html import report_card
-from octavo._job_report import JobReport, Suggestion
-from octavo._tables import report_table
+from octavo._job_report import JobReport, ReportWarning, Suggestion
+from octavo._report_text import report_text
 
 
 class Report(JobReport):
@@ -15,9 +15,20 @@ class Report(JobReport):
         """What the warnings advise, the most telling first; `job.retry_with(suggestion)` does it."""
         return [warning.suggestion for warning in self.warnings if warning.suggestion is not None]
 
-    def table(self) -> str:
-        """The report as plain text, for a terminal."""
-        return report_table(self)
+    def warning_number(self, advice: Suggestion | ReportWarning) -> int:
+        """The number of the warning that gives this advice: its place in `warnings`.
+
+        Raises:
+            ValueError: no warning of this report gives it.
+        """
+        for number, warning in enumerate(self.warnings):
+            if advice in (warning, warning.suggestion):
+                return number
+        raise ValueError("this is no advice of this job's report: to apply something else, name it as changes")
+
+    def table(self, width: int = 100) -> str:
+        """The report as plain text: the verdict, what to do, figures, the worst layers."""
+        return report_text(self, width=width)
 
     def _repr_html_(self) -> str:
         return report_card(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from octavo._types import Dataset, Model
@@ -124,6 +124,12 @@ def build_spec(**fields: Any) -> dict[str, Any]:
         for key, value in fields.items()
         if not isinstance(value, NotGiven) and (value is not None or key == "max_accuracy_drop")
     }
+
+
+def build_revision(based_on: str, apply: Sequence[int], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON body of a job that is made from another; None among the changes brings a default back."""
+    plain = {key: _plain(value) for key, value in changes.items() if not isinstance(value, NotGiven)}
+    return {"based_on": based_on, "apply": list(apply), "changes": plain}
 
 
 def _plain(value: Any) -> Any:

@@ -130,7 +130,10 @@ def test_the_async_client_does_the_same(server: Served, tmp_path: Path) -> None:
             with working(server, job.id, succeed):
                 await job.wait()
             paths = await job.artifacts.download(tmp_path)
-            listed = [each.id async for each in client.jobs.list()]
+            again = await job.retry_with(job.report.suggestions[0])
+            assert again.based_on == job.id
+            await again.cancel()
+            listed = [each.id async for each in client.jobs.list(status="succeeded")]
             return job, paths, listed
 
     job, paths, listed = asyncio.run(main_job())
@@ -199,6 +202,63 @@ def test_an_earlier_spec_can_be_submitted_again(server: Served, small_net: Path)
     with server.client() as client:
         job = client.jobs.quantize(client.models.upload(small_net), "dynamic", seed=7)
         assert client.jobs.submit(job.spec).spec == job.spec
+
+
+def test_advice_is_followed_by_number_by_suggestion_and_by_warning(server: Served, small_net: Path) -> None:
+    with server.client() as client:
+        dataset = client.datasets.upload({"x": IMAGES})
+        job = client.jobs.quantize(client.models.upload(small_net), calibration=dataset, overrides=[{"op": "add"}])
+        with working(server, job.id, succeed):
+            job.wait()
+        changes: dict[str, Any] = {"name": "again", "evaluation": dataset, "max_accuracy_drop": None}
+        jobs = [
+            job.retry_with(0, **changes),
+            job.retry_with(job.report.suggestions[0], **changes),
+            job.retry_with(job.report.warnings[0], **changes),
+            client.jobs.quantize(based_on=job, apply=[0], **changes),
+            client.jobs.quantize(based_on=job.id, apply=[0], **changes),
+        ]
+        assert len({each.id for each in jobs} | {job.id}) == 6
+        for each in jobs:
+            assert each.based_on == job.id
+            assert each.spec == jobs[0].spec
+        spec = jobs[0].spec
+        assert [each["op"] or each["layer"] for each in spec["overrides"]] == ["add", "conv1"]
+        assert (spec["name"], spec["evaluation"], spec["max_accuracy_drop"]) == ("again", dataset.id, None)
+        assert job.based_on is None
+        assert job.retry_with(activation={"observer": "minmax"}).spec["activation"]["observer"] == "minmax"
+        reset = jobs[0].retry_with(overrides=None, name=None)
+        assert (reset.spec["overrides"], reset.name) == ([], None)
+
+
+def test_advice_that_is_not_there_is_refused(server: Served, small_net: Path) -> None:
+    with server.client() as client:
+        job = client.jobs.quantize(client.models.upload(small_net), "dynamic")
+        with pytest.raises(octavo.ConflictError, match="no_report"):
+            job.retry_with(0)
+        with working(server, job.id, succeed):
+            job.wait()
+        with pytest.raises(octavo.UnprocessableError, match="no_suggestion"):
+            job.retry_with(5)
+        with pytest.raises(ValueError, match="no advice of this job"):
+            job.retry_with(octavo.Suggestion(title="mine", patch={"seed": 3}))
+        with pytest.raises(octavo.APIStatusError, match="calibration"):
+            job.retry_with(method="static")
+        with pytest.raises(TypeError, match="needs a model"):
+            client.jobs.quantize()
+        with pytest.raises(TypeError, match="based_on"):
+            client.jobs.quantize("mdl_x", apply=[0])
+
+
+def test_jobs_are_compared(server: Served, small_net: Path) -> None:
+    with server.client() as client:
+        jobs = [client.jobs.quantize(client.models.upload(small_net), "dynamic", seed=seed) for seed in range(2)]
+        with pytest.raises(octavo.NoReport):
+            octavo.compare(jobs)
+        for job in jobs:
+            with working(server, job.id, succeed):
+                job.wait()
+        assert [each.job for each in octavo.compare(jobs).jobs] == [job.id for job in jobs]
 
 
 def test_meta_is_typed(server: Served) -> None:

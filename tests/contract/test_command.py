@@ -116,7 +116,8 @@ def test_quantize_uploads_files_and_sends_every_option(server: Served, small_net
         *("--metric", "auto", "--max-accuracy-drop", "0.5", "--qengine", "x86", "--epochs", "2"),
         *("--learning-rate", "0.001", "--batch-size", "4", "--loss", "distillation", "--seed", "3"),
         *("--threads", "1", "--threads", "2", "--benchmark-batch", "8"),
-        *("--override", "layer=conv*", "--override", "op=Linear", "--name", "all of it"),
+        *("--float", "conv*", "--float", "op=Linear", "--override", '{"layer": "fc", "precision": "int8"}'),
+        *("--set", "analysis.histograms=all", "--set", "qat.learnable_scales=true", "--name", "all of it"),
         *("--metadata", "team=vision", "--metadata", "run=a=b"),
     )
     spec = job["spec"]
@@ -125,21 +126,31 @@ def test_quantize_uploads_files_and_sends_every_option(server: Served, small_net
     assert (spec["qat"]["epochs"], spec["qat"]["learning_rate"], spec["qat"]["batch_size"]) == (2, 0.001, 4)
     assert spec["qat"]["loss"] == "distillation"
     assert (spec["benchmark"]["threads"], spec["benchmark"]["batch_sizes"]) == ([1, 2], [8])
-    assert [(each["layer"], each["op"]) for each in spec["overrides"]] == [("conv*", None), (None, "Linear")]
+    overrides = [(each["layer"], each["op"], each["precision"]) for each in spec["overrides"]]
+    assert overrides == [("conv*", None, "float32"), (None, "Linear", "float32"), ("fc", None, "int8")]
+    assert (spec["analysis"]["histograms"], spec["qat"]["learnable_scales"]) == ("all", True)
     assert (job["name"], job["metadata"]) == ("all of it", {"team": "vision", "run": "a=b"})
 
 
 def test_a_spec_file_is_sent_and_options_win_over_it(model_id: str, tmp_path: Path) -> None:
-    spec = {"method": "dynamic", "model": model_id, "seed": 1, "name": "of the file", "max_accuracy_drop": 0.1}
+    """Settings are merged, overrides come behind those of the file."""
+    spec = {
+        "method": "dynamic",
+        "model": model_id,
+        "seed": 1,
+        "name": "of the file",
+        "max_accuracy_drop": 0.1,
+        "overrides": [{"layer": "a"}],
+        "benchmark": {"max_seconds": 2.0},
+    }
     file = tmp_path / "spec.json"
     file.write_text(json.dumps(spec))
-    sent = run_json("quantize", "--spec", str(file), "--seed", "9", "--max-accuracy-drop", "none")["spec"]
-    assert (sent["method"], sent["seed"], sent["name"], sent["max_accuracy_drop"]) == (
-        "dynamic",
-        9,
-        "of the file",
-        None,
-    )
+    options = ["--seed", "9", "--max-accuracy-drop", "none", "--precision", "float16", "--float", "b", "--threads", "2"]
+    sent = run_json("quantize", "--spec", str(file), *options)["spec"]
+    assert (sent["method"], sent["seed"], sent["name"]) == ("dynamic", 9, "of the file")
+    assert (sent["max_accuracy_drop"], sent["precision"]) == (None, "float16")
+    assert [each["layer"] for each in sent["overrides"]] == ["a", "b"]
+    assert (sent["benchmark"]["max_seconds"], sent["benchmark"]["threads"]) == (2.0, [2])
 
 
 def test_without_wait_the_id_is_printed_and_how_to_watch(model_id: str) -> None:
@@ -155,6 +166,11 @@ def test_without_wait_the_id_is_printed_and_how_to_watch(model_id: str) -> None:
         ["quantize", "neither-file-nor-id"],
         ["quantize", "mdl_x", "--calibration", "nowhere.npz"],
         ["quantize", "mdl_x", "--override", "Linear"],
+        ["quantize", "mdl_x", "--override", "[]"],
+        ["quantize", "mdl_x", "--set", "seed"],
+        ["quantize", "mdl_x", "--apply", "0"],
+        ["quantize", "--from", "job_x", "--apply", "-1"],
+        ["compare", "job_x"],
         ["quantize", "mdl_x", "--metadata", "=x"],
         ["quantize", "mdl_x", "--max-accuracy-drop", "much"],
         ["quantize", "mdl_x", "--method", "magic"],
@@ -174,13 +190,68 @@ def test_wrong_usage_is_exit_code_2(server: Served, arguments: list[str]) -> Non
 def test_wait_prints_the_report(server: Served, job_id: str) -> None:
     with working(server, job_id, succeed):
         result = run("jobs", "watch", job_id)
-    assert result.stdout.startswith("static: int8 is 2.00× faster")
+    assert result.stdout.startswith("static, recommended: int8 is 2.00× faster")
     assert "p50, batch 1, 1 thread" in result.stdout
     assert f"octavo artifacts download {job_id}" in result.stderr
     assert run("report", job_id).stdout == result.stdout
+    assert result.stdout in run("jobs", "show", job_id).stdout
     assert run_json("report", job_id)["quality"]["metric"]["float"] == 0.9806
-    assert run("report", job_id, job_id).stdout.count("recommended") == 2
-    assert [report["method"] for report in run_json("report", job_id, job_id)] == ["static", "static"]
+
+
+def test_what_a_report_says_to_type_does_what_it_advises(server: Served, job_id: str) -> None:
+    """The line stands in the report; the new job's report is compared with the old one's."""
+    with working(server, job_id, succeed):
+        shown = run("jobs", "watch", job_id).stdout
+    (line,) = re.findall(r"^    \$ octavo (.*)$", shown, re.MULTILINE)
+    assert line == f"quantize --from {job_id} --apply 0 --wait"
+    arguments = line.removesuffix(" --wait").split()
+    again = run_json(*arguments, "--method", "dynamic", "--max-accuracy-drop", "none", "--set", "seed=4")
+    assert (again["based_on"], again["spec"]["seed"], again["spec"]["max_accuracy_drop"]) == (job_id, 4, None)
+    assert again["spec"]["overrides"][0]["activation"]["observer"] == "percentile"
+    assert again["name"] is None
+    with working(server, again["id"], succeed):
+        watched = run("jobs", "watch", again["id"])
+    assert f"octavo compare {job_id} {again['id']}" in watched.stderr
+    assert f"based on   {job_id}" in run("jobs", "show", again["id"]).stdout
+
+
+def test_a_file_given_with_from_is_uploaded(server: Served, job_id: str, dataset_file: Path) -> None:
+    spec = run_json("quantize", "--from", job_id, "--method", "static", "--calibration", str(dataset_file))["spec"]
+    assert spec["method"] == "static"
+    assert spec["calibration"].startswith("dst_")
+    problem = run("quantize", "--from", job_id, "--method", "static", code=1).stderr
+    assert "This method needs a calibration dataset, and the patched spec names none." in problem
+
+
+def test_advice_that_is_not_there_is_exit_code_1_with_the_reason(server: Served, job_id: str) -> None:
+    assert "no_report" in run("quantize", "--from", job_id, "--apply", "0", code=1).stderr
+    with working(server, job_id, succeed):
+        run("jobs", "watch", job_id)
+    assert "Warning 7" in run("quantize", "--from", job_id, "--apply", "7", code=1).stderr
+    assert "not_found" in run("quantize", "--from", "job_0000000000000000000000", code=1).stderr
+
+
+def test_jobs_are_compared_in_columns_and_as_json(server: Served, job_id: str) -> None:
+    better = deepcopy(SUCCEEDED_JOB["report"])
+    better["layers"][0]["error"]["sqnr_db"] = 41.0
+    better["spec"] = {**better["spec"], "activation": {**better["spec"]["activation"], "observer": "percentile"}}
+    other = run("quantize", "--from", job_id, "--name", "better").stdout.strip()
+    for each, work in ((job_id, succeed), (other, finish_with(**better))):
+        with working(server, each, work):
+            run("jobs", "watch", each)
+    shown = run("compare", job_id, other).stdout
+    assert re.search(rf"^A  {job_id}", shown, re.MULTILINE)
+    assert re.search(r"^activation.observer +auto +percentile$", shown, re.MULTILINE)
+    assert re.search(r"^conv1 +29.8 dB +41.0 dB$", shown, re.MULTILINE)
+    comparison = run_json("compare", job_id, other)
+    assert [each["job"] for each in comparison["jobs"]] == [job_id, other]
+    assert comparison["jobs"][0]["quality"]["metric"]["float"] == 0.9806
+    assert comparison["layers"] == [{"layer": "conv1", "precision": ["int8", "int8"], "sqnr_db": [29.8, 41.0]}]
+    assert comparison["spec"] == [{"field": "activation.observer", "values": ["auto", "percentile"]}]
+
+
+def test_a_job_without_a_report_cannot_be_compared(server: Served, job_id: str) -> None:
+    assert "has no report yet" in run("compare", job_id, job_id, code=1).stderr
 
 
 def test_a_missed_target_is_exit_code_6_and_the_report_is_printed_all_the_same(server: Served, job_id: str) -> None:
@@ -231,7 +302,7 @@ def test_ctrl_c_is_exit_code_130_and_the_job_goes_on(server: Served, job_id: str
 def test_jobs_are_listed_shown_and_cancelled(job_id: str) -> None:
     assert "queued" in run("jobs", "list").stdout
     assert [job["id"] for job in run_json("jobs", "list", "--status", "queued")] == [job_id]
-    assert "method     dynamic" in run("jobs", "show", job_id).stdout
+    assert "method   dynamic" in run("jobs", "show", job_id).stdout
     assert "is cancelled" in run("jobs", "cancel", job_id).stderr
     assert run_json("jobs", "list", "--status", "queued") == []
     assert "job_already_finished" in run("jobs", "cancel", job_id, code=1).stderr

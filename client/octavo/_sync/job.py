@@ -13,8 +13,10 @@ from typing import Any, Self
 
 from octavo._exceptions import JobCancelled, JobRefused, NoReport, ServiceFailed, TargetNotMet, WaitTimeout
 from octavo._job_card import job_card
+from octavo._job_report import ReportWarning, Suggestion
 from octavo._progress import JobBar
 from octavo._report import Report
+from octavo._spec import build_revision
 from octavo._sync.artifacts import Artifacts
 from octavo._sync.events import live_events, past_events
 from octavo._sync.transport import Transport
@@ -69,6 +71,11 @@ class Job:
     def metadata(self) -> dict[str, str]:
         """Yours, as it was given."""
         return self.data.metadata
+
+    @property
+    def based_on(self) -> str | None:
+        """The job that this one was made from."""
+        return self.data.based_on
 
     @property
     def error(self) -> JobError | None:
@@ -131,6 +138,26 @@ class Job:
         """Ask for its end; raises ConflictError if it has ended already."""
         self.data = JobData.model_validate(self._transport.json("POST", f"/v1/jobs/{self.id}/cancel"))
         return self
+
+    def retry_with(self, *advice: int | Suggestion | ReportWarning, **changes: Any) -> Self:
+        """Submit a job like this one, with advice of its report applied, and with changes; returns the new job.
+
+        `job.retry_with(job.report.suggestions[0], max_accuracy_drop=0.005, activation={"observer": "minmax"})`
+
+        Args:
+            advice: what to apply: suggestions, warnings that carry one, or the numbers of such warnings.
+            changes: fields of the spec, as `client.jobs.quantize` takes them. Settings are merged with those that are
+                there, overrides are added behind them, and None brings a default back; but `max_accuracy_drop=None`
+                sets no target.
+
+        Raises:
+            ValueError: this is no advice of this job's report.
+            UnprocessableError: the warning suggests nothing, or the changed spec is not valid; `errors` says where.
+        """
+        apply = [each if isinstance(each, int) else self.report.warning_number(each) for each in advice]
+        body = build_revision(self.id, apply, changes)
+        data = self._transport.json("POST", "/v1/jobs", json=body)
+        return type(self)(self._transport, JobData.model_validate(data))
 
     def events(self, *, after: int = 0, follow: bool = False) -> Generator[JobEvent, None, None]:
         """What has happened since event number `after`; with `follow` also what will, up to its end."""

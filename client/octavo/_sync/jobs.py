@@ -16,6 +16,7 @@ from octavo._spec import (
     QatSettings,
     RecoverySettings,
     WeightSettings,
+    build_revision,
     build_spec,
 )
 from octavo._sync.events import live_events, past_events
@@ -32,9 +33,11 @@ class Jobs:
 
     def quantize(
         self,
-        model: Model | str,
-        method: Literal["dynamic", "static", "qat"] = "static",
+        model: Model | str | None = None,
+        method: Literal["dynamic", "static", "qat"] | None = None,
         *,
+        based_on: Job | str | None = None,
+        apply: Sequence[int] = (),
         calibration: Dataset | str | None = None,
         evaluation: Dataset | str | None = None,
         training: Dataset | str | None = None,
@@ -57,7 +60,9 @@ class Jobs:
 
         Args:
             model: what `client.models.upload` returned, or its id.
-            method: `dynamic` needs no data; `static` needs `calibration`; `qat` needs `training`.
+            method: `dynamic` needs no data; `static` (the default) needs `calibration`; `qat` needs `training`.
+            based_on: an earlier job, whose spec is taken; what else is given changes it, as in `job.retry_with`.
+            apply: numbers of warnings in that job's report whose suggestions to apply.
             calibration: representative inputs; 100 to 300 samples are usual.
             evaluation: held-out data, with labels if accuracy is to be measured.
             training: what QAT trains on, with labels unless it is to learn from the float model.
@@ -78,12 +83,17 @@ class Jobs:
             metadata: yours; returned as it is.
 
         Raises:
+            TypeError: neither a model nor an earlier job is given.
             UnprocessableError: the spec is not valid; `errors` says where.
             APIError: the server did not take it.
         """
+        if model is None and based_on is None:
+            raise TypeError("quantize() needs a model, or an earlier job as based_on=…")
+        if apply and based_on is None:
+            raise TypeError("apply=… takes suggestions of an earlier job's report: name the job as based_on=…")
         spec = build_spec(
             model=model,
-            method=method,
+            method=method or ("static" if based_on is None else None),
             calibration=calibration,
             evaluation=evaluation,
             training=training,
@@ -102,10 +112,12 @@ class Jobs:
             name=name,
             metadata=metadata,
         )
-        return self.submit(spec)
+        if based_on is None:
+            return self.submit(spec)
+        return self.submit(build_revision(based_on if isinstance(based_on, str) else based_on.id, apply, spec))
 
     def submit(self, spec: Mapping[str, object]) -> Job:
-        """Submit a spec as the HTTP API takes it, such as `job.spec` of an earlier job."""
+        """Submit what the HTTP API takes: a spec, such as `job.spec` of an earlier job, or `based_on` and changes."""
         return self._handle(self._transport.json("POST", "/v1/jobs", json=dict(spec)))
 
     def get(self, job_id: str) -> Job:

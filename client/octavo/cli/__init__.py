@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from octavo._version import __version__
-from octavo.cli.artifacts import artifacts, report
+from octavo.cli.artifacts import artifacts
 from octavo.cli.jobs import jobs
 from octavo.cli.objects import datasets, models
 from octavo.cli.output import message
 from octavo.cli.quantize import quantize
+from octavo.cli.reports import compare, report
 from octavo.cli.server import doctor, meta
 
 EXIT_ERROR = 1
@@ -56,6 +57,7 @@ def main(context: click.Context, url: str | None) -> None:
     octavo doctor                                          is everything in place?
     octavo quantize net.pt2 --method dynamic --wait        int8 weights, needs no data
     octavo quantize net.pt2 --calibration images.npz --evaluation test.npz --wait
+    octavo quantize --from job_019abc… --apply 0 --wait    again, as the report advises
     octavo artifacts download job_019abc… -o out/
 
     The server is OCTAVO_URL, the key OCTAVO_API_KEY. Data goes to stdout and everything else to stderr; --json gives
@@ -69,7 +71,7 @@ def main(context: click.Context, url: str | None) -> None:
     context.obj = url
 
 
-for command in (models, datasets, quantize, jobs, artifacts, report, meta, doctor):
+for command in (models, datasets, quantize, jobs, report, compare, artifacts, meta, doctor):
     main.add_command(command)
 
 

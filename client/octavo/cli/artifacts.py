@@ -1,4 +1,4 @@
-"""`octavo artifacts …` and `octavo report`."""
+"""`octavo artifacts …`."""
 
 from __future__ import annotations
 
@@ -60,25 +60,3 @@ def download_artifacts(job_id: str, names: tuple[str, ...], directory: Path, as_
     message("Every SHA-256 is right.")
     if "load_example.py" in paths:
         suggest(f"cd {directory} && python load_example.py")
-
-
-@click.command()
-@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
-@json_option
-def report(job_ids: tuple[str, ...], as_json: bool) -> None:
-    """Print a job's report, or those of several jobs as one table.
-
-    \b
-    octavo report job_019abc…
-    octavo report job_019abc… job_019abd…
-    """
-    with open_client() as client:
-        reports = [client.jobs.get(job_id).report for job_id in job_ids]
-    if as_json:
-        write_json(reports[0] if len(reports) == 1 else reports)
-    elif len(reports) == 1:
-        data(reports[0].table())
-    else:
-        from octavo._tables import compare  # noqa: PLC0415  # `octavo --help` does without pydantic
-
-        data(compare(reports))

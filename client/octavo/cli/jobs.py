@@ -17,7 +17,7 @@ from octavo.cli.output import (
     time_text,
     write_json,
 )
-from octavo.cli.quantize import finish
+from octavo.cli.quantize import finish, print_report, suggest_next
 
 if TYPE_CHECKING:
     from octavo._sync.job import Job
@@ -59,27 +59,28 @@ def show_job(job_id: str, as_json: bool) -> None:
     if as_json:
         write_json(job.data)
         return
-    data(f"{job.id} {status_text(job.status)} {job.name or ''}".rstrip())
-    table(
-        [
-            ["method", str(job.spec.get("method", ""))],
-            ["attempt", str(job.data.attempt)],
-            ["created", time_text(job.created_at)],
-            ["started", time_text(job.data.started_at)],
-            ["finished", time_text(job.data.finished_at)],
-            ["artifacts", ", ".join(artifact.name for artifact in job.artifacts)],
-        ],
-        empty="",
-    )
+    data(f"{job.id} {status_text(job.status)} {job.name or ''}".rstrip() + "\n")
     if job.data.report is not None:
-        data("\n" + job.data.report.table())
-        suggest(f"octavo artifacts download {job.id} -o out/")
+        print_report(job)
+        data("")
     elif job.error is not None:
-        data(f"\n{job.error.message} [{job.error.code}]")
-        if job.error.hint:
-            data(f"Hint: {job.error.hint}")
+        hint = f"Hint: {job.error.hint}\n" if job.error.hint else ""
+        data(f"{job.error.message} [{job.error.code}]\n{hint}")
+    elif job.status == "running":
+        data(f"{_outcome(job)}\n")
+    facts = [
+        ["method", str(job.spec.get("method", ""))],
+        ["based on", job.based_on or ""],
+        ["attempt", str(job.data.attempt)],
+        ["created", time_text(job.created_at)],
+        ["started", time_text(job.data.started_at)],
+        ["finished", time_text(job.data.finished_at)],
+        ["artifacts", ", ".join(artifact.name for artifact in job.artifacts)],
+    ]
+    table([[name, value] for name, value in facts if value], empty="")
+    if job.data.report is not None:
+        suggest_next(job)
     elif not job.finished:
-        data(f"\n{_outcome(job)}")
         suggest(f"octavo jobs watch {job.id}")
 
 

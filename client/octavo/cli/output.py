@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,6 +72,11 @@ def table(rows: Sequence[Sequence[str]], *, empty: str) -> None:
         message(empty)
     else:
         data(aligned(rows))
+
+
+def terminal_width() -> int:
+    """Characters in a line of the terminal, as far as lines are good to read."""
+    return min(max(shutil.get_terminal_size().columns, 60), 120)
 
 
 def status_text(status: str, width: int = 0) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from octavo.cli.output import data, json_option, message, open_client, suggest, write_json
+from octavo.cli.output import data, json_option, message, open_client, suggest, terminal_width, write_json
+from octavo.cli.spec_options import read_spec
 
 if TYPE_CHECKING:
     from octavo._sync.client import Client
     from octavo._sync.job import Job
 
 _FILE_OR_ID = "A dataset's id, or a .npz or .safetensors file, which is uploaded."
+_PREFIXES = (("model", "mdl_"), ("calibration", "dst_"), ("evaluation", "dst_"), ("training", "dst_"))
 
 
 @click.command()
@@ -23,19 +24,28 @@ _FILE_OR_ID = "A dataset's id, or a .npz or .safetensors file, which is uploaded
 @click.option("--calibration", metavar="DATA", help=_FILE_OR_ID)
 @click.option("--evaluation", metavar="DATA", help="Held-out data, with labels to measure accuracy.")
 @click.option("--training", metavar="DATA", help="What QAT trains on.")
+@click.option("--from", "based_on", metavar="JOB", help="Take an earlier job's spec; the other options change it.")
+@click.option(
+    "--apply", type=click.IntRange(0), multiple=True, metavar="N", help="With --from: do what warning N advises."
+)
 @click.option("--metric", type=click.Choice(["auto", "top1", "top5", "mse"]))
 @click.option("--max-accuracy-drop", metavar="DROP", help="Absolute, such as 0.01; `none` sets no target.")
+@click.option(
+    "--float", "floats", multiple=True, metavar="LAYER|op=TYPE", help="Keep these in float; LAYER may hold *."
+)
+@click.option("--override", "overrides", multiple=True, metavar="JSON", help="Other settings for some layers.")
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Any field of the spec.")
 @click.option("--qengine", type=click.Choice(["auto", "x86", "onednn", "fbgemm", "qnnpack"]))
-@click.option("--override", "overrides", multiple=True, metavar="layer=GLOB|op=TYPE", help="Keep these in float.")
+@click.option("--precision", type=click.Choice(["int8", "float16"]), help="Dynamic: of the weights.")
 @click.option("--epochs", type=int, help="QAT: epochs.")
 @click.option("--learning-rate", type=float, help="QAT: learning rate.")
 @click.option("--batch-size", type=int, help="QAT: batch size.")
 @click.option("--loss", type=click.Choice(["auto", "cross_entropy", "mse", "distillation"]), help="QAT: loss.")
-@click.option("--threads", type=int, multiple=True, help="Measure latency with so many threads; may be repeated.")
-@click.option("--benchmark-batch", type=int, multiple=True, help="Measure latency at this batch size; may be repeated.")
+@click.option("--threads", type=int, multiple=True, help="Measure latency with so many threads.")
+@click.option("--benchmark-batch", type=int, multiple=True, help="Measure latency at this batch size.")
 @click.option("--seed", type=int)
 @click.option("--name", help="For people.")
-@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Yours, returned as it is; may be repeated.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Yours, returned as it is.")
 @click.option("--spec", "spec_file", type=click.File("rb"), help="A spec as JSON; the other options win over it.")
 @click.option(
     "--wait", is_flag=True, help="Wait for the report; exit code 5 if the job fails, 6 if it misses its target."
@@ -43,7 +53,15 @@ _FILE_OR_ID = "A dataset's id, or a .npz or .safetensors file, which is uploaded
 @click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: give up waiting after this (exit code 7).")
 @json_option
 def quantize(
-    model: str | None, spec_file: IO[bytes] | None, wait: bool, timeout: float | None, as_json: bool, **options: Any
+    *,
+    model: str | None,
+    based_on: str | None,
+    apply: tuple[int, ...],
+    spec_file: IO[bytes] | None,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Quantize a model to int8; prints the job's id, or with --wait the report.
 
@@ -51,22 +69,30 @@ def quantize(
     octavo quantize net.pt2 --method dynamic --wait
     octavo quantize net.pt2 --calibration images.npz --evaluation test.npz --wait
     octavo quantize mdl_019abc… --method qat --training train.npz --evaluation dst_019abc… --epochs 3
-    octavo quantize net.pt2 --calibration images.npz --override 'layer=layer4.*' --max-accuracy-drop 0.005
+    octavo quantize net.pt2 --calibration images.npz --float 'layer4.*' --float op=LayerNorm
+    octavo quantize net.pt2 --calibration images.npz --set recovery.smooth_quant=true
+    octavo quantize --from job_019abc… --apply 0 --max-accuracy-drop 0.005 --wait
 
-    MODEL is a model's id or a .pt2 file, which is uploaded; content that the server has is not sent again.
+    MODEL is a model's id or a .pt2 file, which is uploaded; content that the server has is not sent again. The report
+    numbers its warnings: --from JOB --apply N does what warning N advises. What may be given several times: --apply,
+    --float, --override, --set, --threads, --benchmark-batch, --metadata. PATH is like activation.observer, VALUE is
+    JSON or else text.
     """
-    spec = _read_spec(spec_file)
-    spec.update(_given(options))
+    spec = read_spec(spec_file, options)
     if model is not None:
         spec["model"] = model
-    if "model" not in spec:
-        raise click.UsageError("Missing argument 'MODEL'.")
-    spec.setdefault("method", "static")
+    if apply and based_on is None:
+        raise click.UsageError("--apply takes advice of an earlier job's report: name the job by --from.")
+    if based_on is None:
+        if "model" not in spec:
+            raise click.UsageError("Missing argument 'MODEL'.")
+        spec.setdefault("method", "static")
     with open_client() as client:
-        for role, prefix in (("model", "mdl_"), ("calibration", "dst_"), ("evaluation", "dst_"), ("training", "dst_")):
+        for role, prefix in _PREFIXES:
             if spec.get(role) is not None:
                 spec[role] = _stored(client, role, prefix, str(spec[role]))
-        job = client.jobs.submit(spec)
+        request = spec if based_on is None else {"based_on": based_on, "apply": list(apply), "changes": spec}
+        job = client.jobs.submit(request)
         if wait:
             message(f"Submitted {job.id}")
             finish(job, timeout, as_json=as_json)
@@ -84,60 +110,22 @@ def finish(job: Job, timeout: float | None, *, as_json: bool) -> None:
     if as_json:
         write_json(job.data)
     else:
-        data(job.report.table())
+        print_report(job)
     job.raise_for_target()
-    suggest(f"octavo artifacts download {job.id} -o out/")
+    suggest_next(job)
 
 
-def _read_spec(file: IO[bytes] | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        spec = json.load(file)
-    except ValueError as error:
-        raise click.BadParameter(f"not JSON: {error}", param_hint="--spec") from error
-    if not isinstance(spec, dict):
-        raise click.BadParameter("a spec is a JSON object", param_hint="--spec")
-    return spec
+def print_report(job: Job) -> None:
+    """A job's report to stdout, with what to type for each of its suggestions."""
+    from octavo._report_text import report_text  # noqa: PLC0415  # `octavo --help` does without pydantic
+
+    data(report_text(job.report, width=terminal_width(), job_id=job.id))
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, in the spec's shape."""
-    spec = {
-        key: options[key]
-        for key in ("method", "calibration", "evaluation", "training", "metric", "qengine", "seed", "name")
-        if options[key] is not None
-    }
-    if options["max_accuracy_drop"] is not None:
-        spec["max_accuracy_drop"] = _drop(options["max_accuracy_drop"])
-    if options["overrides"]:
-        pairs = (_pair(text, "--override") for text in options["overrides"])
-        spec["overrides"] = [{key: value, "precision": "float32"} for key, value in pairs]
-    if options["metadata"]:
-        spec["metadata"] = dict(_pair(text, "--metadata") for text in options["metadata"])
-    qat = {key: options[key] for key in ("epochs", "learning_rate", "batch_size", "loss") if options[key] is not None}
-    if qat:
-        spec["qat"] = qat
-    benchmark = {"threads": list(options["threads"]), "batch_sizes": list(options["benchmark_batch"])}
-    if any(benchmark.values()):
-        spec["benchmark"] = {key: sizes for key, sizes in benchmark.items() if sizes}
-    return spec
-
-
-def _drop(text: str) -> float | None:
-    if text == "none":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is neither a number nor `none`", param_hint="--max-accuracy-drop") from None
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise click.BadParameter(f"{text!r} is not like key=value", param_hint=option)
-    return key, value
+def suggest_next(job: Job) -> None:
+    """What to type once a job has succeeded, to stderr."""
+    compare = [f"octavo compare {job.based_on} {job.id}"] if job.based_on else []
+    suggest(*compare, f"octavo artifacts download {job.id} -o out/")
 
 
 def _stored(client: Client, role: str, prefix: str, given: str) -> str:

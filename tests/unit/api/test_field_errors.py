@@ -52,6 +52,17 @@ def test_options_that_contradict_each_other_are_told_in_our_own_words(
     assert found.detail.endswith(".")
 
 
+@pytest.mark.parametrize("histograms", [0, 1000, "all"])
+def test_a_number_or_a_word_is_taken(histograms: int | str) -> None:
+    spec = spec_adapter.validate_python({"method": "dynamic", "model": MODEL, "analysis": {"histograms": histograms}})
+    assert spec.analysis.histograms == histograms
+
+
+def test_neither_a_number_in_range_nor_the_word_is_refused_in_one_place() -> None:
+    (found,) = errors_of({"method": "dynamic", "model": MODEL, "analysis": {"histograms": -1}})
+    assert found.pointer == "/analysis/histograms"
+
+
 def test_keys_are_escaped_and_list_positions_counted() -> None:
     body = {"method": "dynamic", "model": MODEL, "a/b~": 1, "overrides": [{"op": "add"}, {"precision": "int4"}]}
     assert {each.pointer for each in errors_of(body)} == {"/a~1b~0", "/overrides/1/precision"}

@@ -45,6 +45,67 @@ def report(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+SUGGESTION = {
+    "title": "Take the range of layer4.1.conv2 by percentile",
+    "patch": {"overrides": [{"layer": "layer4.1.conv2", "activation": {"observer": "percentile"}}]},
+    "expected": "Its steps become 6.1 times as fine.",
+}
+
+
+def explained_report(**changes: Any) -> dict[str, Any]:
+    """A report with advice, layers, sensitivity and the job before."""
+    before = report()
+    worse = {"name": "top1", "float": 0.9933, "int8": 0.95, "drop": 0.0433, "max_drop": 0.01, "met": False}
+    return report(
+        **{
+            "layers": [
+                _layer("conv1", "Conv2d", 33.1, own=33.1, arriving=None),
+                _layer("layer4.1.conv2", "Conv2d", 11.2, own=12.0, arriving=24.5),
+                _layer("backbone.features.denseblock4.denselayer16.conv2", "Conv2d", 21.0, own=28.4, arriving=22.9),
+                {**_layer("fc", "Linear", 20.4, own=None, arriving=20.4), "precision": "float32", "reason": LEFT},
+                _layer("relu", "ReLU", None, own=None, arriving=None),
+            ],
+            "sensitivity": {
+                "samples": 64, "base_sqnr_db": 18.0, "base_metric": None, "budget_seconds": 10.0, "seconds": 2.0,
+                "layers": [
+                    {
+                        "layer": "layer4.1.conv2", "alone_int8_sqnr_db": 19.0, "alone_float_sqnr_db": 26.4,
+                        "gain_db": 8.4, "alone_int8_metric": None, "alone_float_metric": None,
+                    },
+                ],
+                "not_reached": ["fc"],
+            },
+            "warnings": [
+                {
+                    "code": "outliers", "layer": "layer4.1.conv2", "hint": None, "suggestion": SUGGESTION,
+                    "message": "A few values far from the others stretch the range of the output.",
+                    "evidence": "The range is 6.1 times as wide as the one that holds 99.9 % of the values.",
+                },
+                {"code": "few_samples", "message": "Only 20 samples.", "hint": "Use 100.", "layer": None},
+                {
+                    "code": "train", "message": "Ranges alone will not do.", "hint": None, "layer": None,
+                    "suggestion": {"title": "Train with fake quantize", "patch": {"method": "qat"}, "expected": None},
+                },
+            ],
+            "before": {
+                "job": "job_019abc5d1f0e7a33c49d1f", "changes": {"seed": 3, "overrides": [{"layer": "conv1"}]},
+                "method": "static", "size": before["size"], "latency": before["latency"],
+                "verdict": {"word": "accuracy_not_met", "sentence": "It lost too much.", "accuracy": "not_met"},
+                "quality": {**before["quality"], "metric": worse},
+            },
+            **changes,
+        }
+    )  # fmt: skip
+
+
+LEFT = "the last Linear stays in float: its output is the model's"
+
+
+def _layer(name: str, op: str, sqnr_db: float | None, *, own: float | None, arriving: float | None) -> dict[str, Any]:
+    error = {"own_sqnr_db": own, "arriving_sqnr_db": arriving, "sqnr_db": sqnr_db, "cosine": 0.99, "mse": 0.001}
+    return {"name": name, "op": op, "precision": "int8", "weight_bytes": 576, "reason": None, "error": error}
+
+
 def _stats(name: str, p50_ms: float) -> dict[str, Any]:
     return {
         "name": name, "p50_ms": p50_ms, "p90_ms": p50_ms * 1.1, "p99_ms": None, "mean_ms": p50_ms,
@@ -71,6 +132,8 @@ def job(status: str = "queued", **changes: Any) -> dict[str, Any]:
         "finished_at": None,
         "name": "digits",
         "metadata": {},
+        "based_on": None,
+        "changes": None,
         **changes,
     }
 

@@ -28,6 +28,7 @@ def test_public_names() -> None:
         "BenchmarkSettings",
         "ChecksumMismatch",
         "Client",
+        "Comparison",
         "ConflictError",
         "Dataset",
         "ExportFailed",
@@ -51,7 +52,9 @@ def test_public_names() -> None:
         "RateLimitError",
         "RecoverySettings",
         "Report",
+        "ReportWarning",
         "ServiceFailed",
+        "Suggestion",
         "TargetNotMet",
         "TooLargeError",
         "UnprocessableError",
@@ -106,7 +109,10 @@ def test_sync_and_async_offer_the_same() -> None:
         (AsyncJobs, Jobs),
     ]
     for asynchronous, synchronous in pairs:
-        renamed = {name.replace("aclose", "close"): text for name, text in public(asynchronous).items()}
+        renamed = {
+            name.replace("aclose", "close"): text.replace("AsyncJob", "Job")
+            for name, text in public(asynchronous).items()
+        }
         expected = {name: text.split(" -> ")[0] for name, text in public(synchronous).items()}
         assert {name: text.split(" -> ")[0] for name, text in renamed.items()} == expected
 

@@ -1,0 +1,171 @@
+"""A report as plain text, for a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from octavo._report import Report
+from octavo._report_text import changes_text, report_text, what_to_type
+from tests.unit.client import samples
+
+
+def report(**changes: object) -> Report:
+    return Report.model_validate(samples.report(**changes))
+
+
+def explained(**changes: object) -> Report:
+    return Report.model_validate(samples.explained_report(**changes))
+
+
+def test_a_report_as_a_table() -> None:
+    """The verdict, what to do, and figures flush right with the change behind them."""
+    assert report().table().splitlines() == [
+        "static, recommended: 1.80 times as fast, accuracy holds.",
+        "",
+        "What to do",
+        "[0] Only 20 samples. [few_samples]",
+        "    Use 100.",
+        "",
+        "                          float     int8  change",
+        "top1 on 597 samples      99.33%   99.16%  −0.17 pp (target 1.00 pp met)",
+        "same arg max                      99.50%",
+        "SQNR                             31.2 dB",
+        "file                     1.5 MB   400 kB  3.75× smaller",
+        "p50, batch 1, 1 thread  0.72 ms   0.4 ms  1.80× (1.74–1.86)",
+    ]
+
+
+def test_a_suggestion_names_the_layer_the_evidence_and_what_to_type() -> None:
+    lines = report_text(explained(), width=80, job_id=samples.JOB_ID).splitlines()
+    start = lines.index("What to do")
+    assert lines[start + 1 : start + 7] == [
+        "[0] layer4.1.conv2: A few values far from the others stretch the range of the",
+        "    output. [outliers]",
+        "    The range is 6.1 times as wide as the one that holds 99.9 % of the values.",
+        "    Take the range of layer4.1.conv2 by percentile. Its steps become 6.1 times",
+        "    as fine.",
+        f"    $ octavo quantize --from {samples.JOB_ID} --apply 0 --wait",
+    ]
+
+
+def test_without_a_job_what_to_do_is_python() -> None:
+    assert "    job.retry_with(0)" in explained().table().splitlines()
+
+
+def test_data_that_the_advised_method_lacks_has_a_name_to_fill_in() -> None:
+    told = explained(spec={"method": "dynamic"})
+    assert what_to_type(told, 2, "job_1") == "octavo quantize --from job_1 --apply 2 --training train.npz --wait"
+    assert what_to_type(told, 2, None) == "job.retry_with(2, training=…)"
+    known = explained(spec={"method": "static", "training": "dst_1"})
+    assert what_to_type(known, 2, "job_1") == "octavo quantize --from job_1 --apply 2 --wait"
+
+
+def test_the_job_before_stands_beside_this_one() -> None:
+    lines = explained().table().splitlines()
+    start = lines.index("Before (job_019abc5d1f0e7a33c49d1f) and now: seed 3, overrides +1")
+    assert [line.split() for line in lines[start + 1 : start + 6]] == [
+        ["before", "now"],
+        ["method", "static", "static"],
+        ["verdict", "accuracy_not_met", "recommended"],
+        ["top1", "99.33%", "→", "95.00%", "99.33%", "→", "99.16%"],
+        ["change", "−4.33", "pp", "−0.17", "pp"],
+    ]
+
+
+def test_the_worst_layers_come_first_and_fit_into_the_line() -> None:
+    text = explained().table(80)
+    lines = text.splitlines()
+    start = lines.index("Layers, the worst first (4)")
+    assert lines[start + 1 : start + 5] == [
+        "layer               op      runs in     SQNR  made here  arriving  gain if float",
+        "layer4.1.conv2      Conv2d  int8     11.2 dB    12.0 dB   24.5 dB        +8.4 dB",
+        "fc                  Linear  float32  20.4 dB          –   20.4 dB              –",
+        "backbone…r16.conv2  Conv2d  int8     21.0 dB    28.4 dB   22.9 dB              –",
+    ]
+    assert "backbone.features.denseblock4.denselayer16.conv2" in explained().table(120)
+    assert f"  fc (Linear): {samples.LEFT}" in lines
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_nothing_but_commands_is_wider_than_the_line(width: int) -> None:
+    lines = report_text(explained(), width=width, job_id=samples.JOB_ID).splitlines()
+    wide = [line for line in lines if len(line) > width and not line.startswith("    $ ")]
+    # At 60 characters two tables are wider than the line, by what their figures take.
+    assert [line.split()[0] for line in wide if width > 60] == []
+    assert all(len(line) <= 80 for line in wide)
+
+
+def test_many_layers_are_counted_and_the_worst_shown() -> None:
+    layer = samples.explained_report()["layers"][0]
+    left = {**layer, "precision": "float32", "reason": None, "error": None}
+    names = [f"conv{number}" for number in range(20)]
+    layers = [{**layer, "name": name} for name in names] + [{**left, "name": f"norm{number}"} for number in range(7)]
+    text = explained(layers=layers, sensitivity=None).table()
+    assert "Layers, the worst first (8 of 20)" in text
+    assert "In float: 7 of 27 layers" in text
+    assert "  and 2 more" in text
+    assert "gain if float" not in text
+
+
+def test_a_speedup_in_doubt_is_said_to_be() -> None:
+    doubtful = samples.report()["latency"][0] | {"speedup_ci95": [0.9, 1.1], "significant": False}
+    assert "(0.90–1.10), no clear difference" in report(latency=[doubtful]).table()
+
+
+def test_a_report_without_labels_and_latency_has_a_table() -> None:
+    bare = report(
+        quality=samples.report()["quality"] | {"metric": None, "fidelity": []}, latency=[], warnings=[], layers=[]
+    )
+    assert bare.table().splitlines()[2:] == ["       float    int8  change", "file  1.5 MB  400 kB  3.75× smaller"]
+
+
+def test_a_mean_squared_error_is_no_percentage() -> None:
+    metric = {"name": "mse", "float": 0.5, "int8": 0.52, "drop": 0.02, "max_drop": 0.01, "met": False}
+    text = report(quality=samples.report()["quality"] | {"metric": metric}).table()
+    assert "0.5" in text
+    assert "+0.02 (target 0.01 not met)" in text
+    assert "pp" not in text
+
+
+def test_a_drop_of_nothing_has_no_minus() -> None:
+    metric = samples.report()["quality"]["metric"] | {"drop": 0.0}
+    assert "+0.00 pp" in report(quality=samples.report()["quality"] | {"metric": metric}).table()
+
+
+def test_qat_tells_what_static_gives() -> None:
+    static = samples.report()["quality"]["metric"]
+    training = {"loss": "mse", "epochs": [], "static_metric": static, "static_fidelity": [], "better": "qat"}
+    assert "Static on the same data: 99.16% top1; the better one is qat." in report(training=training).table()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, ""),
+        ({"seed": 3, "max_accuracy_drop": None}, "seed 3, max_accuracy_drop null"),
+        ({"method": "qat", "overrides": [{}, {}]}, "method qat, overrides +2"),
+        (
+            {"recovery": {"smooth_quant": True, "smooth_quant_alpha": 0.4}},
+            "recovery.smooth_quant true, recovery.smooth_quant_alpha 0.4",
+        ),
+        ({"overrides": None}, "overrides null"),
+    ],
+)
+def test_a_patch_in_one_line(changes: dict[str, object], text: str) -> None:
+    assert changes_text(changes) == text
+
+
+def test_suggestions_are_listed_and_know_their_number() -> None:
+    told = explained()
+    assert [each.title for each in told.suggestions] == [samples.SUGGESTION["title"], "Train with fake quantize"]
+    assert [told.warning_number(each) for each in told.suggestions] == [0, 2]
+    assert told.warning_number(told.warnings[1]) == 1
+    with pytest.raises(ValueError, match="no advice of this job's report"):
+        report().warning_number(told.suggestions[0])
+
+
+def test_what_a_newer_server_adds_is_kept() -> None:
+    """Unknown fields and words must not break an older client."""
+    newer = report(method="int4", invented={"a": 1})
+    assert newer.model_dump()["invented"] == {"a": 1}
+    assert newer.model_dump(mode="json")["quality"]["metric"]["float"] == 0.9933
