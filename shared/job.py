@@ -81,7 +81,7 @@ class Artifact(BaseModel):
     """A stored result file."""
 
     name: str
-    kind: Literal["model", "report", "example", "manifest"]
+    kind: Literal["model", "report", "page", "example", "manifest"]
     media_type: str
     size_bytes: int
     sha256: str

@@ -17,6 +17,7 @@ from shared.job_report import JobReport
 _EXPECTED: dict[str, tuple[Any, str]] = {
     "model_int8.pt": ("model", "application/octet-stream"),
     "report.json": ("report", "application/json"),
+    "report.html": ("page", "text/html; charset=utf-8"),
     "load_example.py": ("example", "text/x-python; charset=utf-8"),
     "SHA256SUMS": ("manifest", "text/plain; charset=utf-8"),
 }

@@ -44,6 +44,17 @@ def test_the_whole_comes_with_its_hash_and_name(api: Api, job: str) -> None:
     assert answer.headers["Accept-Ranges"] == "bytes"
 
 
+def test_a_page_from_a_job_cannot_act_on_the_origin_of_the_api(api: Api, small_net: Path) -> None:
+    """A hostile job may write any HTML: it is downloaded, not shown, and even shown it would run no script."""
+    job = str(api.submit(method="dynamic", model=api.add_model(small_net))["id"])
+    PretendedWorker(api, job).succeed({"report.html": b"<script>alert(document.cookie)</script>"})
+    answer = api.client.get(f"/v1/jobs/{job}/artifacts/report.html")
+    assert answer.headers["Content-Disposition"].startswith("attachment;")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    policy = {directive.strip() for directive in answer.headers["Content-Security-Policy"].split(";")}
+    assert {"sandbox", "default-src 'none'"} <= policy
+
+
 @pytest.mark.parametrize(
     ("wanted", "start", "end"),
     [

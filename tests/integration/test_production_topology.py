@@ -69,7 +69,7 @@ def test_the_workers_share_the_jobs(stack: Stack, jobs: list[Job]) -> None:
 
 def test_artifacts_come_back_whole(jobs: list[Job], tmp_path: Path) -> None:
     files = jobs[0].artifacts.download(tmp_path)
-    assert {"model_int8.pt", "report.json", "load_example.py", "SHA256SUMS"} <= set(files)
+    assert {"model_int8.pt", "report.json", "report.html", "load_example.py", "SHA256SUMS"} <= set(files)
     for artifact in jobs[0].artifacts:
         assert hashlib.sha256(files[artifact.name].read_bytes()).hexdigest() == artifact.sha256
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path, check=True, capture_output=True)

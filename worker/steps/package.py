@@ -16,11 +16,13 @@ from worker.inference import padded_to, run_model
 from worker.job_folder import JobFolder
 from worker.numerics import sqnr_db
 from worker.quantization import InputSpec
+from worker.report_page import render_page
 from worker.steps.convert import Quantized
 from worker.steps.load import LoadedModel
 
 MODEL_NAME = "model_int8.pt"
 REPORT_NAME = "report.json"
+PAGE_NAME = "report.html"
 EXAMPLE_NAME = "load_example.py"
 MANIFEST_NAME = "SHA256SUMS"
 
@@ -75,8 +77,10 @@ def package(
 
 
 def write_report(folder: JobFolder, report: JobReport) -> None:
-    """Write the report, then the SHA-256 of every other artifact in the form that `sha256sum -c` reads."""
+    """Write the report and its page, then the SHA-256 of every artifact in the form that `sha256sum -c` reads."""
     (folder.outputs / REPORT_NAME).write_text(report.model_dump_json(indent=2) + "\n")
+    page = render_page(report, job_id=folder.read_inputs().job_id)
+    (folder.outputs / PAGE_NAME).write_text(page, encoding="utf-8")
     names = sorted(path.name for path in folder.outputs.iterdir() if path.name != MANIFEST_NAME)
     lines = [f"{_sha256(folder.outputs / name)}  {name}\n" for name in names]
     (folder.outputs / MANIFEST_NAME).write_text("".join(lines))

@@ -101,7 +101,7 @@ def check_quality(folder: JobFolder, report: JobReport, digits: Digits) -> None:
 
 def check_sizes_and_manifest(folder: JobFolder, report: JobReport) -> None:
     names = {path.name for path in folder.outputs.iterdir()}
-    assert names == {"model_int8.pt", "report.json", "load_example.py", "SHA256SUMS"}
+    assert names == {"model_int8.pt", "report.json", "report.html", "load_example.py", "SHA256SUMS"}
     lines = (folder.outputs / "SHA256SUMS").read_text().splitlines()
     assert {line.split("  ")[1] for line in lines} == names - {"SHA256SUMS"}
     for line in lines:

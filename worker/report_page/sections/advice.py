@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
-from shared.job_report import Before, JobReport, ReportWarning
+from shared.job_report import Before, JobReport, ReportWarning, Suggestion
 from worker.report_page.figures import byte_size, decibels, milliseconds, signed, times
 from worker.report_page.layout import Column, Section, as_json, name, note, subheading, table
 from worker.report_page.markup import Content, Html, element, join
 from worker.report_page.sections.verdict import METRIC_NAMES, metric_value, verdict_title, worst_output
 
+_NEEDS = {"static": ("calibration", "images.npz"), "qat": ("training", "train.npz")}
+"""The dataset that a method cannot do without, and a name to stand for its file."""
+
 
 def advice(report: JobReport, job_id: str) -> Section:
     """The warnings, the most telling first, and the effect of the change that made this job of another."""
-    items = [_warning(number, each, job_id) for number, each in enumerate(report.warnings, start=1)]
+    # Counted from zero, as the API and the command do.
+    items = [_warning(number, each, job_id, report.spec) for number, each in enumerate(report.warnings)]
     listed = element("ol", items, class_="advice") if items else element("p", "Nothing: no warning was raised.")
     return Section("advice", "What to do", join([listed, _before(report, report.before)]))
 
 
-def _warning(number: int, warning: ReportWarning, job_id: str) -> Html:
+def _warning(number: int, warning: ReportWarning, job_id: str, spec: dict[str, Any]) -> Html:
     suggestion = warning.suggestion
     layer = () if warning.layer is None else (" in ", name(warning.layer))
     said: list[Content] = [
         element(
-            "h3", element("span", f"{number}. ", class_="count"), warning.code.replace("_", " ").capitalize(), layer
+            "h3", element("span", f"[{number}] ", class_="count"), warning.code.replace("_", " ").capitalize(), layer
         ),
         element("p", warning.message),
     ]
@@ -32,16 +37,23 @@ def _warning(number: int, warning: ReportWarning, job_id: str) -> Html:
     if warning.hint is not None:
         said.append(element("p", element("b", "Hint: "), warning.hint))
     if suggestion is not None:
-        command = f"octavo quantize --from {shlex.quote(job_id)} --apply {number}"
         said += [
             element("p", element("b", "Suggestion: "), suggestion.title),
             None if suggestion.expected is None else element("p", element("b", "Expected: "), suggestion.expected),
             element("p", "Apply it:", class_="label"),
-            element("pre", command, class_="command", tabindex=0),
+            element("pre", _command(number, suggestion, job_id, spec), class_="command", tabindex=0),
             element("p", "which changes the spec by:", class_="label"),
             as_json(suggestion.patch),
         ]
     return element("li", said, class_="act" if suggestion else None)
+
+
+def _command(number: int, suggestion: Suggestion, job_id: str, spec: dict[str, Any]) -> str:
+    """What applies the suggestion; data that the new method needs and the job lacks has a file name to fill in."""
+    role, file = _NEEDS.get(str(suggestion.patch.get("method")), ("", ""))
+    missing = role and not (spec | suggestion.patch).get(role)
+    data = f" --{role} {file}" if missing else ""
+    return f"octavo quantize --from {shlex.quote(job_id)} --apply {number}{data} --wait"
 
 
 def _before(report: JobReport, before: Before | None) -> Content:

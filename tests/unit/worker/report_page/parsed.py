@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from html.parser import HTMLParser
 
 VOID = {"meta", "br", "hr", "input", "link", "img", "col"}
@@ -73,7 +74,9 @@ class _Builder(HTMLParser):
         self._here = self._here.parent
 
 
+@lru_cache(maxsize=8)
 def parse(page: str) -> Node:
+    """The document; not to be changed, as tests of the same page share it."""
     builder = _Builder()
     builder.feed(page)
     builder.close()

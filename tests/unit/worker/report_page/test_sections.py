@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.job_report import JobReport
+from shared.job_report import JobReport, ReportWarning, Suggestion
 from shared.layer_report import LayerError, LayerSummary
 from tests.unit.worker.report_page.parsed import Node, parse
 from tests.unit.worker.report_page.samples import WRONG_LAYER, bare_dynamic, residual_cnn, trained
@@ -62,13 +62,22 @@ def test_a_warning_comes_with_its_evidence_its_patch_and_the_command_that_applie
     report = residual_cnn()
     first, second = section(report, "advice").one("ol").all("li")
     command, patch = first.all("pre")
-    assert command.text() == f"octavo quantize --from {JOB} --apply 1"
+    assert command.text() == f"octavo quantize --from {JOB} --apply 0 --wait"
     assert report.warnings[0].suggestion is not None
     assert json.loads(patch.text()) == report.warnings[0].suggestion.patch
     for told in (report.warnings[0].message, report.warnings[0].evidence, WRONG_LAYER):
         assert told is not None
         assert told in first.text()
     assert second.all("pre") == []  # there is nothing to apply
+
+
+def test_a_change_of_method_asks_for_the_data_that_the_job_lacks() -> None:
+    report = bare_dynamic()
+    suggestion = Suggestion(title="quantize statically", patch={"method": "static"})
+    warning = ReportWarning(code="mostly_float", message="Most of the work stays in float.", suggestion=suggestion)
+    advised = report.model_copy(update={"warnings": [warning]})
+    command, _ = section(advised, "advice").all("pre")
+    assert command.text() == f"octavo quantize --from {JOB} --apply 0 --calibration images.npz --wait"
 
 
 def test_before_and_after_stand_side_by_side() -> None:
