@@ -11,7 +11,7 @@
     │   ├── UploadError           the transfer: UploadTooLarge, SizeMismatch, ChecksumMismatch, PartConflict …
     │   ├── ModelError            the file: ModelIsPickle, ModelIsStateDict, ModelCorrupt, ModelUnsafe …
     │   ├── DatasetError          the data: DatasetCorrupt, DatasetMismatch, DatasetEmpty, DatasetNotFinite …
-    │   └── RunError              the run: NothingToQuantize, RaiseMismatch, TrainingDiverged, limits exceeded
+    │   └── RunError              the run: NothingToQuantize, RaiseMismatch, ModelFailed, limits exceeded
     └── ServiceError              the service failed: retried with backoff, then an honest failure
 
 Each class docstring is its default message; `code` is stable and documented, `hint` says what to do next.
@@ -376,6 +376,13 @@ class DatasetNotFinite(DatasetError):
     )
 
 
+class TrainingTooSmall(DatasetError):
+    """The training data has fewer samples than a batch of the model."""
+
+    code = "training_too_small"
+    default_hint = "Give more samples, or export the model with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)."
+
+
 class LabelsUnusable(DatasetError):
     """The labels do not fit the metric or the loss."""
 
@@ -412,13 +419,6 @@ class RaiseMismatch(RunError):
         "In-place operations on views are the usual cause: replace x.add_(y) and x[...] = y by new tensors, "
         "then export again."
     )
-
-
-class TrainingDiverged(RunError):
-    """Training gave a loss that is not finite."""
-
-    code = "training_diverged"
-    default_hint = "Lower qat.learning_rate (try a tenth), and check the labels and the scale of the inputs."
 
 
 class ModelFailed(RunError):

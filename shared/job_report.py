@@ -184,6 +184,9 @@ class EpochResult(Reported):
     epoch: int
     loss: float
     metric: float | None = Field(description="On the evaluation data, with fake quantize; null without labels.")
+    held_back_loss: float | None = Field(
+        default=None, description="On training samples held back: what the best epoch is chosen by; null without any."
+    )
     sqnr_db: float | None
     seconds: float
     learning_rate: float | None = Field(default=None, description="At the end of the epoch.")
@@ -197,12 +200,25 @@ class TrainingResult(Reported):
 
     loss: Literal["cross_entropy", "mse", "distillation"]
     epochs: list[EpochResult]
-    best_epoch: int | None = Field(default=None, description="The epoch whose weights were kept.")
+    best_epoch: int | None = Field(
+        default=None,
+        description=(
+            "The epoch whose weights were kept: the best on the training samples held back, never on the evaluation "
+            "data; the last one where none were held back; null when it diverged in the first."
+        ),
+    )
+    held_back_samples: int = Field(
+        default=0, description="How many training samples were not trained on, to choose the best epoch by."
+    )
     stopped: Literal["completed", "early", "diverged"] = "completed"
     resumed_after_epoch: int | None = Field(default=None, description="Where a lost worker's training was taken up.")
+    qat_metric: MetricResult | None = Field(
+        default=None, description="The int8 model of the best epoch; null without labels, or without such a model."
+    )
     static_metric: MetricResult | None = Field(
         description="Static PTQ of the float model, same calibration, same evaluation data."
     )
+    qat_fidelity: list[OutputFidelity] = Field(default=[], description="Of the best epoch's int8 model, likewise.")
     static_fidelity: list[OutputFidelity]
     finetuned_metric: float | None = Field(
         default=None, description="Metric of the float model trained for the same epochs; null when there is none."

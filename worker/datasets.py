@@ -138,6 +138,38 @@ class InMemorySamples:
         return self.labels[start:stop]
 
 
+@dataclass(frozen=True)
+class Subset:
+    """Some of other samples, by their indices."""
+
+    samples: Samples
+    indices: Sequence[int]
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return len(self.indices)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether batches carry labels."""
+        return self.samples.has_labels
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Samples [start, stop)."""
+        return self.samples.take(self.indices[start:stop])
+
+    def take(self, indices: Sequence[int]) -> Batch:
+        """The samples at these indices, in their order."""
+        return self.samples.take([self.indices[index] for index in indices])
+
+    def read_labels(self, start: int, stop: int) -> Tensor:
+        """Labels of samples [start, stop), without the inputs."""
+        wanted = torch.as_tensor(self.indices[start:stop], dtype=torch.int64)
+        first = int(wanted.min())
+        return self.samples.read_labels(first, int(wanted.max()) + 1)[wanted - first]
+
+
 def open_dataset(
     path: Path, specs: Sequence[InputSpec], scratch: Path, on_bytes_read: BytesRead = lambda _: None
 ) -> Dataset:

@@ -2,9 +2,10 @@
 
 <folder>/
   job.json       what to do: JobInputs
-  inputs/        model.pt2, and a file for each dataset role, such as calibration.npz
+  inputs/        model.pt2, and a file for each dataset role, such as calibration.npz;
+                 checkpoint.pt of an earlier attempt
   outputs/       artifacts; report.json among them
-  tmp/           scratch
+  tmp/           scratch; checkpoint.pt of this attempt
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pydantic import BaseModel, Field
 
 from shared.job_report import Before
 from shared.quantization_spec import QuantizationSpec
+
+CHECKPOINT_NAME = "checkpoint.pt"
 
 
 class JobInputs(BaseModel):
@@ -56,6 +59,16 @@ class JobFolder:
     def model(self) -> Path:
         """The uploaded .pt2."""
         return self.inputs / "model.pt2"
+
+    @property
+    def earlier_checkpoint(self) -> Path:
+        """What an earlier attempt left of its training, if there was one."""
+        return self.inputs / CHECKPOINT_NAME
+
+    @property
+    def checkpoint(self) -> Path:
+        """What this attempt leaves of its training after each epoch."""
+        return self.tmp / CHECKPOINT_NAME
 
     def create(self, inputs: JobInputs) -> None:
         """Make the sub-folders and write job.json."""

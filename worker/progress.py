@@ -59,6 +59,13 @@ class LogMessage(BaseModel):
     message: Annotated[str, AfterValidator(_printable), Field(max_length=2000)]
 
 
+class CheckpointMessage(BaseModel):
+    """An epoch is over, and what another attempt needs to go on from there is written to tmp/checkpoint.pt."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    epoch: Annotated[int, Field(ge=1)]
+
+
 class FinishedMessage(BaseModel):
     """The recipe is done: outputs/report.json and the artifacts are written."""
 
@@ -73,10 +80,11 @@ class FailedMessage(BaseModel):
 
 
 RunnerMessage = Annotated[
-    ProgressMessage | MetricMessage | LogMessage | FinishedMessage | FailedMessage, Field(discriminator="kind")
+    ProgressMessage | MetricMessage | LogMessage | CheckpointMessage | FinishedMessage | FailedMessage,
+    Field(discriminator="kind"),
 ]
 runner_message_adapter: TypeAdapter[Any] = TypeAdapter(RunnerMessage)
-Report = Callable[[ProgressMessage | MetricMessage | LogMessage], None]
+Report = Callable[[ProgressMessage | MetricMessage | LogMessage | CheckpointMessage], None]
 
 
 class StepProgress(Protocol):
@@ -135,6 +143,10 @@ class ProgressTracker:
     def metric(self, **data: float | str | None) -> None:
         """Tell a figure as it appears, such as an epoch's loss."""
         self._report(MetricMessage(data=data))
+
+    def checkpoint(self, epoch: int) -> None:
+        """Tell that the checkpoint after this epoch is written."""
+        self._report(CheckpointMessage(epoch=epoch))
 
     def log(self, message: str) -> None:
         """Tell a line for the job's history."""

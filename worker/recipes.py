@@ -7,15 +7,15 @@ A recipe needs only a job's folder: it reads `inputs/`, writes `outputs/`, and t
 
 from __future__ import annotations
 
+import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from shared.job import Step
-from shared.job_report import JobReport, Quality, TrainingResult
+from shared.job_report import CalibrationResult, JobReport, KernelTrial, Quality, TrainingResult
 from shared.layer_report import LayerSummary
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.environment import describe_environment
@@ -24,22 +24,28 @@ from worker.latency import FLOAT_EAGER, FLOAT_FROZEN, INT8
 from worker.progress import ProgressTracker, Report
 from worker.quantization import (
     Plan,
-    convert,
     describe_layers,
     freeze,
+    learn_scales,
     plan,
     prepare,
     prepare_qat,
     quantize_dynamic,
+    use_kernels_of,
 )
+from worker.steps.advise import advise_on_dynamic
 from worker.steps.benchmark import benchmark
 from worker.steps.calibrate import calibrate
+from worker.steps.check_calibration import check_calibration
 from worker.steps.choose_kernels import convert_for_this_cpu
 from worker.steps.convert import Quantized, freeze_quantized
 from worker.steps.evaluate import choose_yardstick, evaluate
 from worker.steps.load import JobData, LoadedModel, load
+from worker.steps.losses import choose_loss
 from worker.steps.package import package, write_report
-from worker.steps.train import choose_loss, compare_with_static, train
+from worker.steps.train import plan_course
+from worker.steps.train_and_compare import compare_with_static, train_and_compare
+from worker.training_checkpoint import fingerprint_of
 from worker.verdict import judge
 
 # What each step is expected to take, as a share of the whole: it drives the progress bar and the time left.
@@ -76,10 +82,11 @@ def run(folder: JobFolder, report: Report) -> JobReport:
 def dynamic(folder: JobFolder, inputs: JobInputs, spec: DynamicSpec, tracker: ProgressTracker) -> JobReport:
     """int8 weights; activation ranges are found at run time."""
     model, data = load(folder, inputs, tracker)
+    settled = _plan(model, spec, tracker)
+    advise_on_dynamic(spec, settled, tracker)
     yardstick = choose_yardstick(model, data, spec, tracker)
 
     with tracker.step(Step.CONVERT, "Quantizing the weights"):
-        settled = _plan(model, spec, tracker)
         int8 = freeze_quantized(quantize_dynamic(model.raised, settled), data.example_inputs(model))
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
@@ -100,23 +107,37 @@ def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: Prog
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
         assert data.calibration is not None
-        calibrate(model, [prepared], data.calibration, advance)
+        found = calibrate(model, [prepared], data.calibration, advance)
+        calibration = check_calibration(model, found, data.held_out, tracker)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
-        settled, int8 = convert_for_this_cpu(model, prepared, settled, data.calibration, example)
+        settled, int8, kernels = convert_for_this_cpu(model, prepared, settled, data.calibration, example)
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
         (quality,) = evaluate(model, [int8.frozen], yardstick, advance)
 
-    return _finish(folder, inputs, tracker, model, data, settled=settled, int8=int8, quality=quality)
+    return _finish(
+        folder,
+        inputs,
+        tracker,
+        model,
+        data,
+        settled=settled,
+        int8=int8,
+        quality=quality,
+        kernels=kernels,
+        calibration=calibration,
+    )
 
 
 def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTracker) -> JobReport:
-    """int8 weights and activations, trained with fake quantize; static quantization of the same data beside it."""
+    """int8 weights and activations, trained with fake quantize; or the static model, where training gains nothing."""
     model, data = load(folder, inputs, tracker)
     yardstick = choose_yardstick(model, data, spec, tracker)
     assert data.training is not None
     loss_name = choose_loss(model, data.training, spec.qat.loss)
+    course = plan_course(model, data.training, spec, loss_name=loss_name, yardstick=yardstick, tracker=tracker)
+    calibration = data.calibration or data.training
     example = data.example_inputs(model)
 
     with tracker.step(Step.PREPARE, "Inserting fake quantize"):
@@ -126,32 +147,40 @@ def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTr
         static_prepared = prepare(model.raised, static_settled, example)
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
-        calibrate(model, [prepared, static_prepared], data.calibration or data.training, advance)
+        found = calibrate(model, [prepared, static_prepared], calibration, advance)
+        checked = check_calibration(model, found, data.held_out, tracker)
+        if spec.qat.learnable_scales:
+            learn_scales(prepared)
 
     with tracker.step(Step.TRAIN, "Training") as advance:
-        epochs = train(
-            model,
-            prepared,
-            data.training,
-            spec.qat,
-            loss_name=loss_name,
-            yardstick=yardstick,
-            seed=spec.seed,
-            tracker=tracker,
-            advance=advance,
-        )
+        fingerprint = fingerprint_of(folder.model, spec.model_dump_json(), json.dumps(settled.resolved()))
+        trained = train_and_compare(course, prepared, folder, fingerprint, advance)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
-        samples = data.calibration or data.training
-        settled, int8 = convert_for_this_cpu(model, prepared.eval(), settled, samples, example)
-        static_settled = replace(static_settled, qengine=settled.qengine)
-        static_int8 = freeze_quantized(convert(static_prepared, static_settled), example)
+        candidates = [convert_for_this_cpu(model, static_prepared, static_settled, calibration, example)]
+        if trained.best_epoch is not None:
+            candidates.append(convert_for_this_cpu(model, prepared.eval(), settled, calibration, example))
 
     with tracker.step(Step.EVALUATE, "Comparing float, int8 and static int8") as advance:
-        quality, static_quality = evaluate(model, [int8.frozen, static_int8.frozen], yardstick, advance)
+        qualities = evaluate(model, [int8.frozen for _, int8, _ in candidates], yardstick, advance)
 
-    training = compare_with_static(loss_name, epochs, quality, static_quality, tracker=tracker)
-    return _finish(folder, inputs, tracker, model, data, settled=settled, int8=int8, quality=quality, training=training)
+    training = compare_with_static(course, trained, qualities[1] if len(qualities) > 1 else None, qualities[0])
+    offered = 1 if training.offered == "qat" else 0
+    settled, int8, kernels = candidates[offered]
+    use_kernels_of(settled)
+    return _finish(
+        folder,
+        inputs,
+        tracker,
+        model,
+        data,
+        settled=settled,
+        int8=int8,
+        quality=qualities[offered],
+        kernels=kernels,
+        calibration=checked,
+        training=training,
+    )
 
 
 def _plan(model: LoadedModel, spec: DynamicSpec | StaticSpec | QatSpec, tracker: ProgressTracker) -> Plan:
@@ -171,6 +200,8 @@ def _finish(
     settled: Plan,
     int8: Quantized,
     quality: Quality,
+    kernels: list[KernelTrial] | None = None,
+    calibration: CalibrationResult | None = None,
     training: TrainingResult | None = None,
 ) -> JobReport:
     """Benchmark, package and report: the same for every method."""
@@ -195,6 +226,8 @@ def _finish(
         latency=latency,
         size=size,
         layers=layers,
+        calibration=calibration,
+        kernels=kernels or [],
         training=training,
         warnings=tracker.warnings,
         spec=_resolved_spec(inputs, settled, quality, training),

@@ -157,6 +157,7 @@ class EpochResult(Reported):
 
     epoch: int
     loss: float
+    held_back_loss: float | None = Field(default=None, description="On the training samples held back.")
     metric: float | None = None
     sqnr_db: float | None = None
     seconds: float
@@ -170,8 +171,11 @@ class TrainingResult(Reported):
     loss: str
     epochs: list[EpochResult]
     best_epoch: int | None = None
+    held_back_samples: int = Field(default=0, description="Not trained on, to choose the best epoch by.")
     stopped: str = Field(default="completed", description="`completed`, `early` or `diverged`.")
     resumed_after_epoch: int | None = None
+    qat_metric: MetricResult | None = None
+    qat_fidelity: list[OutputFidelity] = Field(default=[])
     static_metric: MetricResult | None = None
     static_fidelity: list[OutputFidelity] = Field(default=[])
     finetuned_metric: float | None = None

@@ -7,14 +7,16 @@ An exported program is raised to a graph of modules under its own names; that gr
 quantized layer by layer as the plan says, and frozen to what users run.
 """
 
+from worker.quantization.boundaries import glob_of, in_float, in_int8
 from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.describing import Description, describe, describe_layers
 from worker.quantization.describing_qparams import OUTLIER_STRETCH, stretch_of
 from worker.quantization.dynamic import quantize_dynamic
+from worker.quantization.dynamic_planning import DynamicPlan
 from worker.quantization.dynamic_tracing import DynamicModel
 from worker.quantization.freezing import freeze
-from worker.quantization.int8_modules import weight_values
-from worker.quantization.learnable_scales import learn_scales, scale_parameters
+from worker.quantization.int8_modules import per_channel_gain_db, weight_values
+from worker.quantization.learnable_scales import keep_scales_positive, learn_scales, scale_parameters
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
 from worker.quantization.planning import Plan
 from worker.quantization.preparing import (
@@ -32,6 +34,7 @@ __all__ = [
     "OUTLIER_STRETCH",
     "Description",
     "DynamicModel",
+    "DynamicPlan",
     "InputSpec",
     "LayerTrace",
     "Plan",
@@ -43,10 +46,15 @@ __all__ = [
     "freeze",
     "freeze_batch_norm",
     "freeze_observers",
+    "glob_of",
+    "in_float",
+    "in_int8",
     "input_specs",
+    "keep_scales_positive",
     "learn_scales",
     "load_program",
     "output_names",
+    "per_channel_gain_db",
     "plan",
     "prepare",
     "prepare_qat",

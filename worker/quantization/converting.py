@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.ao.quantization.fx.convert import convert as _convert
 from worker.quantization.planning import Plan
 
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric)
+_NONE = (None, None)
 
 
 def use_kernels_of(plan: Plan) -> None:
@@ -36,6 +37,7 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
         node.target = hidden.get(node.target, node.target)
     converted.recompile()
     assert isinstance(converted, fx.GraphModule)
+    _keep_limits(converted, plan, model.meta["octavo_groups"])
     share_equal_weights(converted)
     converted.meta |= {key: value for key, value in prepared.meta.items() if key.startswith("octavo")}
     return converted.eval()
@@ -64,6 +66,29 @@ def _hiding(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return in_float
+
+
+def _keep_limits(converted: fx.GraphModule, plan: Plan, owners: Mapping[str, str]) -> None:
+    """Clamp int8 weights to the plan's own quant_min and quant_max: FX clamps at the limits of the dtype.
+
+    Of 3-bit weights trained with fake quantize at -4..3 it kept those beyond, and 5 dB of 10 were lost.
+    """
+    for name, module in converted.named_modules():
+        if not isinstance(module, (nnq.Linear, nnq.Conv1d, nnq.Conv2d, nnq.Conv3d)):
+            continue
+        wanted = plan.settings_of(owners.get(name, name)).weight
+        weight = module.weight()
+        ints = weight.int_repr()
+        kept = ints.clamp(wanted.quant_min, wanted.quant_max) if (wanted.quant_min, wanted.quant_max) != _NONE else ints
+        if torch.equal(kept, ints):
+            continue
+        if weight.qscheme() in _PER_CHANNEL:
+            weight = torch._make_per_channel_quantized_tensor(
+                kept, weight.q_per_channel_scales(), weight.q_per_channel_zero_points(), weight.q_per_channel_axis()
+            )
+        else:
+            weight = torch._make_per_tensor_quantized_tensor(kept, weight.q_scale(), weight.q_zero_point())
+        module.set_weight_bias(weight, module.bias())
 
 
 def share_equal_weights(quantized: nn.Module) -> None:

@@ -29,6 +29,7 @@ from shared.quantization_spec import QatSpec
 from worker.quantization.grouping import TRANSPOSED, Group, groups
 from worker.quantization.planning import Plan
 from worker.quantization.qconfigs import LayerSettings, qconfig_for
+from worker.quantization.ranging import RangeObserver
 
 
 def prepare(raised: fx.GraphModule, plan: Plan, example_inputs: tuple[Tensor, ...]) -> fx.GraphModule:
@@ -66,11 +67,12 @@ def _prepare(
     fused = fuse(model, trainable)
     scopes = {node.name: (str(node.meta.get("layer", "")), type(None)) for node in fused.graph.nodes}
     prepared = insert_observers(fused, mapping, trainable, scopes, example_inputs)
-    _widen_shared_ranges(prepared)
-    prepared.meta |= {key: value for key, value in raised.meta.items() if key.startswith("octavo")}
     prepared.meta["octavo_groups"] = {
         str(node.meta["layer"]): group.name for group in groups(raised) for node in group.nodes
     }
+    _widen_shared_ranges(prepared)
+    _look_behind(prepared, plan)
+    prepared.meta |= {key: value for key, value in raised.meta.items() if key.startswith("octavo")}
     assert isinstance(prepared, fx.GraphModule)
     return prepared
 
@@ -140,6 +142,21 @@ def _absorb_clamps(model: fx.GraphModule, plan: Plan) -> None:
         if group.name in plan.int8_layers and plan.settings_of(group.name).cap is not None:
             clamp.target, clamp.args = F.relu, clamp.args[:1]
     model.recompile()
+
+
+def _look_behind(prepared: fx.GraphModule, plan: Plan) -> None:
+    """Tell the observer of each int8 layer's output what its kernel clamps, and what alone reads it."""
+    owners = prepared.meta["octavo_groups"]
+    observers = dict(prepared.named_modules(remove_duplicate=False))
+    for node in prepared.graph.nodes:
+        owner = owners.get(str(node.meta.get("layer", "")), "")
+        if owner not in plan.int8_layers:
+            continue
+        for user in node.users:
+            observer = observers.get(str(user.target)) if user.op == "call_module" else None
+            if isinstance(observer, RangeObserver):
+                settings = plan.settings_of(owner)
+                observer.cap, observer.through = settings.cap, settings.through
 
 
 def _op(raised: fx.GraphModule, node: fx.Node) -> str:

@@ -9,7 +9,6 @@ import torch
 from torch.ao.quantization import (
     FakeQuantize,
     FixedQParamsFakeQuantize,
-    FusedMovingAvgObsFakeQuantize,
     MinMaxObserver,
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
@@ -106,8 +105,6 @@ def _observed_activation(settings: LayerSettings) -> Any:
         rule=settings.activation.observer,
         percentile=settings.activation.percentile,
         averaging_constant=settings.activation.averaging_constant,
-        cap=settings.cap,
-        through=settings.through,
         **_common(settings.activation),
     )
 
@@ -123,14 +120,7 @@ def _observed_weight(settings: WeightSettings) -> Any:
 
 
 def _trained_activation(settings: LayerSettings) -> Any:
-    chosen = settings.activation
-    if chosen.observer == "moving_average_minmax":
-        return FusedMovingAvgObsFakeQuantize.with_args(
-            observer=MovingAverageMinMaxObserver,
-            averaging_constant=chosen.averaging_constant,
-            **_trained_common(chosen),
-        )
-    return FakeQuantize.with_args(**_trained_observer(settings), **_trained_common(chosen))
+    return FakeQuantize.with_args(**_trained_observer(settings), **_trained_common(settings.activation))
 
 
 def _learned_activation(settings: LayerSettings) -> Any:
@@ -143,11 +133,12 @@ def _trained_observer(settings: LayerSettings) -> dict[str, Any]:
     chosen = settings.activation
     if chosen.observer == "minmax":
         return {"observer": MinMaxObserver}
+    if chosen.observer == "moving_average_minmax":
+        return {"observer": MovingAverageMinMaxObserver, "averaging_constant": chosen.averaging_constant}
     return {
         "observer": RangeObserver,
         "rule": chosen.observer,
         "percentile": chosen.percentile,
-        "averaging_constant": chosen.averaging_constant,
     }
 
 
@@ -156,14 +147,14 @@ def _trained_common(settings: ActivationSettings) -> dict[str, Any]:
 
 
 def _trained_weight(settings: WeightSettings) -> Any:
+    # Not torch's fused fake quantize: it trains with the scale max(-min / 4, max / 3) where 3 bits are converted with
+    # max |w| / 3.5, and integers learned on one grid are then read on another (docs/decisions/0013).
     observer = (
         MovingAveragePerChannelMinMaxObserver if "per_channel" in settings.observer else MovingAverageMinMaxObserver
     )
-    # torch's default, 0.01, lags a hundred steps behind the weights and clips those that grow (docs/decisions/0013).
+    # A moving average that keeps nothing: the weights of each step, where a plain min-max keeps what is long gone.
     constant = settings.averaging_constant if settings.observer.startswith("moving_average") else 1.0
-    return FusedMovingAvgObsFakeQuantize.with_args(
-        observer=observer, averaging_constant=constant, **_trained_weight_common(settings)
-    )
+    return FakeQuantize.with_args(observer=observer, averaging_constant=constant, **_trained_weight_common(settings))
 
 
 def _learned_weight(settings: WeightSettings) -> Any:

@@ -22,7 +22,6 @@ from torch.func import functional_call
 from worker.quantization.planning import Plan
 
 _QUINT8 = (0, 255)
-_QINT8 = (-128, 127)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from shared.errors import (
-    TrainingDiverged,
-)
 from shared.job_report import JobReport
 from tests.unit.worker.conftest import Digits, MakeFolder, export
 from worker import recipes
@@ -239,7 +236,7 @@ def test_training_tells_loss_and_metric_of_each_epoch(digits: Digits, make_folde
     assert report.spec["qat"]["loss"] == "cross_entropy"
     assert [epoch.epoch for epoch in report.training.epochs] == [1, 2, 3]
     told = [message.data for message in messages if isinstance(message, MetricMessage)]
-    assert [data["name"] for data in told] == ["loss", "top1", "sqnr_db"] * 3
+    assert [data["name"] for data in told] == ["loss", "top1", "sqnr_db"] * 3 + ["float_loss", "float_top1"] * 3
     assert [data["value"] for data in told if data["name"] == "loss"] == [
         epoch.loss for epoch in report.training.epochs
     ]
@@ -288,17 +285,30 @@ def test_regression_trains_and_evaluates_by_mse(make_folder: MakeFolder, tmp_pat
     assert 0 < report.quality.metric.int8_value == report.quality.metric.drop < 0.01
 
 
-def test_a_loss_that_is_not_finite_stops_training(make_folder: MakeFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_training_that_diverges_leaves_the_static_model(
+    make_folder: MakeFolder, tmp_path: Path, calibrated: bool
+) -> None:
+    """Labels of 1e18 and a rate of 10: no epoch is finished; the artifact is the static model, and a patch is given."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
     x = torch.randn(96, 4)
     export(model, (x[:2],), tmp_path / "regression.pt2")
     data = {"training": {"input": x.numpy(), "labels": 1e18 * x[:, 0].numpy()}}
+    if calibrated:
+        data["calibration"] = {"input": x[:64].numpy()}
     folder = make_folder(
         tmp_path / "regression.pt2", "qat", data, qat={"epochs": 50, "learning_rate": 10, "optimizer": "sgd"}
     )
-    with pytest.raises(TrainingDiverged, match=r"loss became (inf|nan) in epoch"):
-        run(folder)
+    report, _ = run(folder)
+    assert report.training is not None
+    assert (report.training.stopped, report.training.offered) == ("diverged", "static")
+    assert report.training.best_epoch is None
+    assert report.quality.metric == report.training.static_metric
+    (warning,) = [warning for warning in report.warnings if warning.code == "training_diverged"]
+    assert warning.suggestion is not None
+    assert warning.suggestion.patch == {"qat": {"learning_rate": 1.0}}
+    assert not list(folder.tmp.iterdir())
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------

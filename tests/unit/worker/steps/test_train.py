@@ -1,168 +1,229 @@
-"""Training: what freezes when, what evaluation may not change, and which model is called better."""
+"""Training: what freezes when, what evaluation may not change, which epoch is kept, and how it is taken up again."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from shared.errors import ModelUnsupported
-from shared.job import Step
-from shared.job_report import EpochResult, MetricResult, OutputFidelity, Quality
-from shared.quantization_spec import QatSettings, QatSpec
-from tests.unit.worker.conftest import DATASET_ID, MODEL_ID, Digits
+from tests.unit.worker.steps.conftest import MakeCourse, prepared_for
 from worker.datasets import InMemorySamples
-from worker.inference import batch_range
-from worker.progress import ProgressTracker
-from worker.quantization import input_specs, load_program, plan, prepare_qat, raise_program
-from worker.steps.calibrate import calibrate
-from worker.steps.evaluate import Yardstick
-from worker.steps.load import LoadedModel
-from worker.steps.train import _noise_to_signal, choose_loss, compare_with_static, train
+from worker.steps.train import Training
+from worker.training_checkpoint import Checkpoint, Curve
 
-SAMPLES = 128
+State = dict[str, Tensor]
 
 
-@pytest.fixture
-def model(digits: Digits) -> LoadedModel:
-    program = load_program(digits.program)
-    specs = tuple(input_specs(program))
-    return LoadedModel(raise_program(program), specs, ("output",), batch_range(specs), 32)
+def state_of(network: nn.Module) -> State:
+    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
-@pytest.fixture
-def training(digits: Digits) -> InMemorySamples:
-    return InMemorySamples(
-        (torch.from_numpy(digits.training_x[:SAMPLES]),), torch.from_numpy(digits.training_y[:SAMPLES])
-    )
+def same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-Train = Callable[..., list[EpochResult]]
+Train = Callable[..., tuple[Curve, fx.GraphModule]]
 
 
 @pytest.fixture
-def prepared(model: LoadedModel, training: InMemorySamples) -> nn.Module:
-    spec = QatSpec(method="qat", model=MODEL_ID, training=DATASET_ID)
-    prepared = prepare_qat(model.raised, plan(model.raised, spec), training.read(0, 2).inputs)
-    calibrate(model, [prepared], training, lambda _done, _total: None)
-    return prepared
+def train(make_course: MakeCourse, training: InMemorySamples, best_file: Path) -> Train:
+    """Train by these settings; `steps` takes the state after every step, `kept` the checkpoints."""
 
-
-@pytest.fixture
-def trained(model: LoadedModel, training: InMemorySamples, prepared: nn.Module) -> Train:
-    def run(steps: list[dict[str, Tensor]] | None = None, **settings: Any) -> list[EpochResult]:
-        """Train; the state at the end of every training step is kept in `steps`."""
-        tracker = ProgressTracker(lambda _: None, {Step.TRAIN: 1})
-
-        def advance(done: float, total: float, detail: str | None = None) -> None:
-            if steps is not None:
-                steps.append({name: value.clone() for name, value in prepared.state_dict().items()})
-
-        return train(
-            model, prepared, training, QatSettings(**settings), loss_name="cross_entropy",
-            yardstick=Yardstick(training, "training", "top1", None), seed=0, tracker=tracker, advance=advance,
-        )  # fmt: skip
+    def run(
+        steps: list[State] | None = None,
+        kept: list[Checkpoint] | None = None,
+        *,
+        earlier: Checkpoint | None = None,
+        **qat: Any,
+    ) -> tuple[Curve, fx.GraphModule]:
+        course = make_course(**qat)
+        prepared = prepared_for(course, training, **qat)
+        one = Training(course, prepared, "qat", best_file)
+        if earlier is not None:
+            assert one.resume(earlier)
+        curve = one.run(
+            course.schedule.epochs,
+            lambda checkpoint: None if kept is None else kept.append(copied(checkpoint)),
+            lambda _step, _told: None if steps is None else steps.append(state_of(prepared)),
+        )
+        return curve, prepared
 
     return run
 
 
-def changes(steps: list[dict[str, Tensor]], ending: str) -> list[bool]:
+def copied(checkpoint: Checkpoint) -> Checkpoint:
+    """As it comes back from a file: a checkpoint shares its tensors with the network that goes on training."""
+    buffer = io.BytesIO()
+    torch.save((checkpoint.network, checkpoint.optimizer, checkpoint.best, checkpoint.trained), buffer)
+    buffer.seek(0)
+    network, optimizer, best, trained = torch.load(buffer, weights_only=True)
+    curves = {phase: curve.model_copy(deep=True) for phase, curve in checkpoint.curves.items()}
+    return Checkpoint(checkpoint.phase, curves, network, optimizer, best, trained)
+
+
+def changes(steps: list[State], ending: str) -> list[bool]:
     """For each step after the first, whether any value of which the name ends so has changed."""
     names = [name for name in steps[0] if name.endswith(ending)]
     assert names
     return [any(not torch.equal(before[name], after[name]) for name in names) for before, after in pairwise(steps)]
 
 
-def test_batch_norm_statistics_stay_once_frozen_over_epochs_too(trained: Train) -> None:
+# --- what freezes ----------------------------------------------------------------------------------------------------
+
+
+def test_batch_norm_statistics_stay_once_frozen_over_epochs_too(train: Train) -> None:
     """Three epochs of four steps; frozen before the seventh: steps 1 to 6 change them, 7 to 12 do not."""
-    steps: list[dict[str, Tensor]] = []
-    trained(steps, epochs=3, freeze_batch_norm_after=0.5, freeze_observers_after=1)
+    steps: list[State] = []
+    train(steps, epochs=3, freeze_batch_norm_after=0.5, freeze_observers_after=1)
     assert len(steps) == 12
     assert changes(steps, "running_mean") == [True] * 5 + [False] * 6
     assert changes(steps, "weight") == [True] * 11
 
 
-def test_observed_ranges_stay_once_frozen(trained: Train) -> None:
-    steps: list[dict[str, Tensor]] = []
-    trained(steps, epochs=3, freeze_observers_after=0.5, freeze_batch_norm_after=1)
+def test_observed_ranges_stay_once_frozen(train: Train) -> None:
+    steps: list[State] = []
+    train(steps, epochs=3, freeze_observers_after=0.5, freeze_batch_norm_after=1)
     assert changes(steps, "activation_post_process.max_val")[:5] == [True] * 5
     assert changes(steps, "max_val")[5:] == [False] * 6
 
 
-def test_evaluating_an_epoch_does_not_move_ranges_or_statistics(trained: Train, prepared: nn.Module) -> None:
+def test_evaluating_an_epoch_does_not_move_ranges_or_statistics(train: Train) -> None:
     """With everything live to the end, the state after the last evaluation is that after the last step."""
-    steps: list[dict[str, Tensor]] = []
-    trained(steps, epochs=1, freeze_observers_after=1, freeze_batch_norm_after=1)
-    for name, value in prepared.state_dict().items():
-        torch.testing.assert_close(value, steps[-1][name], rtol=0, atol=0)
+    steps: list[State] = []
+    _, prepared = train(steps, epochs=1, freeze_observers_after=1, freeze_batch_norm_after=1)
+    assert same(state_of(prepared), steps[-1])
 
 
-def test_the_learning_rate_falls_to_almost_nothing(trained: Train) -> None:
+def test_the_learning_rate_falls_to_almost_nothing(train: Train) -> None:
     """Adam moves a weight by about the rate: the last of twelve steps has 1.7 % of the first one's."""
-    steps: list[dict[str, Tensor]] = []
-    trained(steps, epochs=3)
+    steps: list[State] = []
+    curve, _ = train(steps, epochs=3)
     name = next(name for name in steps[0] if name.endswith("weight") and "classifier" in name)
     moves = [float((after[name] - before[name]).abs().max()) for before, after in pairwise(steps)]
     assert 0 < moves[-1] < moves[0] / 10
+    rates = [epoch.learning_rate or 0.0 for epoch in curve.epochs]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_learnt_scales_move_and_stay_positive_and_their_zero_points_stay(train: Train) -> None:
+    steps: list[State] = []
+    train(steps, epochs=2, learnable_scales=True, learning_rate=1e-2)
+    assert all(changes(steps, "weight_fake_quant.scale"))
+    assert all(changes(steps, "post_process_0.scale"))
+    assert not any(changes(steps, "zero_point"))
+    assert all(float(value.min()) > 0 for name, value in steps[-1].items() if name.endswith(".scale"))
+
+
+# --- which epoch is kept ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_every_optimizer_lowers_the_loss(trained: Train, optimizer: str) -> None:
-    epochs = trained(epochs=4, learning_rate=1e-2 if optimizer == "sgd" else 1e-3, optimizer=optimizer)
-    assert epochs[-1].loss < epochs[0].loss
+def test_every_optimizer_lowers_the_loss(train: Train, optimizer: Literal["adam", "adamw", "sgd"]) -> None:
+    curve, _ = train(epochs=4, learning_rate=1e-2 if optimizer == "sgd" else 1e-3, optimizer=optimizer)
+    assert curve.epochs[-1].loss < curve.epochs[0].loss
 
 
-@pytest.mark.parametrize("loss", ["auto", "mse", "distillation"])
-def test_a_model_without_a_float_output_cannot_be_trained(
-    training: InMemorySamples, loss: Literal["auto", "mse", "distillation"]
+def test_the_epoch_that_is_best_on_the_samples_held_back_is_what_is_left(
+    make_course: MakeCourse, training: InMemorySamples, best_file: Path
 ) -> None:
-    class Decides(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.flatten(1).argmax(1)
+    """From the third epoch on each end spoils the classifier; what is left is the epoch before, to the bit."""
+    course = make_course(epochs=5)
+    prepared = prepared_for(course, training, epochs=5)
+    kept: list[Checkpoint] = []
+    per_epoch = course.schedule.steps_per_epoch
 
-    program = torch.export.export(Decides(), training.read(0, 2).inputs)
-    specs = tuple(input_specs(program))
-    model = LoadedModel(raise_program(program), specs, ("output",), batch_range(specs), 2)
-    with pytest.raises(ModelUnsupported, match="gradient"):
-        choose_loss(model, training, loss)
+    def spoil(step: int, _told: str) -> None:
+        if step >= 3 * per_epoch and step % per_epoch == 0:
+            with torch.no_grad():
+                prepared.get_parameter("classifier.weight").neg_()
 
-
-def test_distillation_is_the_noise_to_signal_ratio() -> None:
-    """A noise of a tenth of the signal in one output and none in the other: (0.01 + 0) / 2; integers do not count."""
-    reference = [torch.tensor([[3.0, 4.0]]), torch.ones(1, 2), torch.ones(1, dtype=torch.int64)]
-    outputs = [torch.tensor([[3.0, 4.5]]), torch.ones(1, 2), torch.zeros(1, dtype=torch.int64)]
-    assert float(_noise_to_signal(reference, outputs)) == pytest.approx(0.005)
-
-
-def quality(drop: float | None, sqnr_db: float | None) -> Quality:
-    metric = None
-    if drop is not None:
-        metric = MetricResult(name="top1", float_value=0.9, int8_value=0.9 - drop, drop=drop, max_drop=None, met=None)
-    fidelity = [OutputFidelity(output="y", sqnr_db=sqnr_db, cosine=1, agreement=None)]
-    return Quality(data="evaluation", samples=10, metric=metric, fidelity=fidelity)
+    curve = Training(course, prepared, "qat", best_file).run(5, lambda each: kept.append(copied(each)), spoil)
+    assert curve.best_epoch in (1, 2)
+    assert same(state_of(prepared), kept[curve.best_epoch - 1].network)
+    assert curve.best_score == max(each.curves["qat"].best_score for each in kept)
 
 
-@pytest.mark.parametrize(
-    ("qat", "static", "better", "codes"),
-    [
-        (quality(0.01, 30), quality(0.02, 40), "qat", set()),
-        (quality(0.02, 30), quality(0.01, 20), "static", {"qat_not_better"}),
-        (quality(0.01, 30), quality(0.01, 20), "same", {"qat_not_better"}),
-        (quality(-0.01, 30), quality(0.01, 30), "qat", {"qat_trained_further"}),
-        (quality(None, 30), quality(None, 20), "qat", set()),
-        (quality(None, 30), quality(None, 30.4), "same", {"qat_not_better"}),
-        (quality(None, None), quality(None, 50), "qat", set()),
-    ],
-)
-def test_the_metric_decides_which_is_better_and_sqnr_without_one(
-    qat: Quality, static: Quality, better: str, codes: set[str]
+def test_it_stops_when_epochs_get_no_better_for_as_long_as_the_patience(train: Train) -> None:
+    curve, _ = train(epochs=40, learning_rate=0.05, schedule="constant", early_stop_patience=2)
+    assert curve.stopped == "early"
+    assert curve.best_epoch == len(curve.epochs) - 2
+
+
+def test_a_training_that_diverges_keeps_its_best_epoch(
+    make_course: MakeCourse, training: InMemorySamples, best_file: Path
 ) -> None:
-    tracker = ProgressTracker(lambda _: None, {Step.TRAIN: 1})
-    result = compare_with_static("cross_entropy", [], qat, static, tracker=tracker)
-    assert result.better == better
-    assert {warning.code for warning in tracker.warnings} == codes
-    assert result.static_metric == static.metric
+    """The weights turn to NaN in the third epoch: the second or the first is what is left."""
+    course = make_course(epochs=5)
+    prepared = prepared_for(course, training, epochs=5)
+    kept: list[Checkpoint] = []
+
+    def spoil(step: int, _told: str) -> None:
+        if step == 2 * course.schedule.steps_per_epoch + 1:
+            with torch.no_grad():
+                next(prepared.parameters()).fill_(float("nan"))
+
+    curve = Training(course, prepared, "qat", best_file).run(5, lambda each: kept.append(copied(each)), spoil)
+    assert curve.stopped == "diverged"
+    assert len(curve.epochs) == 2
+    assert curve.best_epoch is not None
+    assert same(state_of(prepared), kept[curve.best_epoch - 1].network)
+
+
+def test_weight_decay_takes_from_weights_and_not_from_biases(
+    make_course: MakeCourse, training: InMemorySamples, best_file: Path
+) -> None:
+    course = make_course(epochs=1, optimizer="adamw", weight_decay=0.5, learnable_scales=True)
+    prepared = prepared_for(course, training, learnable_scales=True)
+    groups = Training(course, prepared, "qat", best_file)._optimizer.param_groups
+    decayed = {id(each) for group in groups for each in group["params"] if group["weight_decay"] == 0.5}
+    assert decayed == {
+        id(each) for name, each in prepared.named_parameters() if name.endswith("weight") and each.ndim > 1
+    }
+    assert sum(len(group["params"]) for group in groups) == len(list(prepared.parameters()))
+
+
+# --- taking up -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("learnable_scales", [False, True])
+def test_taken_up_after_any_epoch_the_weights_end_the_same_to_the_bit(
+    train: Train, after: int, learnable_scales: bool
+) -> None:
+    """Observers freeze in the second epoch, batch norm in the third; Adam's moments come back too."""
+    qat = {"epochs": 4, "learning_rate": 1e-3, "learnable_scales": learnable_scales}
+    kept: list[Checkpoint] = []
+    curve, uninterrupted = train(kept=kept, **qat)
+    taken_up, resumed = train(earlier=kept[after - 1], **qat)
+    assert same(state_of(resumed), state_of(uninterrupted))
+    seconds = {"epochs": {"__all__": {"seconds"}}}
+    assert taken_up.model_dump(exclude=seconds) == curve.model_dump(exclude=seconds)
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit(train: Train) -> None:
+    _, first = train(epochs=2)
+    _, second = train(epochs=2)
+    assert same(state_of(first), state_of(second))
+
+
+def test_a_checkpoint_of_another_network_changes_nothing(
+    make_course: MakeCourse, training: InMemorySamples, best_file: Path, train: Train
+) -> None:
+    kept: list[Checkpoint] = []
+    train(kept=kept, epochs=1, learnable_scales=True)
+    course = make_course(epochs=2)
+    prepared = prepared_for(course, training)
+    foreign = Checkpoint(
+        "qat", {"qat": Curve()}, kept[0].network | {"surplus": torch.zeros(1)}, kept[0].optimizer, None, None
+    )
+    before = state_of(prepared)
+    one = Training(course, prepared, "qat", best_file)
+    assert not one.resume(foreign)
+    assert same(state_of(prepared), before)
+    assert one.curve == Curve()

@@ -1,0 +1,149 @@
+"""Learnable scales (LSQ: Esser et al. 2020, "Learned Step Size Quantization"): the scale is trained with the weights.
+
+`torch.ao`'s own `_LearnableFakeQuantize` wants the number of channels before it has seen a tensor, starts every scale
+from its observer only, divides the gradient by the batch as well, and FX gives it no way to begin; this one observes
+like any fake quantize until `learn_scales`, and learns from then on. Both use the same kernels for the gradient:
+
+    d x̂ / d scale = round(x / scale) − x / scale inside the range, the limit itself where x is clipped
+
+times `1 / sqrt(N · Qp)`, with N the values of one sample that share the scale and Qp the greatest integer.
+The zero point stays as observed. The scale of a weight starts from the better of the observed one and the paper's
+`2 · mean |w| / sqrt(Qp)`, channel by channel: the paper's is the better one at few bits, the observed one at eight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import FakeQuantizeBase
+from torch.ao.quantization.fake_quantize import _is_per_channel, _is_symmetric_quant
+
+_LEAST_SCALE = float(torch.finfo(torch.float32).eps)
+
+
+class LearnableFakeQuantize(FakeQuantizeBase):
+    """Fake quantize that observes first, and learns its scale from `start_learning` on.
+
+    `scale` holds one value a tensor or one a channel; `convert_fx` takes it, as it is then, from `calculate_qparams`.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, observer: Any, quant_min: int, quant_max: int, *, is_weight: bool, **settings: Any) -> None:
+        super().__init__()
+        self.activation_post_process = observer(quant_min=quant_min, quant_max=quant_max, **settings)
+        # As the observer has them: `reduce_range` halves the limits there.
+        self.quant_min, self.quant_max = self.activation_post_process.quant_min, self.activation_post_process.quant_max
+        self.dtype, self.qscheme = self.activation_post_process.dtype, self.activation_post_process.qscheme
+        self.is_per_channel = _is_per_channel(self.qscheme)
+        self.ch_axis = getattr(self.activation_post_process, "ch_axis", -1)
+        self.is_weight = is_weight
+        self.learns = False
+        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("zero_point", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize and dequantize; a gradient reaches `x` and, once it learns, the scale."""
+        if not self.learns and int(self.observer_enabled):
+            self.activation_post_process(x.detach())
+            self._take_observed()
+        if not int(self.fake_quant_enabled):
+            return x
+        limits = (self.quant_min, self.quant_max, self._gradient_scale(x))
+        if self.is_per_channel:
+            quantized: Tensor = torch._fake_quantize_learnable_per_channel_affine(
+                x, self.scale, self.zero_point, self.ch_axis, *limits
+            )
+        else:
+            quantized = torch._fake_quantize_learnable_per_tensor_affine(x, self.scale, self.zero_point, *limits)
+        return quantized
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # torch leaves it untyped
+        """The scale, as observed or as learned, and the integer zero point."""
+        return self.scale.detach().clamp(min=_LEAST_SCALE), self.zero_point.round().to(torch.int64)
+
+    def start_learning(self, weight: Tensor | None) -> None:
+        """Turn the scale into a parameter; `weight` is what a weight's quantizer will see, None for activations."""
+        if weight is not None and _is_symmetric_quant(self.qscheme):
+            self._start_from(weight.detach())
+        start = self.scale.detach().clone()
+        del self.scale
+        self.scale = nn.Parameter(start)
+        self.learns = True
+
+    def _take_observed(self) -> None:
+        scale, zero_point = self.activation_post_process.calculate_qparams()
+        self.scale = scale.detach().to(torch.float32).reshape(-1)
+        self.zero_point = zero_point.detach().to(torch.float32).reshape(-1)
+
+    def _start_from(self, weight: Tensor) -> None:
+        """Keep, channel by channel, whichever start has the least squared error on the weight."""
+        rows = weight.transpose(0, self.ch_axis).flatten(1) if self.is_per_channel else weight.reshape(1, -1)
+        paper = (2 * rows.abs().mean(1) / math.sqrt(self.quant_max)).clamp(min=_LEAST_SCALE)
+        errors = [self._squared_error(rows, scale) for scale in (self.scale, paper)]
+        self.scale = torch.where(errors[1] < errors[0], paper, self.scale)
+
+    def _squared_error(self, rows: Tensor, scale: Tensor) -> Tensor:
+        steps = (rows / scale[:, None]).round().clamp(self.quant_min, self.quant_max)
+        return (rows - steps * scale[:, None]).square().sum(1)
+
+    def _gradient_scale(self, x: Tensor) -> float:
+        shared_by = x.numel() / (1 if self.is_weight else x.shape[0])
+        if self.is_per_channel:
+            shared_by /= x.shape[self.ch_axis]
+        return 1 / math.sqrt(max(1.0, shared_by) * self.quant_max)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # One scale a channel is known only from the first weight on.
+        for name in ("scale", "zero_point"):
+            stored = state_dict.get(prefix + name)
+            if isinstance(stored, Tensor) and not self.learns:
+                setattr(self, name, torch.empty_like(stored))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def learn_scales(prepared: nn.Module) -> None:
+    """Let every learnable scale be trained from now on, starting from what was observed; observers see no more.
+
+    Call it once, after calibration and before the optimizer is made.
+    """
+    weights = _weights_seen(prepared)
+    for module in prepared.modules():
+        if isinstance(module, LearnableFakeQuantize):
+            module.disable_observer()
+            module.start_learning(weights.get(id(module)))
+
+
+def keep_scales_positive(scales: Iterable[nn.Parameter]) -> None:
+    """To be called after each step of the optimizer, which knows nothing of what it moves."""
+    with torch.no_grad():
+        for scale in scales:
+            scale.clamp_(min=_LEAST_SCALE)
+
+
+def scale_parameters(network: nn.Module) -> Iterator[nn.Parameter]:
+    """The scales that are trained: they want a learning rate in proportion to themselves, and no weight decay."""
+    for module in network.modules():
+        if isinstance(module, LearnableFakeQuantize) and isinstance(module.scale, nn.Parameter):
+            yield module.scale
+
+
+def _weights_seen(prepared: nn.Module) -> dict[int, Tensor]:
+    """What each weight's quantizer is given, by its id: behind batch norm the weight is scaled first."""
+    seen = {}
+    for module in prepared.modules():
+        quantizer, weight = getattr(module, "weight_fake_quant", None), getattr(module, "weight", None)
+        if not isinstance(quantizer, LearnableFakeQuantize) or not isinstance(weight, Tensor):
+            continue
+        norm = getattr(module, "bn", None)
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            assert norm.running_var is not None
+            factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            weight = weight * factor.reshape(-1, *([1] * (weight.ndim - 1)))
+        seen[id(quantizer)] = weight
+    return seen

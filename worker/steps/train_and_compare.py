@@ -1,0 +1,231 @@
+"""QAT as a recipe runs it: the network with fake quantize, the float one beside it, and which int8 model is better.
+
+The float model is trained after the quantized one and not at the same time, so that there is never more than one
+network with its gradients and its optimizer's moments in memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import fx, nn
+
+from shared.job_report import EpochResult, Quality, Suggestion, TrainingResult
+from worker.job_folder import JobFolder
+from worker.numerics import SQNR_LIMIT_DB
+from worker.progress import StepProgress
+from worker.steps.evaluate import mean_sqnr_db
+from worker.steps.train import Advance, Course, Finished, Keep, Training
+from worker.training_checkpoint import Checkpoint, CheckpointUnusable, Curve, fits, read_checkpoint
+
+_SAME_SQNR_DB = 0.5
+_NOISE_SAMPLES = 4
+"""Fewer samples than this between two classifiers say nothing: were they equally good, four that all fall to the same
+side would come about one time in eight."""
+_SAME_MSE_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How both networks fared."""
+
+    epochs: list[EpochResult]
+    best_epoch: int | None
+    stopped: Literal["completed", "early", "diverged"]
+    finetuned_metric: float | None
+    resumed_after_epoch: int | None
+
+
+def train_and_compare(
+    course: Course, prepared: fx.GraphModule, folder: JobFolder, fingerprint: str, advance: StepProgress
+) -> Trained:
+    """Train `prepared` in place to its best epoch, then a copy of the float model on the same course.
+
+    Goes on from the folder's earlier checkpoint if it is one of this very training, and writes one after each epoch.
+    """
+    with_float = course.settings.compare_with_float and course.loss_name != "distillation"
+    total = course.schedule.steps * (2 if with_float else 1)
+    earlier = _earlier(course, folder, fingerprint)
+
+    def keep(checkpoint: Checkpoint) -> None:
+        checkpoint.save(folder.checkpoint, fingerprint)
+        course.tracker.checkpoint(len(checkpoint.curves["qat"].epochs))
+
+    quantized = Training(course, prepared, "qat", folder.tmp / "best.pt")
+    resumed = None if earlier is None else _take_up(quantized, prepared, earlier)
+    if earlier is not None:
+        course.tracker.log(
+            "An earlier attempt's checkpoint does not fit: training begins anew."
+            if resumed is None
+            else f"Training is taken up after epoch {resumed}, where an earlier attempt was lost."
+        )
+    curve = quantized.run(course.schedule.epochs, keep, lambda step, told: advance(step, total, told))
+    done = Finished(prepared, curve)
+    del quantized  # and with it the optimizer's moments
+    float_curve = None
+    if with_float and curve.epochs:
+        float_curve = _train_float(
+            course,
+            folder,
+            done,
+            earlier=earlier if resumed is not None else None,
+            keep=keep,
+            advance=lambda step, told: advance(course.schedule.steps + step, total, told),
+        )
+    folder.checkpoint.unlink(missing_ok=True)
+    _warn_if_diverged(course, curve)
+    return Trained(
+        epochs=_side_by_side(curve, float_curve),
+        best_epoch=curve.best_epoch,
+        stopped=curve.stopped,
+        finetuned_metric=_metric_of_best(float_curve),
+        resumed_after_epoch=resumed,
+    )
+
+
+def compare_with_static(course: Course, trained: Trained, quality: Quality | None, static: Quality) -> TrainingResult:
+    """How training went, beside static quantization of the same model on the same data; warns if it was no better.
+
+    `quality` is None when training left no int8 model. Where the two are as good, the static one is offered: it is
+    nearer to the model that was sent, and needs no training the next time.
+    """
+    better = "static" if quality is None else _better(quality, static)
+    if quality is not None:
+        _warn_about(course, trained, quality, static, better)
+    held_back = course.data.held_back
+    return TrainingResult(
+        loss=course.loss_name,
+        epochs=trained.epochs,
+        best_epoch=trained.best_epoch,
+        held_back_samples=0 if held_back is None else held_back.count,
+        stopped=trained.stopped,
+        resumed_after_epoch=trained.resumed_after_epoch,
+        qat_metric=None if quality is None else quality.metric,
+        qat_fidelity=[] if quality is None else quality.fidelity,
+        static_metric=static.metric,
+        static_fidelity=static.fidelity,
+        finetuned_metric=trained.finetuned_metric,
+        better=better,
+        offered="qat" if better == "qat" else "static",
+    )
+
+
+# --- taking up -------------------------------------------------------------------------------------------------------
+
+
+def _earlier(course: Course, folder: JobFolder, fingerprint: str) -> Checkpoint | None:
+    try:
+        return read_checkpoint(folder.earlier_checkpoint, fingerprint)
+    except CheckpointUnusable as error:
+        course.tracker.log(f"An earlier attempt's checkpoint is of no use, {error}: training begins anew.")
+        return None
+
+
+def _take_up(quantized: Training, prepared: nn.Module, earlier: Checkpoint) -> int | None:
+    """After how many epochs the training goes on; None when the checkpoint does not fit the network."""
+    if earlier.phase == "qat":
+        return len(quantized.curve.epochs) if quantized.resume(earlier) else None
+    if earlier.trained is None or not fits(prepared, earlier.trained):
+        return None
+    quantized.take_finished(earlier.curves["qat"], earlier.trained)
+    return len(quantized.curve.epochs)
+
+
+# --- the float model beside it ---------------------------------------------------------------------------------------
+
+
+def _train_float(
+    course: Course, folder: JobFolder, done: Finished, *, earlier: Checkpoint | None, keep: Keep, advance: Advance
+) -> Curve:
+    network = copy.deepcopy(course.model.raised)
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    training = Training(course, network, "float", folder.tmp / "best_float.pt", before=done)
+    if earlier is not None and earlier.phase == "float" and not training.resume(earlier):
+        course.tracker.log("The float model's part of the checkpoint does not fit: its training begins anew.")
+    return training.run(len(done.curve.epochs), keep, advance)
+
+
+def _side_by_side(curve: Curve, float_curve: Curve | None) -> list[EpochResult]:
+    metrics = {} if float_curve is None else {each.epoch: each.metric for each in float_curve.epochs}
+    return [each.model_copy(update={"float_metric": metrics.get(each.epoch)}) for each in curve.epochs]
+
+
+def _metric_of_best(curve: Curve | None) -> float | None:
+    if curve is None or curve.best_epoch is None:
+        return None
+    return curve.epochs[curve.best_epoch - 1].metric
+
+
+# --- the judgement ---------------------------------------------------------------------------------------------------
+
+
+def _better(quality: Quality, static: Quality) -> Literal["qat", "static", "same"]:
+    if quality.metric is not None and static.metric is not None:
+        gain = static.metric.drop - quality.metric.drop
+        noise = (
+            _SAME_MSE_SHARE * static.metric.int8_value
+            if quality.metric.name == "mse"
+            else (_NOISE_SAMPLES - 0.5) / quality.samples
+        )
+        if abs(gain) > noise:
+            return "qat" if gain > 0 else "static"
+    gain_db = _comparable_db(quality) - _comparable_db(static)
+    return "same" if abs(gain_db) < _SAME_SQNR_DB else "qat" if gain_db > 0 else "static"
+
+
+def _comparable_db(quality: Quality) -> float:
+    mean = mean_sqnr_db(quality.fidelity)
+    return SQNR_LIMIT_DB if mean is None else mean
+
+
+def _warn_about(course: Course, trained: Trained, quality: Quality, static: Quality, better: str) -> None:
+    tracker, metric = course.tracker, quality.metric
+    if better != "qat":
+        evidence = None
+        if metric is not None and static.metric is not None:
+            evidence = f"{metric.name}: static {static.metric.int8_value:.4f}, QAT {metric.int8_value:.4f}."
+        tracker.warn(
+            "qat_not_better",
+            f"Static quantization, which needs no training, was {'as good' if better == 'same' else 'better'} here: "
+            "the artifact is the static model.",
+            "Submit the job with method static, or train for longer or with another learning rate.",
+            evidence=evidence,
+        )
+    elif metric is not None and metric.drop < 0 and course.loss_name != "distillation":
+        reached = trained.finetuned_metric
+        tracker.warn(
+            "qat_trained_further",
+            "The int8 model is better than the float model because it was trained further, not because it is int8.",
+            "Compare it with the float model trained for as long."
+            if reached is not None
+            else "Set qat.compare_with_float to true, to see what training alone gains.",
+            evidence=None
+            if reached is None
+            else f"{metric.name}: sent {metric.float_value:.4f}, trained further {reached:.4f}, "
+            f"QAT {metric.int8_value:.4f}.",
+        )
+
+
+def _warn_if_diverged(course: Course, curve: Curve) -> None:
+    if curve.stopped != "diverged":
+        return
+    epoch = len(curve.epochs) + 1
+    lower = course.settings.learning_rate / 10
+    course.tracker.warn(
+        "training_diverged",
+        f"Training diverged in epoch {epoch}: the {course.loss_name} loss was no longer finite, or exploded. "
+        + (
+            f"The weights of epoch {curve.best_epoch} are kept."
+            if curve.best_epoch is not None
+            else "No epoch was finished: the artifact is the static model."
+        ),
+        "Lower qat.learning_rate, and check the labels and the scale of the inputs.",
+        suggestion=Suggestion(
+            title=f"A learning rate of {lower:g}",
+            patch={"qat": {"learning_rate": lower}},
+            expected="Training stays finite: each step changes the weights by a tenth.",
+        ),
+    )
