@@ -1,27 +1,49 @@
-"""Calibrate: forward passes on representative data, so that observers see the ranges."""
+"""Calibrate: forward passes on representative data, so that observers see the ranges; and what the data is worth."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from worker.calibration_check import DataCheck
+from worker.calibration_ranges import RangeTracker
 from worker.datasets import Samples, batches
 from worker.inference import run_model
 from worker.steps.load import LoadedModel
 
+_LEAST_BATCHES = 16
+"""Ranges are noted batch by batch: for eight subsets there must be some."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one pass over the calibration data found, besides the ranges in the observers."""
+
+    data: DataCheck
+    ranges: RangeTracker
+
 
 def calibrate(
     model: LoadedModel, prepared: Sequence[nn.Module], samples: Samples, advance: Callable[[float, float], None]
-) -> None:
-    """Run every sample through the prepared models, in one pass, in constant memory."""
-    done = 0
+) -> Calibration:
+    """Run every sample through the prepared models, in one pass, in constant memory.
+
+    Raises DatasetNotFinite when a number of the data does not fit into the model's dtype.
+    """
+    check = DataCheck([spec.name for spec in model.inputs], [spec.dtype for spec in model.inputs])
+    tracker = RangeTracker(prepared)
+    batch_size = model.batch.clamp(min(model.batch_size, max(1, math.ceil(samples.count / _LEAST_BATCHES))))
     for module in prepared:
         module.eval()
-    with torch.no_grad():
-        for batch in batches(samples, model.batch_size):
+    with torch.no_grad(), tracker.watching():
+        for batch in batches(samples, batch_size):
+            check.add(batch.inputs)
             for module in prepared:
                 run_model(module, batch.inputs, model.batch)
-            done += batch.size
-            advance(done, samples.count)
+            tracker.next_batch()
+            advance(check.samples, samples.count)
+    return Calibration(check, tracker)

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from shared.errors import DatasetError
 from shared.job import Step
 from shared.job_report import DataSource
+from shared.quantization_spec import dataset_roles
 from worker.datasets import Dataset, Samples, open_dataset
 from worker.inference import BatchRange, batch_range, padded_to, usual_batch_size
 from worker.job_folder import JobFolder, JobInputs
@@ -20,7 +21,6 @@ from worker.synthetic import synthesise
 _SYNTHETIC_SAMPLES = 64
 _VERIFIED_SAMPLES = 4
 _TRACED_SAMPLES = 2  # one would let a batch of one be taken for a constant
-_FEW_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class JobData:
     calibration: Dataset | None
     training: Dataset | None
 
+    @property
+    def held_out(self) -> Samples | None:
+        """The evaluation samples when they are a dataset of their own."""
+        return self.evaluation if self.source == "evaluation" else None
+
     def example_inputs(self, model: LoadedModel) -> tuple[Tensor, ...]:
         """A small batch to trace with."""
         samples = model.batch.clamp(_TRACED_SAMPLES)
@@ -69,7 +74,9 @@ def load(folder: JobFolder, inputs: JobInputs, tracker: ProgressTracker) -> tupl
         advance(3, 4, "Comparing the raised model with the original")
         verified = data.evaluation.read(0, min(batch.clamp(_VERIFIED_SAMPLES), data.evaluation.count))
         verify_raised(program, raised, padded_to(verified.inputs, batch.low))
-        _warn_about(data, batch, tracker)
+        roles = dataset_roles(inputs.spec)
+        seen = roles.get("evaluation") in (roles.get("calibration"), roles.get("training"))
+        _warn_about(data, batch, tracker, evaluation_is_seen=seen)
         sample_bytes = sum(math.prod(tensor.shape[1:]) * tensor.element_size() for tensor in verified.inputs)
         model = LoadedModel(raised, specs, tuple(output_names(program)), batch, usual_batch_size(batch, sample_bytes))
     return model, data
@@ -112,18 +119,12 @@ def _assign(datasets: dict[str, Dataset], raised: fx.GraphModule, specs: tuple[I
     return JobData(synthetic, "synthetic", calibration, training)
 
 
-def _warn_about(data: JobData, batch: BatchRange, tracker: ProgressTracker) -> None:
+def _warn_about(data: JobData, batch: BatchRange, tracker: ProgressTracker, *, evaluation_is_seen: bool) -> None:
     if batch.fixed is not None:
         tracker.warn(
             "fixed_batch",
             f"The model was exported with a fixed batch size of {batch.fixed}: the int8 model takes only that.",
             "Export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) for batches of any size.",
-        )
-    if data.calibration is not None and data.calibration.count < _FEW_SAMPLES:
-        tracker.warn(
-            "few_calibration_samples",
-            f"Calibration has {data.calibration.count} samples: ranges found on so few clip others.",
-            "Give 100 to 300 representative samples.",
         )
     if data.source == "synthetic":
         tracker.warn(
@@ -135,6 +136,12 @@ def _warn_about(data: JobData, batch: BatchRange, tracker: ProgressTracker) -> N
         tracker.warn(
             "not_held_out",
             f"Quality is measured on the {data.source} data, which the int8 model has already seen.",
+            "Give held-out samples as `evaluation`.",
+        )
+    if data.source == "evaluation" and evaluation_is_seen:
+        tracker.warn(
+            "not_held_out",
+            "The evaluation data is the calibration or training data: quality is measured on what was seen.",
             "Give held-out samples as `evaluation`.",
         )
     if data.source == "evaluation" and not data.evaluation.has_labels:

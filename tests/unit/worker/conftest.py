@@ -73,6 +73,11 @@ def export(model: nn.Module, inputs: tuple[torch.Tensor, ...], path: Path, *, dy
     torch.export.save(program, path)
 
 
+def dataset_id(role: str) -> str:
+    """The id of a job's dataset by its role."""
+    return f"dst_{role:0<16}"
+
+
 MakeFolder = Callable[..., JobFolder]
 
 
@@ -87,7 +92,7 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         folder.create(
             JobInputs(
                 job_id="job_0123456789abcdef",
-                spec=spec_adapter.validate_python(wanted | dict.fromkeys(datasets, DATASET_ID)),
+                spec=spec_adapter.validate_python(wanted | {role: dataset_id(role) for role in datasets}),
                 datasets={role: f"{role}.safetensors" for role in datasets},
                 threads=1,
             )
