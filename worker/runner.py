@@ -9,6 +9,7 @@ Tracebacks go to stderr, for the operator; the user is told a code, a sentence a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import importlib
@@ -85,6 +86,9 @@ def _load_recipes() -> Recipe:
     run: Recipe = importlib.import_module("worker.recipes").run
     import torch  # noqa: PLC0415 - its import takes a second, and must come after the streams are set up
 
+    # torch.fx shows progress by tqdm where that is installed, and tqdm's own thread would stay outside of the sandbox.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("tqdm").tqdm.monitor_interval = 0
     try:
         with tempfile.TemporaryDirectory() as path:
             folder = JobFolder(Path(path))
