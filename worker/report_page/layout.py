@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from worker.report_page.figures import NONE
 from worker.report_page.markup import Content, Html, element, join, shorten
 
 MAX_NAME = 120
@@ -76,9 +77,9 @@ def definitions(pairs: Iterable[tuple[str, Content]]) -> Html:
     return element("dl", [element("div", element("dt", term), element("dd", told)) for term, told in pairs])
 
 
-def folded(summary: Content, *content: Content, open_: bool = False) -> Html:
+def folded(summary: Content, *content: Content) -> Html:
     """What is shown on demand."""
-    return element("details", element("summary", summary), *content, open=open_)
+    return element("details", element("summary", summary), *content)
 
 
 def table(
@@ -91,8 +92,11 @@ def table(
 ) -> Html:
     """A table whose first column names its rows; the script of the page adds sorting, and with `find` a filter.
 
-    `find` says what can be looked for, when there are many rows; `tall` keeps it in a box that scrolls.
+    A column of numbers that has none is left out. `find` says what can be looked for, when there are many rows; `tall`
+    keeps it in a box that scrolls.
     """
+    shown = [at for at, each in enumerate(columns) if at == 0 or not _empty(each, [row[at] for row in rows])]
+    columns, rows = [columns[at] for at in shown], [[row[at] for at in shown] for row in rows]
     head = element(
         "tr", [element("th", each.title, scope="col", class_=_kind(each), title=each.hint) for each in columns]
     )
@@ -122,6 +126,10 @@ def _cells(columns: Sequence[Column], row: Sequence[Content]) -> Html:
     cells = [element("th", first, scope="row", class_=_kind(columns[0]))]
     cells += [element("td", cell, class_=_kind(column)) for column, cell in zip(columns[1:], rest, strict=True)]
     return join(cells)
+
+
+def _empty(column: Column, cells: Sequence[Content]) -> bool:
+    return column.kind == "number" and all(cell is None or (isinstance(cell, str) and cell == NONE) for cell in cells)
 
 
 def _kind(column: Column) -> str | None:

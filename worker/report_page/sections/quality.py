@@ -156,9 +156,9 @@ def _drawing(benchmark: BenchmarkResult) -> Html:
 
 
 def _far_enough(stats: LatencyStats) -> float:
-    """Where the axis may end: past nearly all samples, but a lone late one does not squeeze the others."""
-    known = finite([stats.p50_ms * 1.1, stats.p90_ms * 1.25, stats.p99_ms])
-    return max(known, default=1.0)
+    """Where the axis may end: past nearly all samples, but a few late ones do not squeeze the others."""
+    tail = max(finite([stats.p90_ms * 1.25, stats.p99_ms]), default=1.0)
+    return max(finite([stats.p50_ms * 1.1, min(tail, stats.p90_ms * 2)]), default=1.0)
 
 
 def _candidate(stats: LatencyStats) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.job_report import EpochResult, JobReport, MetricResult, TrainingResult
-from worker.report_page.figures import NONE, decibels, seconds, significant
+from worker.report_page.figures import NONE, decibels, plural, seconds, significant
 from worker.report_page.layout import Column, Section, badge, figure, note, subheading, table
 from worker.report_page.markup import Content, Html, element, join
 from worker.report_page.plots import Line, lines
@@ -33,7 +33,7 @@ def training(report: JobReport) -> Section | None:
         _BETTER[found.better],
         f"The artifact is the {'QAT' if found.offered == 'qat' else 'static'} model.",
         _STOPPED[found.stopped],
-        None if found.best_epoch is None else f"The weights of epoch {found.best_epoch} were kept.",
+        None if found.best_epoch is None else f"The weights of epoch {found.best_epoch} were kept{_chosen_by(found)}.",
         None if resumed is None else f"A lost worker's training was taken up after epoch {resumed}.",
         f"Loss: {found.loss.replace('_', ' ')}.",
     ]
@@ -43,17 +43,25 @@ def training(report: JobReport) -> Section | None:
         element("div", _plots(found, metric), class_="plots"),
         _comparison(report, found),
         _epochs(found, None if metric is None else metric.name),
-        _static_outputs(found),
+        _outputs(found),
     ]
     return Section("training", "Training", join(parts))
+
+
+def _chosen_by(found: TrainingResult) -> str:
+    held_back = found.held_back_samples
+    return f", the best on {plural(held_back, 'training sample')} held back" if held_back else ""
 
 
 def _plots(found: TrainingResult, metric: MetricResult | None) -> list[Html]:
     if not found.epochs:
         return []
     epochs = found.epochs
-    loss = Line("QAT", "int8", [(each.epoch, each.loss) for each in epochs])
-    drawn = [_plot([loss], "Loss", "Loss by epoch")]
+    losses = [
+        Line("QAT", "int8", [(each.epoch, each.loss) for each in epochs]),
+        Line("held back", "other", [(each.epoch, each.held_back_loss) for each in epochs]),
+    ]
+    drawn = [_plot(losses, "Loss", "Loss by epoch")]
     if metric is not None and any(each.metric is not None for each in epochs):
         percent = metric.name != "mse"
         title = f"{METRIC_NAMES[metric.name]}{', %' if percent else ''}"
@@ -97,13 +105,19 @@ def _comparison(report: JobReport, found: TrainingResult) -> Content:
     rows: list[list[Content]] = [["float", metric_value(metric.name, metric.float_value)]]
     if found.finetuned_metric is not None:
         rows.append(["float, trained for as many epochs", metric_value(metric.name, found.finetuned_metric)])
-    if static is not None:
-        rows.append(["static int8", metric_value(static.name, static.int8_value)])
-    rows.append([f"int8 that is offered ({found.offered})", metric_value(metric.name, metric.int8_value)])
+    trained = found.qat_metric or (metric if found.offered == "qat" else None)
+    for method, each in (("static", static), ("qat", trained)):
+        if each is not None:
+            offered = (" ", badge("offered", "yes")) if found.offered == method else None
+            rows.append([["int8, static" if method == "static" else "int8, QAT", offered], _int8(each)])
     told = note(
         "What training alone gains shows in the float model trained for as many epochs: QAT is to be held against it."
     )
     return join([told, table("The models side by side", columns, rows)])
+
+
+def _int8(metric: MetricResult) -> str:
+    return metric_value(metric.name, metric.int8_value)
 
 
 def _epochs(found: TrainingResult, metric: str | None) -> Content:
@@ -112,6 +126,7 @@ def _epochs(found: TrainingResult, metric: str | None) -> Content:
     columns = [
         Column("Epoch", "number"),
         Column("Loss", "number"),
+        Column("Held-back loss", "number", "On training samples held back: what the best epoch is chosen by"),
         Column("Metric", "number"),
         Column("Float metric", "number"),
     ]
@@ -124,6 +139,7 @@ def _epoch(epoch: EpochResult, metric: str | None, *, kept: bool) -> list[Conten
     return [
         epoch.epoch,
         significant(epoch.loss, 4),
+        significant(epoch.held_back_loss, 4),
         *(NONE if metric is None else metric_value(metric, each) for each in (epoch.metric, epoch.float_metric)),
         decibels(epoch.sqnr_db, NONE),
         significant(epoch.learning_rate),
@@ -132,7 +148,6 @@ def _epoch(epoch: EpochResult, metric: str | None, *, kept: bool) -> list[Conten
     ]
 
 
-def _static_outputs(found: TrainingResult) -> Content:
-    if not found.static_fidelity:
-        return None
-    return join([subheading("Outputs of the static int8 model"), fidelity_table("Static int8", found.static_fidelity)])
+def _outputs(found: TrainingResult) -> Content:
+    both = {"Outputs of the QAT model": found.qat_fidelity, "Outputs of the static int8 model": found.static_fidelity}
+    return join([(subheading(title), fidelity_table(title, outputs)) for title, outputs in both.items() if outputs])

@@ -70,6 +70,12 @@ def metric_drop(metric: MetricResult) -> str:
     return significant(metric.drop, 3) if metric.name == "mse" else f"{decimal(100 * metric.drop, 2)} points"
 
 
+def _change(metric: MetricResult) -> str:
+    """`drop 2.55 points`, or `gain 0.34 points`."""
+    gained = metric.drop < 0
+    return f"{'gain' if gained else 'drop'} {metric_drop(metric.model_copy(update={'drop': abs(metric.drop)}))}"
+
+
 def worst_output(fidelity: list[OutputFidelity]) -> OutputFidelity | None:
     """The output furthest from the float model's."""
     return min(fidelity, key=lambda each: float("inf") if each.sqnr_db is None else each.sqnr_db, default=None)
@@ -89,7 +95,7 @@ def _quality(quality: Quality) -> Html:
     return _figure(
         METRIC_NAMES[metric.name],
         metric_value(metric.name, metric.int8_value),
-        f"float {metric_value(metric.name, metric.float_value)}, drop {metric_drop(metric)}: {target}",
+        f"float {metric_value(metric.name, metric.float_value)}, {_change(metric)}: {target}",
         near,
     )
 

@@ -211,6 +211,7 @@ def trained(epochs: int = 8) -> JobReport:
                     EpochResult(
                         epoch=number,
                         loss=0.62 - 0.4 * share,
+                        held_back_loss=0.66 - 0.35 * share,
                         metric=0.905 + 0.0281 * share,
                         sqnr_db=17 + 8 * share,
                         seconds=41.2,
@@ -220,8 +221,11 @@ def trained(epochs: int = 8) -> JobReport:
                     for number, share in enumerate(progress, start=1)
                 ],
                 best_epoch=epochs,
+                held_back_samples=120,
                 resumed_after_epoch=3,
                 static_metric=metric.model_copy(update={"int8_value": 0.9085, "drop": 0.0255, "met": False}),
+                qat_metric=metric,
+                qat_fidelity=[OutputFidelity(output="logits", sqnr_db=24.9, cosine=0.9983, agreement=0.988)],
                 static_fidelity=report.quality.fidelity,
                 finetuned_metric=0.938,
                 better="qat",

@@ -166,12 +166,27 @@ def test_training_is_held_against_static_and_against_the_float_model_trained_as_
     assert rows(said, "The models side by side") == {
         "float": ["93.40 %"],
         "float, trained for as many epochs": ["93.80 %"],
-        "static int8": ["90.85 %"],
-        "int8 that is offered (qat)": ["93.31 %"],
+        "int8, static": ["90.85 %"],
+        "int8, QAT offered": ["93.31 %"],
     }
     drawn = [each.text() for each in said.all("text")]
     assert {"QAT", "float, trained", "float", "static int8"} <= set(drawn)
-    assert "The weights of epoch 8 were kept. A lost worker's training was taken up after epoch 3." in said.text()
+    assert "The weights of epoch 8 were kept, the best on 120 training samples held back." in plain(said)
+    assert "A lost worker's training was taken up after epoch 3." in said.text()
+    assert rows(said, "Outputs of the QAT model")["logits"][0] == "24.9 dB"
+
+
+def test_a_training_that_did_not_pay_offers_the_static_model() -> None:
+    report = trained()
+    assert report.training is not None
+    static = report.training.static_metric
+    training = report.training.model_copy(update={"better": "static", "offered": "static", "stopped": "diverged"})
+    quality = report.quality.model_copy(update={"metric": static})
+    said = section(report.model_copy(update={"training": training, "quality": quality}), "training")
+    assert "Static quantization gives the better int8 model" in said.text()
+    assert "diverged" in said.text()
+    assert rows(said, "The models side by side")["int8, static offered"] == ["90.85 %"]
+    assert rows(said, "The models side by side")["int8, QAT"] == ["93.31 %"]
 
 
 def test_the_graph_is_told_before_and_after_node_by_node() -> None:
