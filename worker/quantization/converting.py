@@ -14,6 +14,7 @@ from torch.ao.nn import quantized as nnq
 from torch.ao.nn.quantized import dynamic as nnqd
 from torch.ao.quantization.fx.convert import convert as _convert
 
+from worker.quantization.bags import QuantizedBag
 from worker.quantization.planning import Plan
 
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric)
@@ -37,10 +38,19 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
         node.target = hidden.get(node.target, node.target)
     converted.recompile()
     assert isinstance(converted, fx.GraphModule)
+    _quantize_bags(converted, plan)
     _keep_limits(converted, plan, model.meta["octavo_groups"])
     share_equal_weights(converted)
     converted.meta |= {key: value for key, value in prepared.meta.items() if key.startswith("octavo")}
     return converted.eval()
+
+
+def _quantize_bags(converted: fx.GraphModule, plan: Plan) -> None:
+    """Rows in int8, for bags that are to be: they observe nothing, and FX has their sums only."""
+    bags = {name: module for name, module in converted.named_modules() if isinstance(module, nn.EmbeddingBag)}
+    for name, bag in bags.items():
+        if name in plan.int8_layers and bag.mode != "max":
+            converted.set_submodule(name, QuantizedBag(bag))
 
 
 def _hide_float_operators(model: fx.GraphModule, plan: Plan) -> dict[Any, Any]:

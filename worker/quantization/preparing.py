@@ -113,8 +113,8 @@ def _qconfig_mapping(raised: fx.GraphModule, plan: Plan, *, trainable: bool) -> 
     for node in raised.graph.nodes:
         mapping.set_module_name(str(node.meta.get("layer", "")), None)
     for group in groups(raised):
-        if group.name not in plan.int8_layers:
-            continue
+        if group.name not in plan.int8_layers or isinstance(group.module, nn.EmbeddingBag):
+            continue  # a bag is converting.py's: FX would sum where a mean is asked
         for node in group.nodes:
             qconfig = qconfig_for(
                 _op(raised, node), _settings_of(group, plan), trainable=trainable, learnable=trainable and learnable

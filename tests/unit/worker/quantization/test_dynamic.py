@@ -15,7 +15,7 @@ from torch.export import Dim
 
 from shared.errors import NothingToQuantize, SpecInvalid
 from shared.quantization_spec import DynamicSpec, spec_adapter
-from worker.quantization import dynamic_planning, freeze, plan, quantize_dynamic, raise_program
+from worker.quantization import convert, dynamic_planning, freeze, plan, prepare, quantize_dynamic, raise_program
 from worker.quantization.bags import QuantizedBag
 from worker.quantization.dynamic_planning import DynamicPlan, choose_dynamic_plan
 from worker.quantization.dynamic_trying import without_wrong_kernels
@@ -287,6 +287,22 @@ def test_bags_of_any_length_are_what_torch_gives(mode: str, padding: int | None,
             weights = torch.rand(8)
             wanted = bag(indices, offsets, weights)
             assert torch.allclose(holder(indices.int(), offsets.int(), weights), wanted, atol=0.05)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_static_quantizes_bags_too_and_not_as_sums(mode: str) -> None:
+    """FX took a mean for a sum: −1 dB. Floor 4 dB below what was measured."""
+    torch.manual_seed(0)
+    module = raised(nn.Sequential(nn.EmbeddingBag(50, WIDTH, mode=mode), nn.Linear(WIDTH, 8), nn.ReLU()), tokens(3))
+    asked = spec_adapter.validate_python({"method": "static", "model": MODEL, "calibration": "dst_0123456789abcdef"})
+    settled = plan(module, asked)
+    prepared = prepare(module, settled, (tokens(2),))
+    inputs = tokens(64)
+    prepared(inputs)
+    converted = convert(prepared, settled)
+    assert "QuantizedBag" in quantized_layers(converted)
+    with torch.no_grad():
+        assert sqnr_db(module(inputs)[0], converted(inputs)[0]) > 36
 
 
 def test_a_maximum_over_a_bag_stays_in_float() -> None:
