@@ -9,6 +9,7 @@ histogram   how the values are spread
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -31,6 +32,9 @@ class Seen:
     max: float
     clipping: Clipping | None  #: None without a quantized range
     outside_calibration: float | None  #: share of the values outside of what calibration saw; None if it saw nothing
+    cut_off: float  #: energy of what lies beyond the quantized range: the noise that clipping makes
+    widest_channel: int
+    channel_ratio: float  #: the greatest magnitude in that channel / in the median channel
 
     @property
     def is_constant(self) -> bool:
@@ -46,8 +50,7 @@ class LayerFacts:
     output: Seen
     inputs: tuple[Seen, ...]  #: of the tensors that are quantized for it, in the order of its qparams
     stretch: float | None
-    widest_channel: int
-    channel_ratio: float  #: the greatest magnitude in that channel / in the median channel
+    cut_off_share: float  #: of the energy of the error made in the layer, what clipping its output makes up
     mean_error_share: float  #: of the energy of the error made in the layer, what a constant a channel makes up
     histogram: tuple[float, float, tuple[int, ...]] | None  #: low, high, counts
 
@@ -73,7 +76,7 @@ class LayerAccumulator:
         self._arriving: list[ErrorAccumulator] = []
         self._output = _RangeAccumulator(output)
         self._inputs = [_RangeAccumulator(bounds) for bounds in inputs]
-        self._channels = _ChannelAccumulator()
+        self._mean_errors = _MeanErrors()
         self._histogram: _Histogram | None = None
 
     def update(self, trace: LayerTrace) -> None:
@@ -84,12 +87,12 @@ class LayerAccumulator:
             self._arriving.append(ErrorAccumulator())
         for accumulator, (reference, found) in zip(self._arriving, trace.arriving, strict=False):
             accumulator.update(reference, found)
-        self._output.update(trace.reference)
+        axis = -1 if self._op in _LAST_AXIS_OPS else 1
+        self._output.update(trace.reference, axis)
         if len(trace.arriving) == len(self._inputs):
             for ranges, (reference, _) in zip(self._inputs, trace.arriving, strict=True):
-                ranges.update(reference)
-        axis = -1 if self._op in _LAST_AXIS_OPS or trace.reference.ndim < 2 else 1
-        self._channels.update(trace.reference, trace.own, axis)
+                ranges.update(reference, axis)
+        self._mean_errors.update(trace.reference, trace.own, axis)
         if self._histogram is None:
             self._histogram = _Histogram(trace.reference, trace.quantizer.range if trace.quantizer else None)
         self._histogram.update(trace.reference)
@@ -110,9 +113,8 @@ class LayerAccumulator:
             output=output,
             inputs=tuple(ranges.result() for ranges in self._inputs if ranges.count),
             stretch=None if histogram is None else histogram.stretch(output.min, output.max),
-            widest_channel=self._channels.widest,
-            channel_ratio=self._channels.ratio,
-            mean_error_share=self._channels.mean_error_share(self._own.noise),
+            cut_off_share=min(1.0, output.cut_off / self._own.noise) if self._own.noise > 0 else 0.0,
+            mean_error_share=self._mean_errors.share_of(self._own.noise),
             histogram=None if histogram is None else histogram.within(output.min, output.max),
         )
 
@@ -125,18 +127,27 @@ class _RangeAccumulator:
     below: int = 0
     above: int = 0
     unseen: int = 0
+    cut_off: float = 0.0
     count: int = 0
+    channels: Tensor = field(default_factory=lambda: torch.zeros(0))  #: the greatest magnitude in each
 
-    def update(self, values: Tensor) -> None:
+    def update(self, values: Tensor, axis: int) -> None:
         if values.numel() == 0 or not values.is_floating_point():
             return
-        least, greatest = (float(end) for end in torch.aminmax(values))
+        lows, highs = _by_channel(values, axis, torch.amin), _by_channel(values, axis, torch.amax)
+        magnitudes = torch.maximum(-lows, highs)
+        if self.channels.shape != magnitudes.shape:  # the first batch, or an axis that varies: start anew
+            self.channels = torch.zeros_like(magnitudes)
+        self.channels = torch.maximum(self.channels, magnitudes)
+        least, greatest = float(lows.min()), float(highs.max())
         self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
         self.count += values.numel()
         bounds = self.bounds
         if bounds is None:
             return
         half = bounds.step / 2  # as far beyond the range rounding is no worse than inside of it
+        if least < bounds.low or greatest > bounds.high:
+            self.cut_off += float((values - values.clamp(bounds.low, bounds.high)).square_().sum())
         if least < bounds.low - half:
             self.below += int(torch.count_nonzero(values < bounds.low - half))
         if greatest > bounds.high + half:
@@ -153,41 +164,45 @@ class _RangeAccumulator:
             below, above = self.below / self.count, self.above / self.count
             clipping = Clipping(rate=below + above, below=below, above=above)
             outside = None if self.bounds.least is None else self.unseen / self.count
-        return Seen(self.least, self.greatest, clipping, outside)
+        alive = self.channels[self.channels > 0]  # a channel that gives nothing tells nothing of the others
+        return Seen(
+            min=self.least,
+            max=self.greatest,
+            clipping=clipping,
+            outside_calibration=outside,
+            cut_off=self.cut_off,
+            widest_channel=int(self.channels.argmax()) if alive.numel() else 0,
+            channel_ratio=float(alive.max() / alive.median()) if alive.numel() else 1.0,
+        )
 
 
 @dataclass
-class _ChannelAccumulator:
-    greatest: Tensor = field(default_factory=lambda: torch.zeros(0))
-    errors: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+class _MeanErrors:
+    """The mean of the error made in the layer, channel by channel."""
+
+    sums: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
     rows: int = 0  #: values a channel
 
     def update(self, reference: Tensor, own: Tensor, axis: int) -> None:
-        axis %= reference.ndim
-        others = [dim for dim in range(reference.ndim) if dim != axis]
-        least, most = (reference.amin(others), reference.amax(others)) if others else (reference, reference)
-        greatest = torch.maximum(-least, most)
-        shift = (own.sum(others) - reference.sum(others) if others else own - reference).to(torch.float64)
-        if self.greatest.shape != greatest.shape:  # the first batch, or a channel axis that varies: start anew
-            self.greatest, self.errors, self.rows = torch.zeros_like(greatest), torch.zeros_like(shift), 0
-        self.greatest = torch.maximum(self.greatest, greatest)
-        self.errors = self.errors + shift
-        self.rows += reference.numel() // max(1, greatest.numel())
+        sums = (_by_channel(own, axis, torch.sum) - _by_channel(reference, axis, torch.sum)).to(torch.float64)
+        if self.sums.shape != sums.shape:
+            self.sums, self.rows = torch.zeros_like(sums), 0
+        self.sums = self.sums + sums
+        self.rows += reference.numel() // max(1, sums.numel())
 
-    @property
-    def widest(self) -> int:
-        return int(self.greatest.argmax()) if self.greatest.numel() else 0
-
-    @property
-    def ratio(self) -> float:
-        """Against the median of the channels that give anything at all."""
-        alive = self.greatest[self.greatest > 0]
-        return float(alive.max() / alive.median()) if alive.numel() > 1 else 1.0
-
-    def mean_error_share(self, noise: float) -> float:
+    def share_of(self, noise: float) -> float:
+        """What these means make up of the energy of all error: `rows · Σ mean² / noise`."""
         if not self.rows or noise <= 0:
             return 0.0
-        return min(1.0, float((self.errors / self.rows).square().sum()) * self.rows / noise)
+        return min(1.0, float((self.sums / self.rows).square().sum()) * self.rows / noise)
+
+
+def _by_channel(values: Tensor, axis: int, reduce: Callable[..., Tensor]) -> Tensor:
+    """A value a channel; tensors without samples have one channel."""
+    if values.ndim < 2:
+        return reduce(values).reshape(1)
+    axis %= values.ndim
+    return reduce(values, dim=[dim for dim in range(values.ndim) if dim != axis])
 
 
 class _Histogram:

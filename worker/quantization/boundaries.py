@@ -52,14 +52,19 @@ def quant_boundaries(
     return found
 
 
+def glob_of(layer: str) -> str:
+    """The pattern that matches this layer and no other."""
+    return glob.escape(layer)
+
+
 def in_int8(layer: str) -> dict[str, Any]:
     """The spec patch that puts a layer in int8."""
-    return {"overrides": [{"layer": glob.escape(layer), "precision": "int8"}]}
+    return {"overrides": [{"layer": glob_of(layer), "precision": "int8"}]}
 
 
 def in_float(layer: str) -> dict[str, Any]:
     """The spec patch that keeps a layer in float."""
-    return {"overrides": [{"layer": glob.escape(layer), "precision": "float32"}]}
+    return {"overrides": [{"layer": glob_of(layer), "precision": "float32"}]}
 
 
 def has_int8_kernel(group: Group, plan: Plan) -> bool:

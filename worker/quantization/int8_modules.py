@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -48,3 +49,24 @@ def weight_values(quantized: nn.Module, layer: str) -> Tensor | None:
     modules = dict(quantized.named_modules(remove_duplicate=False))
     weights = int8_weights(modules[layer]) if layer in modules else {}
     return next((weight.dequantize().flatten() for weight in weights.values()), None)
+
+
+def per_channel_gain_db(quantized: nn.Module, layer: str) -> float | None:
+    """By how much a scale a channel would bring the weights nearer to float; None where they have that, or are none.
+
+    Rounding leaves a noise in proportion to scale²: `10·log10(max_c m² / mean_c m²)`, with the greatest magnitude `m`
+    of each output channel.
+    """
+    modules = dict(quantized.named_modules(remove_duplicate=False))
+    module = modules.get(layer)
+    weight = None if module is None else int8_weights(module).get("weight")
+    if (
+        weight is None
+        or weight.dim() < 2
+        or weight.qscheme() not in (torch.per_tensor_affine, torch.per_tensor_symmetric)
+    ):
+        return None
+    axis = 1 if "Transpose" in type(module).__name__ else 0
+    greatest = weight.dequantize().transpose(0, axis).flatten(1).abs().amax(1)
+    mean = float(greatest.square().mean())
+    return 10 * math.log10(float(greatest.max()) ** 2 / mean) if mean > 0 else 0.0

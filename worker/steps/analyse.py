@@ -29,6 +29,7 @@ from worker.quantization import (
     Plan,
     Simulation,
     describe,
+    per_channel_gain_db,
     simulate,
     weight_values,
 )
@@ -57,6 +58,8 @@ class Analysis:
     histograms: list[Histogram]
     facts: Mapping[str, LayerFacts]
     """By layer; empty when layers were not to be compared."""
+    per_channel_gains_db: Mapping[str, float]
+    """Of layers whose weights have one scale: how much nearer to float a scale a channel would bring them."""
     samples: int
     """How many evaluation samples the layers were compared on: as many as the time allowed."""
 
@@ -108,6 +111,9 @@ def analyse(
         graphs=described.graphs,
         histograms=_histograms(layers, facts, sensitivity, int8.module, spec.analysis.histograms),
         facts=facts,
+        per_channel_gains_db={
+            layer.name: gain for layer in layers if (gain := per_channel_gain_db(int8.module, layer.name)) is not None
+        },
         samples=samples,
     )
 

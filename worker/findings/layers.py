@@ -1,0 +1,90 @@
+"""Layers that cost quality for what they are, and not for their settings: a mean error, or sheer sensitivity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from shared.job_report import ReportWarning
+from shared.quantization_spec import StaticSpec
+from worker.findings.case import WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
+
+_SHIFTED = 0.5  # of the energy of the error made in the layer: bias correction takes at least 3 dB of it away
+_MOST_SENSITIVE = 3
+_ABOUT_DB = 3.0
+
+
+def bias_shift(case: Case) -> Iterator[Finding]:
+    """Errors that are the same for every sample, which a bias can take back."""
+    if not isinstance(case.spec, StaticSpec) or case.spec.recovery.bias_correction is not False:
+        return  # elsewhere it was tried, or cannot be
+    shifted = [
+        (layer, facts.mean_error_share, case.cost_db(layer))
+        for layer, facts in case.analysis.facts.items()
+        if facts.mean_error_share >= _SHIFTED and any(found.role == "weight" for found in case.layers[layer].qparams)
+    ]
+    if not shifted or max(cost for _, _, cost in shifted) < WORTH_DB:
+        return
+    layer, share, cost_db = max(shifted, key=lambda found: found[2])
+    yield Finding(
+        ReportWarning(
+            code="bias_shift",
+            layer=layer,
+            message=f"Quantization shifts the outputs of {layer} by a constant a channel, which a bias can take back.",
+            evidence=f"The mean makes up {100 * share:.0f} % of the energy of the error made in it; layers like it: "
+            f"{len(shifted)}.",
+            suggestion=suggest(
+                "Turn on bias_correction",
+                {"recovery": {"bias_correction": True}},
+                f"up to {min(cost_db, -10 * math.log10(max(0.01, 1 - share))):.1f} dB, at no cost in latency",
+            ),
+        ),
+        cost_db,
+    )
+
+
+def sensitive_layers(case: Case) -> Iterator[Finding]:
+    """What costs the output most, whatever the cause."""
+    sensitivity = case.analysis.sensitivity
+    if sensitivity is None or not case.leaves_to_be_desired:
+        return
+    first = _first_wrong(case)
+    for entry in [found for found in sensitivity.layers if found.gain_db >= WORTH_DB][:_MOST_SENSITIVE]:
+        facts = case.facts(entry.layer)
+        error = None if facts is None else facts.error
+        made = (
+            ""
+            if error is None
+            else f" Error made in it: {told_db(error.own_sqnr_db)}, arriving at it: {told_db(error.arriving_sqnr_db)}."
+        )
+        yield Finding(
+            ReportWarning(
+                code="sensitive_layer",
+                layer=entry.layer,
+                message=f"{entry.layer} costs the output {entry.gain_db:.1f} dB: "
+                + ("here the int8 model first goes wrong." if entry.layer == first else "more than other layers do."),
+                evidence=f"The output has {told_db(sensitivity.base_sqnr_db)}, with only this layer in int8 "
+                f"{told_db(entry.alone_int8_sqnr_db)}, with all but this layer {told_db(entry.alone_float_sqnr_db)}."
+                f"{made}",
+                suggestion=keep_in_float(
+                    case,
+                    [entry.layer],
+                    f"{entry.gain_db:.1f} dB, measured on {sensitivity.samples} samples"
+                    + _metric_gain(entry.alone_float_metric, sensitivity.base_metric),
+                ),
+            ),
+            entry.gain_db,
+        )
+
+
+def _first_wrong(case: Case) -> str | None:
+    """The first layer in the graph's order that makes about as much error as the output has."""
+    for layer, facts in case.analysis.facts.items():
+        own_db = facts.error.own_sqnr_db
+        if own_db is not None and own_db <= case.base_db + _ABOUT_DB:
+            return layer
+    return None
+
+
+def _metric_gain(alone: float | None, base: float | None) -> str:
+    return "" if alone is None or base is None else f"; the metric goes from {base:.3f} to {alone:.3f}"
