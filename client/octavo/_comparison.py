@@ -198,8 +198,10 @@ def _value_text(value: Any) -> str:
     if isinstance(value, Mapping):  # an override
         where = " ".join(str(value[name]) for name in ("layer", "op") if value.get(name))
         what = _flat({name: inner for name, inner in value.items() if name not in {"layer", "op"}})
-        told = " ".join(f"{name}={inner}" for name, inner in what.items() if inner is not None)
-        return f"{where}: {told or 'float32'}"
+        told = [
+            inner if name == "precision" else f"{name}={inner}" for name, inner in what.items() if inner is not None
+        ]
+        return f"{where}: {' '.join(told) or 'float32'}"
     if value is None:
         return NOTHING
     return value if isinstance(value, str) else json.dumps(value)
