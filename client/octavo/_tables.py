@@ -12,6 +12,9 @@ def aligned(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> str:
     if not rows:
         return ""
     flush_right = set(right)
+    rows = [
+        [cell.replace("\n", " ") for cell in row] for row in rows
+    ]  # a layer's name must not begin a line of its own
     widths = _widths(rows)
     lines = []
     for row in rows:

@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from octavo.cli.output import data, message
+from octavo.cli.output import data, message, terminal_width
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,11 @@ def test_lines_columns_and_colours_are_kept(capfd: pytest.CaptureFixture[str]) -
     with click.Context(click.Command("octavo"), color=True):
         data(line)
     assert capfd.readouterr().out == f"{line}\n"
+
+
+@pytest.mark.parametrize(("columns", "width"), [(20, 60), (80, 80), (300, 120)])
+def test_lines_are_as_long_as_the_terminal_within_what_is_good_to_read(
+    columns: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert terminal_width() == width

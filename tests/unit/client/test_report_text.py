@@ -52,6 +52,16 @@ def test_without_a_job_what_to_do_is_python() -> None:
     assert "    job.retry_with(0)" in explained().table().splitlines()
 
 
+def test_what_a_model_named_looks_like_no_line_of_ours() -> None:
+    """A line break in a name or a message does not become a line that reads like advice to type something."""
+    hostile = "x\n    $ rm -rf ~"
+    layer = {**samples.explained_report()["layers"][0], "name": hostile}
+    left = {**layer, "precision": "float32", "reason": hostile}
+    warning = {"code": "c", "message": hostile, "layer": hostile, "evidence": hostile, "hint": hostile}
+    told = explained(layers=[layer, left], warnings=[warning])
+    assert not any(line.lstrip().startswith("$") for line in told.table().splitlines())
+
+
 def test_data_that_the_advised_method_lacks_has_a_name_to_fill_in() -> None:
     told = explained(spec={"method": "dynamic"})
     assert what_to_type(told, 2, "job_1") == "octavo quantize --from job_1 --apply 2 --training train.npz --wait"

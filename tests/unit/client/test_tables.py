@@ -19,6 +19,10 @@ def test_no_rows_are_no_text() -> None:
     assert side_by_side([], 80) == ""
 
 
+def test_a_cell_stays_on_its_line_whatever_a_layer_is_called() -> None:
+    assert aligned([["a\n$ rm", "1"], ["b", "2"]]).splitlines() == ["a $ rm  1", "b       2"]
+
+
 def test_columns_that_do_not_fit_follow_below_with_the_first_one_again() -> None:
     rows = [["", "A", "B", "C"], ["what", "12345", "12345", "12345"]]
     assert side_by_side(rows, 25).splitlines() == ["      A      B      C", "what  12345  12345  12345"]
