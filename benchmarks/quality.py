@@ -180,8 +180,8 @@ HEADER = (
 
 def line(row: Row) -> str:
     """A row of the table: SQNR in dB, and top-1 in percent in brackets."""
-    ahead = "" if row.behind_db is None else f"{-row.behind_db:+.1f} dB"
-    points = "" if row.behind_points is None else f"{-row.behind_points:+.1f}"
+    ahead = "" if row.behind_db is None else f"{0.0 - row.behind_db:+.1f} dB"
+    points = "" if row.behind_points is None else f"{0.0 - row.behind_points:+.1f}"
     scores = " | ".join(str(row.peers[peer]) for peer in PEERS)
     return f"| {row.family} | ({100 * row.float_top1:.1f}) | {row.ours} | {scores} | {ahead} | {points} |"
 
