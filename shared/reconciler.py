@@ -2,7 +2,8 @@
 
 Each pass frees the jobs of workers that went away, and sends the hints that were never sent or were lost with the
 broker: so Redis may be wiped at any moment, and it costs time, never a job. Now and then it sweeps what is over:
-uploads past their time with the parts they left, old Idempotency-Keys, workers long gone.
+uploads past their time with the parts they left, checkpoints of jobs that have ended, old Idempotency-Keys, workers long
+gone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
 from shared.database.worker_repository import WorkerRepository
 from shared.errors import ServiceError
-from shared.object_store import ObjectStore, upload_prefix
+from shared.object_store import ObjectStore, checkpoint_prefix, upload_prefix
 from shared.settings import JobSettings
 
 _LOG = logging.getLogger(__name__)
@@ -84,3 +85,17 @@ class Reconciler:
                 self._store.delete(part.key)
             with self._database.write() as connection:
                 ObjectRepository(connection).forget_upload(upload_id)
+        self._sweep_checkpoints()
+
+    def _sweep_checkpoints(self) -> None:
+        """Delete those of jobs that have ended while no worker held them, as when a queued job is cancelled."""
+        by_job: dict[str, list[str]] = {}
+        for each in self._store.list(checkpoint_prefix()):
+            by_job.setdefault(each.key.split("/")[1], []).append(each.key)
+        if not by_job:
+            return
+        with self._database.read() as connection:
+            unfinished = JobRepository(connection).unfinished_of(by_job.keys())
+        for job_id in by_job.keys() - unfinished:
+            for key in by_job[job_id]:
+                self._store.delete(key)

@@ -32,11 +32,19 @@ from shared.object_store import ObjectStore, artifact_key, attempt_prefix, blob_
 from shared.quantization_spec import dataset_roles, spec_adapter
 from shared.settings import JobSettings
 from worker.before import read_before
+from worker.checkpoints import CheckpointKeeper
 from worker.claim_watch import Cancelled, ClaimLost, ClaimWatch, ShuttingDown
 from worker.job_folder import JobFolder, JobInputs
 from worker.job_limits import JobLimits
 from worker.outputs import collect_artifacts, read_report
-from worker.progress import FailedMessage, FinishedMessage, LogMessage, MetricMessage, ProgressMessage
+from worker.progress import (
+    CheckpointMessage,
+    FailedMessage,
+    FinishedMessage,
+    LogMessage,
+    MetricMessage,
+    ProgressMessage,
+)
 from worker.runner_messages import StartMessage
 from worker.runner_process import RunnerGarbled, RunnerLost, RunnerProcess
 from worker.sandbox import SandboxLevel, SandboxLimits
@@ -107,13 +115,24 @@ class Execution:
 
     def _attempt(self, claim: Claim) -> str:
         recorder = ProgressRecorder(self._database, claim)
+        name = f"{claim.job_id}-{claim.fence}"
+        keeper = CheckpointKeeper(
+            self._store, claim, self._workspace.staging(name), limit_bytes=self._limits.output_limit_bytes
+        )
+        try:
+            return self._supervise(claim, name, recorder, keeper)
+        finally:
+            self._forget_if_finished(claim, keeper)
+
+    def _supervise(self, claim: Claim, name: str, recorder: ProgressRecorder, keeper: CheckpointKeeper) -> str:
         try:
             with (
-                self._workspace.job_folder(f"{claim.job_id}-{claim.fence}") as folder,
+                self._workspace.job_folder(name) as folder,
                 self._watch(claim, folder) as watch,
             ):
                 self._fetch(claim, folder, watch, recorder)
-                self._run(folder, watch, recorder)
+                keeper.fetch(folder.earlier_checkpoint, watch.check)
+                self._run(folder, watch, recorder, keeper)
                 report, artifacts = self._store_results(claim, folder, watch, recorder)
                 outcome = self._settle(claim, lambda jobs: jobs.succeed(claim, report, artifacts)) or "succeeded"
         except Exception as error:  # noqa: BLE001 - whatever it was, it has an owner
@@ -160,7 +179,7 @@ class Execution:
             key = blob_key(record.sha256)
             self._store.get_file(key, path, expected_sha256=record.sha256, on_chunk=watch.check)
 
-    def _run(self, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder) -> None:
+    def _run(self, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder, keeper: CheckpointKeeper) -> None:
         runner = self._runners.take()
         try:
             watch.guard(runner)
@@ -174,7 +193,7 @@ class Execution:
                     min_level=self._sandbox_level,
                 )
             )
-            self._listen(runner, recorder)
+            self._listen(runner, recorder, lambda epoch: keeper.keep(folder.checkpoint, epoch))
         except RunnerLost as lost:
             watch.check()  # it was we who killed it, and the watch knows why
             runner.kill()
@@ -186,7 +205,7 @@ class Execution:
             runner.kill()
             self._runners.refill()
 
-    def _listen(self, runner: RunnerProcess, recorder: ProgressRecorder) -> None:
+    def _listen(self, runner: RunnerProcess, recorder: ProgressRecorder, keep: Callable[[int], None]) -> None:
         while True:
             for message in runner.messages(_LISTEN_SECONDS):
                 match message:
@@ -198,6 +217,8 @@ class Execution:
                         recorder.tell("metric", message.data)
                     case LogMessage():
                         recorder.tell(message.kind, {"message": message.message})
+                    case CheckpointMessage():
+                        keep(message.epoch)
                     case FailedMessage():
                         raise JobFailed(message.error)
                     case FinishedMessage():
@@ -250,6 +271,14 @@ class Execution:
         base = self._settings.retry_base_seconds
         again = self._settle(claim, lambda jobs: jobs.retry_later(claim, error, base_seconds=base, crashed=crashed))
         return again or f"to be tried again ({error.code}: {error.message})"
+
+    def _forget_if_finished(self, claim: Claim, keeper: CheckpointKeeper) -> None:
+        """Checkpoints are for another attempt; the reconciler sweeps those of a job that ends in nobody's hands."""
+        with contextlib.suppress(ServiceError):
+            with self._database.read() as connection:
+                unfinished = JobRepository(connection).unfinished_of([claim.job_id])
+            if not unfinished:
+                keeper.forget()
 
     def _delete_results(self, claim: Claim, *, but_of_fence: int | None = None) -> None:
         """Delete what attempts left in the store that no result was accepted from; what stays only costs space."""

@@ -43,6 +43,10 @@ class Workspace:
         finally:
             _delete(folder.path)
 
+    def staging(self, name: str) -> Path:
+        """A file beside the folders of jobs, where no job reaches it."""
+        return self._path / f"{name}.staged"
+
     def close(self) -> None:
         """Delete the directory."""
         _delete(self._path)

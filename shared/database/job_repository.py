@@ -17,7 +17,7 @@ from shared.database import metrics
 from shared.database.records import Claim, JobRecord
 from shared.database.tables import job_events, job_objects, job_reports, jobs, now
 from shared.errors import JobAlreadyFinished, JobError, NotFound, StaleFence, WorkerLost
-from shared.job import TRANSITIONS, Artifact, EventKind, JobEvent, JobStatus, Progress, Step, new_id
+from shared.job import FINISHED, TRANSITIONS, Artifact, EventKind, JobEvent, JobStatus, Progress, Step, new_id
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec, dataset_roles
 
 _MAX_BACKOFF_SECONDS = 600.0
@@ -77,6 +77,11 @@ class JobRepository:
         """`event_seq` of each of these jobs that exist: what long polls and event streams ask again and again."""
         found = self._connection.execute(select(jobs.c.id, jobs.c.event_seq).where(jobs.c.id.in_(job_ids)))
         return {row.id: row.event_seq for row in found}
+
+    def unfinished_of(self, job_ids: Collection[str]) -> set[str]:
+        """Those of these jobs that have not ended."""
+        query = select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.status.not_in(FINISHED))
+        return set(self._connection.scalars(query))
 
     def page(self, *, status: JobStatus | None, limit: int, after: str | None) -> tuple[list[JobRecord], bool]:
         """The newest jobs first, those before the id `after`; and whether there are more."""

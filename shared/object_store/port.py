@@ -12,8 +12,8 @@ from shared.object_store.transfer import ObjectReader
 
 # Every key there can be. A segment never starts with a dot, so no key climbs out of a directory.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._+=@-]{0,199}"
-_KEY = re.compile(rf"(?:blobs|uploads|results)(?:/{_SEGMENT}){{1,8}}")
-_PREFIX = re.compile(rf"(?:blobs|uploads|results)(?:/{_SEGMENT}){{0,8}}/")
+_KEY = re.compile(rf"(?:blobs|uploads|results|checkpoints)(?:/{_SEGMENT}){{1,8}}")
+_PREFIX = re.compile(rf"(?:blobs|uploads|results|checkpoints)(?:/{_SEGMENT}){{0,8}}/")
 
 
 def blob_key(sha256: str) -> str:
@@ -44,6 +44,16 @@ def job_prefix(job_id: str) -> str:
 def attempt_prefix(job_id: str, fence: int) -> str:
     """What every artifact of one attempt is stored below."""
     return checked_prefix(f"results/{job_id}/{fence}/")
+
+
+def checkpoint_key(job_id: str, fence: int, number: int, sha256: str) -> str:
+    """Key of a training's checkpoint, numbered within its attempt and named by its content."""
+    return checked_key(f"checkpoints/{job_id}/{fence}/{number}-{sha256}")
+
+
+def checkpoint_prefix(job_id: str | None = None) -> str:
+    """What every checkpoint of a job is stored below, or of all jobs."""
+    return checked_prefix("checkpoints/" if job_id is None else f"checkpoints/{job_id}/")
 
 
 def checked_key(key: str) -> str:

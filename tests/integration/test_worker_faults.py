@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from server.broker import Broker
 from shared.job import JobStatus, Step
+from shared.object_store import checkpoint_prefix
 from tests.services.node import Node
 from tests.services.process import wait_until
 from tests.services.small_inputs import write_dataset, write_model
@@ -28,6 +31,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "model": write_model(folder / "net.pt2"),
         "data": write_dataset(folder / "data.npz"),
+        "training": write_dataset(folder / "training.npz", samples=320),
         "more": write_dataset(folder / "more.npz", samples=200_000, labels=False),
     }
 
@@ -145,6 +149,67 @@ def test_a_killed_worker_costs_an_attempt_and_not_the_job(node: Node, model: str
         assert len(list(node.settings.workspace_path.iterdir())) == 1, "the dead worker's folders are swept"
         node.cancel(job.id)
         assert node.wait_finished(job_id).status is JobStatus.CANCELLED
+
+
+def test_training_goes_on_from_the_last_epoch_of_a_killed_worker(
+    node: Node, model: str, inputs: dict[str, Path]
+) -> None:
+    """The second attempt begins after an epoch that was stored, and ends as a training that nobody interrupted.
+
+    Every figure of every epoch is the same, and the int8 model to the bit; no checkpoint is left in the store.
+    """
+    data = node.add("dataset", inputs["training"])
+    spec: dict[str, Any] = {
+        "method": "qat", "model": model, "training": data, "qengine": "fbgemm", "benchmark": {"max_seconds": 0.1},
+        "analysis": {"layers": False, "sensitivity_seconds": 0},
+        "qat": {"epochs": 10, "learning_rate": 1e-2},
+    }  # fmt: skip
+    with node.worker("worker1") as first:
+        job_id = node.submit(**spec)
+        wait_until(lambda: list(node.store.list(checkpoint_prefix(job_id))), "a checkpoint", timeout_seconds=120)
+        first.kill()
+    with node.worker("worker2"):
+        job = node.wait_finished(job_id, timeout_seconds=300)
+        wait_until(lambda: not list(node.store.list(checkpoint_prefix(job_id))), "the checkpoints to be deleted")
+        other = node.wait_finished(node.submit(**spec), timeout_seconds=300)
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
+    assert job.report is not None
+    assert other.report is not None
+    trained, straight = job.report["training"], other.report["training"]
+    assert 1 <= trained["resumed_after_epoch"] <= 10
+    assert straight["resumed_after_epoch"] is None
+    assert [told(epoch) for epoch in trained["epochs"]] == [told(epoch) for epoch in straight["epochs"]]
+    assert trained["offered"] == straight["offered"] == "qat"
+    assert int8_answers(node, job) == int8_answers(node, other)
+
+
+def told(epoch: dict[str, Any]) -> dict[str, Any]:
+    """All that does not tell time."""
+    return {key: value for key, value in epoch.items() if key != "seconds"}
+
+
+def int8_answers(node: Node, job: Any) -> list[list[float]]:
+    """What the job's int8 model answers to fixed inputs."""
+    with node.store.open(f"results/{job.id}/{job.fence}/model_int8.pt") as reader:
+        model = torch.jit.load(io.BytesIO(reader.read()))
+    with torch.inference_mode():
+        output = model(torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)))[0]
+    answers: list[list[float]] = output.tolist()
+    return answers
+
+
+def test_a_checkpoint_of_a_job_cancelled_in_the_queue_is_swept(node: Node, model: str, inputs: dict[str, Path]) -> None:
+    """Its worker was killed and nobody took it up: the reconciler of the next worker deletes what is left."""
+    data = node.add("dataset", inputs["training"])
+    with node.worker("worker1") as first:
+        job_id = node.submit(model=model, training=data, **LONG_TRAINING)
+        wait_until(lambda: list(node.store.list(checkpoint_prefix(job_id))), "a checkpoint", timeout_seconds=60)
+        first.kill()
+    node.cancel(job_id)
+    with node.worker("worker2"):
+        assert node.wait_finished(job_id).status is JobStatus.CANCELLED
+        gone_from_store = lambda: not list(node.store.list(checkpoint_prefix(job_id)))  # noqa: E731
+        wait_until(gone_from_store, "the checkpoints to be swept", timeout_seconds=60)
 
 
 def test_a_wiped_broker_loses_no_job(node: Node, model: str, data: str) -> None:

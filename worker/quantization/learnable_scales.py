@@ -1,13 +1,14 @@
 """Learnable scales (LSQ: Esser et al. 2020, "Learned Step Size Quantization"): the scale is trained with the weights.
 
-`torch.ao`'s own `_LearnableFakeQuantize` wants the number of channels before it has seen a tensor, starts every scale
-from its observer only, divides the gradient by the batch as well, and FX gives it no way to begin; this one observes
-like any fake quantize until `learn_scales`, and learns from then on. Both use the same kernels for the gradient:
+`torch.ao`'s own `_LearnableFakeQuantize` is not the paper's: its kernels count a value up to half a step beyond the
+limit as inside the range, which at 3 bits turns the sign of a scale's gradient; it divides the gradient by the batch as
+well; and it wants the number of channels before it has seen a tensor, and starts from its observer only. This one
+observes like any fake quantize until `learn_scales`, and learns from then on:
 
-    d x̂ / d scale = round(x / scale) − x / scale inside the range, the limit itself where x is clipped
+    d x̂ / d scale = round(x / scale) − x / scale inside the range, and the limit itself where x is clipped
 
-times `1 / sqrt(N · Qp)`, with N the values of one sample that share the scale and Qp the greatest integer.
-The zero point stays as observed. The scale of a weight starts from the better of the observed one and the paper's
+times `1 / sqrt(N · Qp)`, with N the values of one sample that share the scale and Qp the greatest integer. The zero
+point stays as observed. The scale of a weight starts from the better of the observed one and the paper's
 `2 · mean |w| / sqrt(Qp)`, channel by channel: the paper's is the better one at few bits, the observed one at eight.
 """
 
@@ -23,6 +24,28 @@ from torch.ao.quantization import FakeQuantizeBase
 from torch.ao.quantization.fake_quantize import _is_per_channel, _is_symmetric_quant
 
 _LEAST_SCALE = float(torch.finfo(torch.float32).eps)
+
+
+class _LearnedStep(torch.autograd.Function):
+    """`clamp(round(x / scale), low, high) · scale` with the gradients of the paper; scale and limits broadcast to x."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - autograd's functions take them so
+        ctx: Any, x: Tensor, scale: Tensor, low: Tensor, high: Tensor, gradient_scale: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, scale, low, high)
+        ctx.gradient_scale = gradient_scale
+        return torch.minimum(torch.maximum((x / scale).round_(), low), high).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        (gradient,) = outer
+        x, scale, low, high = ctx.saved_tensors
+        steps = x / scale
+        inside = (steps > low) & (steps < high)
+        clipped = torch.minimum(torch.maximum(steps.round(), low), high)
+        of_scale = gradient * torch.where(inside, clipped - steps, clipped)
+        return gradient * inside, of_scale.sum_to_size(scale.shape) * ctx.gradient_scale, None, None, None
 
 
 class LearnableFakeQuantize(FakeQuantizeBase):
@@ -54,13 +77,13 @@ class LearnableFakeQuantize(FakeQuantizeBase):
             self._take_observed()
         if not int(self.fake_quant_enabled):
             return x
-        limits = (self.quant_min, self.quant_max, self._gradient_scale(x))
+        scale, zero_point = self.scale, self.zero_point
         if self.is_per_channel:
-            quantized: Tensor = torch._fake_quantize_learnable_per_channel_affine(
-                x, self.scale, self.zero_point, self.ch_axis, *limits
-            )
-        else:
-            quantized = torch._fake_quantize_learnable_per_tensor_affine(x, self.scale, self.zero_point, *limits)
+            shape = [1] * x.ndim
+            shape[self.ch_axis] = -1
+            scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+        limits = (self.quant_min - zero_point, self.quant_max - zero_point)
+        quantized: Tensor = _LearnedStep.apply(x, scale, *limits, self._gradient_scale(x))
         return quantized
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # torch leaves it untyped

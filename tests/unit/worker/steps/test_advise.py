@@ -45,8 +45,8 @@ def test_a_recurrent_network_is_not_sent_anywhere(make_folder: MakeFolder, tmp_p
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
-            self.rnn = torch.nn.GRU(8, 32, batch_first=True)
-            self.fc = torch.nn.Linear(32, 4)
+            self.rnn = torch.nn.GRU(8, 128, batch_first=True)
+            self.fc = torch.nn.Linear(128, 4)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.fc(self.rnn(x)[0][:, -1])
@@ -56,6 +56,7 @@ def test_a_recurrent_network_is_not_sent_anywhere(make_folder: MakeFolder, tmp_p
     assert report.spec["plan"]["float_macs_share"] == 0
     assert not {"convolutions_in_float", "multiplications_in_float"} & codes(report)
     assert {layer.precision for layer in report.layers} == {precision}
+    assert report.size.ratio > (1.5 if precision == "float16" else 2.5)  # 1.75 for the weights alone, and 4
     sqnr_db = report.quality.fidelity[0].sqnr_db
     assert sqnr_db is not None
     assert sqnr_db > (60 if precision == "float16" else 30)

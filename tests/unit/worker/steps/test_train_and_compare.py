@@ -1,0 +1,134 @@
+"""QAT and the float model side by side: which is called better, what is offered, and where a lost attempt goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from shared.job_report import EpochResult, MetricResult, OutputFidelity, Quality
+from tests.unit.worker.steps.conftest import MakeCourse, prepared_for
+from worker.datasets import InMemorySamples
+from worker.job_folder import JobFolder
+from worker.progress import ProgressTracker
+from worker.steps.train_and_compare import Trained, compare_with_static, train_and_compare
+from worker.training_checkpoint import Checkpoint
+
+SETTINGS: dict[str, Any] = {"epochs": 3, "learning_rate": 1e-3}
+
+
+class Lost(Exception):
+    """The worker is lost."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    folder = JobFolder(tmp_path)
+    for each in (folder.inputs, folder.tmp):
+        each.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("lost_after", [1, 3, 4, 6])
+def test_a_lost_attempt_goes_on_in_either_network_and_ends_the_same(
+    make_course: MakeCourse,
+    training: InMemorySamples,
+    folder: JobFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    lost_after: int,
+) -> None:
+    """Three epochs of QAT and three of float; lost after the first, the last of QAT, the first of float, the last."""
+
+    def attempt(after: int | None) -> tuple[Trained, dict[str, torch.Tensor]]:
+        course = make_course(**SETTINGS)
+        prepared = prepared_for(course, training, **SETTINGS)
+        written = 0
+        save = Checkpoint.save
+
+        def save_and_perhaps_die(checkpoint: Checkpoint, path: Path, fingerprint: str) -> None:
+            nonlocal written
+            save(checkpoint, path, fingerprint)
+            written += 1
+            if written == after:
+                path.rename(folder.earlier_checkpoint)
+                raise Lost
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Checkpoint, "save", save_and_perhaps_die)
+            trained = train_and_compare(course, prepared, folder, "ours", lambda _done, _total, _told=None: None)
+        return trained, prepared.state_dict()
+
+    straight, expected = attempt(None)
+    assert straight.resumed_after_epoch is None
+    assert not list(folder.tmp.iterdir())
+    with pytest.raises(Lost):
+        attempt(lost_after)
+    taken_up, found = attempt(None)
+    assert taken_up.resumed_after_epoch == min(lost_after, 3)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert taken_up.finetuned_metric == straight.finetuned_metric
+    assert untimed(taken_up.epochs) == untimed(straight.epochs)
+
+
+def untimed(epochs: list[EpochResult]) -> list[dict[str, Any]]:
+    return [epoch.model_dump(exclude={"seconds"}) for epoch in epochs]
+
+
+def test_a_corrupt_checkpoint_is_told_and_training_begins_anew(
+    make_course: MakeCourse, training: InMemorySamples, folder: JobFolder
+) -> None:
+    told: list[str] = []
+    course = make_course(epochs=1)
+    course.tracker.log = told.append  # type: ignore[method-assign]  # what the job's history would be told
+    folder.earlier_checkpoint.write_bytes(b"no checkpoint")
+    prepared = prepared_for(course, training)
+    trained = train_and_compare(course, prepared, folder, "ours", lambda _done, _total, _told=None: None)
+    assert trained.resumed_after_epoch is None
+    assert any("cannot be read: training begins anew" in line for line in told)
+
+
+def quality(drop: float | None, sqnr_db: float | None, name: Any = "top1") -> Quality:
+    metric = None
+    if drop is not None:
+        metric = MetricResult(name=name, float_value=0.9, int8_value=0.9 - drop, drop=drop, max_drop=None, met=None)
+    fidelity = [OutputFidelity(output="y", sqnr_db=sqnr_db, cosine=1, agreement=None)]
+    return Quality(data="evaluation", samples=1000, metric=metric, fidelity=fidelity)
+
+
+@pytest.mark.parametrize(
+    ("qat", "static", "better", "codes"),
+    [
+        (quality(0.01, 30), quality(0.02, 40), "qat", set()),
+        (quality(0.02, 30), quality(0.01, 20), "static", {"qat_not_better"}),
+        (quality(-0.01, 30), quality(0.01, 30), "qat", {"qat_trained_further"}),
+        # Three samples of a thousand are noise, four are not; within it the nearer to the float model is the better.
+        (quality(0.010, 30), quality(0.013, 30), "same", {"qat_not_better"}),
+        (quality(0.010, 30), quality(0.013, 31), "static", {"qat_not_better"}),
+        (quality(0.010, 31), quality(0.013, 30), "qat", set()),
+        (quality(0.010, 30), quality(0.014, 31), "qat", set()),
+        (quality(None, 30), quality(None, 20), "qat", set()),
+        (quality(None, 30), quality(None, 30.4), "same", {"qat_not_better"}),
+        (quality(None, None), quality(None, 50), "qat", set()),
+        (None, quality(0.5, 1), "static", set()),
+    ],
+)
+def test_the_metric_decides_beyond_noise_and_sqnr_within_it_and_static_is_offered_when_as_good(
+    make_course: MakeCourse,
+    tracker: ProgressTracker,
+    *,
+    qat: Quality | None,
+    static: Quality,
+    better: str,
+    codes: set[str],
+) -> None:
+    trained = Trained([], 1, "completed", 0.95, None)
+    result = compare_with_static(make_course(), trained, qat, static)
+    assert result.better == better
+    assert result.offered == ("qat" if better == "qat" else "static")
+    assert {warning.code for warning in tracker.warnings} == codes
+    assert result.static_metric == static.metric
+    assert result.qat_metric == (None if qat is None else qat.metric)
+    assert result.held_back_samples == 16
