@@ -60,16 +60,14 @@ class RangeObserver(UniformQuantizationObserverBase):
         *,
         percentile: float = 99.99,
         averaging_constant: float = 0.01,
-        cap: float | None = None,
-        through: str | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(is_dynamic=False, **settings)
         self.rule: Rule = rule
         self.percentile = percentile
         self.averaging_constant = averaging_constant
-        self.cap = cap
-        self.through = through
+        self.cap: float | None = None
+        self.through: str | None = None
         self.register_buffer("min_val", torch.tensor(float("inf")))
         self.register_buffer("max_val", torch.tensor(float("-inf")))
         self.register_buffer("average", torch.zeros(2))

@@ -135,6 +135,34 @@ class Simulation:
                 self._forget(node, values)
         raise AssertionError("a graph without an output")
 
+    def amend(self, *inputs: Tensor, meet: Callable[[fx.Node, Tensor, Tensor], Tensor]) -> None:
+        """Run float and int8 side by side, and let `meet` change what every quantized weight gives in int8.
+
+        It is given the node, its output in the float model, and its output in the int8 model, before any activation.
+        """
+        none: frozenset[str] = frozenset()
+        reference: dict[fx.Node, Any] = {}
+        total: dict[fx.Node, Any] = {}
+        before: dict[fx.Node, Tensor] = {}
+        places = iter(inputs)
+        for node in self._graph.graph.nodes:
+            if node.op == "placeholder":
+                reference[node] = total[node] = next(places)
+            elif node.op != "output" and not self._observes(node):
+                met = node in self._weights
+                note = functools.partial(before.setdefault, node) if met else None
+                change = functools.partial(self._meet, meet, node, before) if met else None
+                reference[node] = self._compute(node, self._reading(node, reference, none), none, note)
+                total[node] = self._compute(node, self._reading(node, total, self._int8), self._int8, change)
+            for values in (reference, total):
+                self._forget(node, values)
+
+    @staticmethod
+    def _meet(
+        meet: Callable[[fx.Node, Tensor, Tensor], Tensor], node: fx.Node, before: dict[fx.Node, Tensor], found: Tensor
+    ) -> Tensor:
+        return meet(node, before.pop(node), found)
+
     def weighted(self) -> Iterator[tuple[fx.Node, nn.Module]]:
         """The nodes whose weights are quantized, with their modules, in the graph's order."""
         for node in self._weights:
@@ -142,7 +170,13 @@ class Simulation:
 
     # --- one node ----------------------------------------------------------------------------------------------------
 
-    def _compute(self, node: fx.Node, read: Callable[[fx.Node], Any], int8: Collection[str]) -> Any:
+    def _compute(
+        self,
+        node: fx.Node,
+        read: Callable[[fx.Node], Any],
+        int8: Collection[str],
+        amend: Callable[[Tensor], Tensor] | None = None,
+    ) -> Any:
         args, kwargs = fx.node.map_arg(node.args, read), fx.node.map_arg(node.kwargs, read)
         if node.op == "get_attr":
             return _attribute(self._graph, str(node.target))
@@ -152,7 +186,7 @@ class Simulation:
             return node.target(*args, **kwargs)  # type: ignore[operator]  # fx types it as a string too
         module = self._modules[str(node.target)]
         if node in self._weights:
-            return self._weights[node].call(module, args, quantized=self._owner[node] in int8)
+            return self._weights[node].call(module, args, quantized=self._owner[node] in int8, amend=amend)
         return module(*args, **kwargs)
 
     def _reading(
@@ -288,11 +322,22 @@ class QuantizedWeight:
         steps = torch.round(weight / scale + zero_point).clamp_(*self.limits)
         return steps.sub_(zero_point).mul_(scale)
 
-    def call(self, module: nn.Module, args: tuple[Any, ...], *, quantized: bool) -> Any:
-        """The module's output, with its weight quantized or not."""
-        if not quantized:
-            return module(*args)
-        return functional_call(module, {self.name: self.of(module)}, args)
+    def call(
+        self,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        *,
+        quantized: bool,
+        amend: Callable[[Tensor], Tensor] | None = None,
+    ) -> Any:
+        """The module's output, with its weight quantized or not; `amend` sees it before a fused activation does."""
+        layer, *activations = module if isinstance(module, nn.Sequential) else (module,)
+        name = self.name.rpartition(".")[2]
+        result = functional_call(layer, {name: self.of(module)}, args) if quantized else layer(*args)
+        result = result if amend is None else amend(result)
+        for activation in activations:
+            result = activation(result)
+        return result
 
 
 def quantized_weight(module: nn.Module, qconfig: Any) -> QuantizedWeight | None:

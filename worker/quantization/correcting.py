@@ -1,0 +1,65 @@
+"""Bias correction (Nagel et al. 2019, section 4.2): the shift that int8 makes in an output channel goes into the bias.
+
+Rounding weights and clipping activations moves the mean of a layer's output; later layers see the shift and add theirs.
+Empirically, as in the paper's appendix D: on calibration data, layer after layer, with the corrections of the earlier
+ones already in. torch.ao has it for eager modules only (`torch.ao.quantization._correct_bias`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from worker.quantization.planning import Plan
+from worker.quantization.simulating import simulate
+
+
+def bias_corrections(prepared: fx.GraphModule, plan: Plan, batches: Iterable[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    """For each quantized layer by its module's name, what to add to its bias: shape (channels,).
+
+    The mean over the batches of `E[float output] - E[int8 output]` before the activation. The prepared graph is left as
+    it is.
+    """
+    simulation = simulate(prepared, plan)
+    shifts: dict[str, Tensor] = {}
+    seen = 0
+    modules = {str(node.target): _layer(module) for node, module in simulation.weighted()}
+
+    def meet(node: fx.Node, reference: Tensor, found: Tensor) -> Tensor:
+        name = str(node.target)
+        if not hasattr(modules[name], "bias"):  # an embedding
+            return found
+        axis = _channel_axis(modules[name], found)
+        others = [dimension for dimension in range(found.dim()) if dimension != axis]
+        shift = (reference - found).mean(others)
+        shifts[name] = shift if seen == 0 else shifts[name] + (shift - shifts[name]) / (seen + 1)
+        shape = [1] * found.dim()
+        shape[axis] = -1
+        return found + shifts[name].reshape(shape)
+
+    with torch.no_grad():
+        for batch in batches:
+            simulation.amend(*batch, meet=meet)
+            seen += 1
+    return shifts
+
+
+def correct_biases(prepared: fx.GraphModule, corrections: dict[str, Tensor], *, share: float = 1.0) -> None:
+    """Add the corrections to the biases of a prepared graph, in place; `share` -1 takes them back."""
+    for name, shift in corrections.items():
+        layer = _layer(prepared.get_submodule(name))
+        bias = layer.bias
+        corrected = share * shift if bias is None else bias.detach() + share * shift
+        layer.bias = nn.Parameter(corrected, requires_grad=False)
+
+
+def _layer(module: nn.Module) -> Any:
+    """The convolution or Linear of a module that is fused with an activation."""
+    return next(iter(module)) if isinstance(module, nn.Sequential) else module
+
+
+def _channel_axis(module: nn.Module, output: Tensor) -> int:
+    return output.dim() - 1 if isinstance(module, nn.Linear) else 1
