@@ -11,7 +11,7 @@ from worker.quantization.boundaries import glob_of, in_float, in_int8
 from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.describing import Description, describe, describe_layers
 from worker.quantization.describing_qparams import OUTLIER_STRETCH, stretch_of
-from worker.quantization.dynamic import quantize_dynamic
+from worker.quantization.dynamic import holds_float16, quantize_dynamic
 from worker.quantization.dynamic_planning import DynamicPlan
 from worker.quantization.dynamic_tracing import DynamicModel
 from worker.quantization.freezing import freeze
@@ -47,6 +47,7 @@ __all__ = [
     "freeze_batch_norm",
     "freeze_observers",
     "glob_of",
+    "holds_float16",
     "in_float",
     "in_int8",
     "input_specs",

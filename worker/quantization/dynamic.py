@@ -24,6 +24,7 @@ from torch.ao.quantization import (
 from worker.quantization.bags import QuantizedBag
 from worker.quantization.converting import use_kernels_of
 from worker.quantization.dynamic_planning import DynamicPlan
+from worker.quantization.int8_modules import precision_of
 from worker.quantization.planning import Plan
 from worker.quantization.qconfigs import LayerSettings, qconfig_for
 
@@ -57,6 +58,11 @@ def quantize_dynamic(raised: fx.GraphModule, plan: Plan) -> fx.GraphModule:
                 made[key] = _quantized(module, settings, float16=float16)
             model.set_submodule(name, made[key])
     return model
+
+
+def holds_float16(module: nn.Module) -> bool:
+    """Whether a layer of a quantized module stores its weights in float16."""
+    return any(precision_of(layer) == "float16" for layer in module.modules())
 
 
 def _quantized(module: nn.Module, settings: LayerSettings, *, float16: bool) -> nn.Module:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from shared.errors import InternalError
 from shared.job_report import JobReport, Size
+from worker.compact_archive import deflate
 from worker.datasets import Samples, dtype_name
 from worker.inference import padded_to, run_model
 from worker.job_folder import JobFolder
 from worker.numerics import sqnr_db
-from worker.quantization import InputSpec
+from worker.quantization import InputSpec, holds_float16
 from worker.report_page import render_page
 from worker.steps.convert import Quantized
 from worker.steps.load import LoadedModel
@@ -68,6 +69,9 @@ def package(
     """Write the int8 model and the example that loads it; raises InternalError if the model does not come back."""
     artifact = folder.outputs / MODEL_NAME
     int8_bytes = _save(quantized.frozen, artifact)
+    if holds_float16(quantized.module):
+        deflate(artifact, folder.tmp)
+        int8_bytes = artifact.stat().st_size
     float_file = folder.tmp / "model_float.pt"
     float_bytes = _save(float_frozen, float_file)
     float_file.unlink()
