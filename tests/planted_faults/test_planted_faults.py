@@ -93,8 +93,8 @@ def test_an_island_becomes_int8_and_two_boundaries_go(trial_of: Callable[[str], 
     suggestion = trial.broken.warnings[0].suggestion if trial.broken.warnings else None
     assert suggestion is not None
     after = trial.patched(suggestion.patch, "patched without boundaries")
-    assert _precision(trial.broken, "second") == "float32"
-    assert _precision(after, "second") == "int8"
+    assert _precision(trial.broken, "4") == "float32"
+    assert _precision(after, "4") == "int8"
     assert len(after.boundaries) < len(trial.broken.boundaries)
 
 
