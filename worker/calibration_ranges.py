@@ -56,6 +56,28 @@ class RangeTracker:
             for handle in handles:
                 handle.remove()
 
+    @contextmanager
+    def seeing_only(self, subset: int) -> Iterator[None]:
+        """Let the observers answer, while the body runs, as if one reported subset had been all: by least and greatest.
+
+        An observer that saw nothing there keeps what it has.
+        """
+        ranges = _reported(self.ranges)[subset]
+        kept = [_answers(observer) for observer in self._observers]
+        try:
+            for observer, (low, high) in zip(self._observers, ranges.tolist(), strict=True):
+                if math.isfinite(low):
+                    _answer(observer, torch.tensor(low), torch.tensor(high), "minmax")
+            yield
+        finally:
+            for observer, answers in zip(self._observers, kept, strict=True):
+                _answer(observer, *answers)
+
+    @property
+    def reported_subsets(self) -> int:
+        """How many parts the report speaks of."""
+        return min(REPORTED_SUBSETS, self._batches)
+
     def next_batch(self) -> None:
         """Tell that a batch has been run: the next is of the next subset."""
         self._batches += 1
@@ -85,10 +107,9 @@ class RangeTracker:
 def scale_spread(ranges: Tensor) -> float | None:
     """Median over the tensors of (greatest − least scale) / mean scale over disjoint subsets; None from fewer than two.
 
-    Takes (subsets, tensors, 2); eight subsets are taken as four, of two each. Scales are proportional to widths.
+    Takes (subsets, tensors, 2); more than four subsets are taken as four. Scales are proportional to widths.
     """
-    if ranges.shape[0] == SUBSETS:
-        ranges = torch.stack([united(ranges[index::REPORTED_SUBSETS]) for index in range(REPORTED_SUBSETS)])
+    ranges = _reported(ranges)
     if ranges.shape[0] < 2:
         return None
     widths = _widths(ranges)
@@ -168,6 +189,23 @@ def united(ranges: Tensor) -> Tensor:
     greatest = high.where(high.isfinite(), -math.inf).amax(0)
     found = torch.stack([least, greatest], -1)
     return found.where(found.isfinite(), math.nan)
+
+
+def _reported(ranges: Tensor) -> Tensor:
+    """(subsets, tensors, 2) with at most four subsets, of one or two each."""
+    parts = min(REPORTED_SUBSETS, ranges.shape[0])
+    return torch.stack([united(ranges[index::REPORTED_SUBSETS]) for index in range(parts)])
+
+
+def _answers(observer: Any) -> tuple[Tensor, Tensor, str | None]:
+    return observer.min_val.clone(), observer.max_val.clone(), getattr(observer, "rule", None)
+
+
+def _answer(observer: Any, low: Tensor, high: Tensor, rule: str | None) -> None:
+    observer.min_val.copy_(low)
+    observer.max_val.copy_(high)
+    if hasattr(observer, "rule"):  # ranging.py's can answer by others
+        observer.rule = rule
 
 
 def _is_activation_observer(name: str, module: nn.Module) -> bool:

@@ -36,7 +36,7 @@ from worker.quantization import (
 from worker.steps.advise import advise_on_dynamic
 from worker.steps.benchmark import benchmark
 from worker.steps.calibrate import calibrate
-from worker.steps.check_calibration import check_calibration
+from worker.steps.check_calibration import check_calibration, measure_quality_spread_db
 from worker.steps.choose_kernels import convert_for_this_cpu
 from worker.steps.convert import Quantized, freeze_quantized
 from worker.steps.evaluate import choose_yardstick, evaluate
@@ -108,7 +108,8 @@ def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: Prog
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
         assert data.calibration is not None
         found = calibrate(model, [prepared], data.calibration, advance)
-        calibration = check_calibration(model, found, data.held_out, tracker)
+        spread_db = measure_quality_spread_db(model, prepared, settled, found, data.evaluation)
+        calibration = check_calibration(model, found, data.held_out, tracker, quality_spread_db=spread_db)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
         settled, int8, kernels = convert_for_this_cpu(model, prepared, settled, data.calibration, example)

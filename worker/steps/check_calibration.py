@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+
+import torch
+from torch import fx
 
 from shared.job_report import CalibrationResult
 from worker.calibration_check import Comparison, DataCheck, InputTally, compare_with, input_checks
 from worker.calibration_ranges import LEAST_SAMPLES, coverage, enough_samples, growth_curve, scale_spread
-from worker.datasets import Samples
+from worker.datasets import Samples, batches
+from worker.inference import run_model
+from worker.numerics import SQNR_LIMIT_DB, FidelityAccumulator
 from worker.progress import ProgressTracker
+from worker.quantization import Plan, simulate
 from worker.steps.calibrate import Calibration
 from worker.steps.load import LoadedModel
 
 _MANY_DUPLICATES = 0.1
+_TRIED_BATCHES = 2
 _MUCH_OUTSIDE = 0.01
 _FAR_TOO_WIDE = 8.0
 """How many times the evaluation data's range: 3 of the 8 bits are lost. Forgotten normalisation makes it 50 or more."""
@@ -28,8 +36,9 @@ def check_calibration(
 ) -> CalibrationResult:
     """What calibration found, for the report, with a warning for each thing that is wrong.
 
-    `evaluation` is the held-out data, read once without the model; None when there is none. `quality_spread_db` comes
-    from whoever tries ranges out.
+    `evaluation` is the held-out data, read once without the model; None when there is none. `quality_spread_db` is
+    what
+    `measure_quality_spread_db` found.
     """
     check, ranges = found.data, found.ranges.ranges
     comparisons = None if evaluation is None else compare_with(check, evaluation, model.batch_size)
@@ -39,7 +48,7 @@ def check_calibration(
         samples=check.samples,
         duplicates=check.duplicates,
         inputs=input_checks(check, comparisons),
-        subsets=min(4, ranges.shape[0]),
+        subsets=found.ranges.reported_subsets,
         scale_spread=scale_spread(ranges),
         quality_spread_db=quality_spread_db,
         coverage=coverage(ranges),
@@ -52,6 +61,30 @@ def check_calibration(
     if not result.sufficient:
         _warn_of_too_few(result, distinct, growth_curve(ranges), tracker)
     return result
+
+
+def measure_quality_spread_db(
+    model: LoadedModel, prepared: fx.GraphModule, plan: Plan, found: Calibration, samples: Samples
+) -> float | None:
+    """Greatest less least SQNR of the worst output, with the ranges of each disjoint subset; None from fewer than two.
+
+    By min-max ranges, simulated on at most two batches; what the observers saw is as before afterwards.
+    """
+    parts = [batch.inputs for batch in itertools.islice(batches(samples, model.batch_size), _TRIED_BATCHES)]
+    reached = []
+    with torch.no_grad():
+        for subset in range(found.ranges.reported_subsets):
+            with found.ranges.seeing_only(subset):
+                simulation = simulate(prepared, plan)
+            fidelity = [FidelityAccumulator(output) for output in model.outputs]
+            for inputs in parts:
+                references = run_model(model.raised, inputs, model.batch)
+                for each, wanted, got in zip(
+                    fidelity, references, run_model(simulation.run, inputs, model.batch), strict=True
+                ):
+                    each.update(wanted, got)
+            reached.append(min(SQNR_LIMIT_DB if each.sqnr_db is None else each.sqnr_db for each in fidelity))
+    return max(reached) - min(reached) if len(reached) > 1 else None
 
 
 def _warn_of_constants(check: DataCheck, comparisons: Sequence[Comparison] | None, tracker: ProgressTracker) -> None:

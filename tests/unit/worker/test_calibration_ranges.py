@@ -128,3 +128,17 @@ def test_the_tracker_has_as_many_subsets_as_there_were_batches() -> None:
             model(torch.ones(2))
             tracker.next_batch()
     assert tracker.ranges.shape == (3, 1, 2)
+
+
+def test_observers_answer_as_one_part_of_the_data_and_are_as_before_afterwards() -> None:
+    observer = Observer()
+    tracker = RangeTracker([nn.Sequential(observer)])
+    with tracker.watching():
+        for batch in range(8):
+            observer(torch.tensor([-1.0 - batch, 2.0]))
+            tracker.next_batch()
+    observer.min_val.fill_(-8)
+    observer.max_val.fill_(2)
+    with tracker.seeing_only(1):  # batches 1 and 5
+        assert (float(observer.min_val), float(observer.max_val)) == (-6, 2)
+    assert (float(observer.min_val), float(observer.max_val)) == (-8, 2)

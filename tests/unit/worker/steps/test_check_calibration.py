@@ -57,11 +57,25 @@ def test_good_data_suffices_and_nothing_is_said(run_static: Any, digits: Digits)
     assert found.enough_samples <= 256
     assert found.scale_spread is not None
     assert 0 < found.scale_spread < 0.5
+    assert found.quality_spread_db is not None
+    assert 0 < found.quality_spread_db < 6
     assert found.coverage is not None
     assert 0.95 < found.coverage < 1
     (entry,) = found.inputs
     assert (entry.name, entry.constant, entry.non_finite, entry.min, entry.max) == ("x", False, 0, 0, 1)
     assert entry.evaluation_outside == 0
+
+
+def test_parts_that_differ_spread_scales_and_quality(run_static: Any, digits: Digits) -> None:
+    """Every fourth batch is dim: a model calibrated on those alone would clip nearly everything."""
+    mixed = digits.training_x[:256].copy()
+    for batch in range(0, 16, 4):
+        mixed[16 * batch : 16 * batch + 16] *= 0.1
+    found = checked(run_static(mixed))
+    assert found.scale_spread is not None
+    assert found.quality_spread_db is not None
+    assert found.scale_spread > 0.5
+    assert found.quality_spread_db > 15
 
 
 def test_too_few_samples_say_how_many_would_do(run_static: Any, digits: Digits) -> None:
