@@ -263,10 +263,16 @@ def test_distillation_needs_no_labels(digits: Digits, make_folder: MakeFolder) -
 
 
 def test_the_same_seed_trains_the_same_model(digits: Digits, make_folder: MakeFolder) -> None:
-    runs = [run(make_folder(digits.program, "qat", qat_data(digits), qat={"epochs": 1}, seed=5))[0] for _ in range(2)]
-    assert runs[0].quality == runs[1].quality
-    other, _ = run(make_folder(digits.program, "qat", qat_data(digits), qat={"epochs": 1}, seed=6))
-    assert other.quality.fidelity != runs[0].quality.fidelity
+    """Told by what each epoch came to: the model on offer may be the static one, which no seed changes."""
+
+    def trained(seed: int) -> tuple[JobReport, list[tuple[float, float | None]]]:
+        report, _ = run(make_folder(digits.program, "qat", qat_data(digits), qat={"epochs": 1}, seed=seed))
+        assert report.training is not None
+        return report, [(epoch.loss, epoch.sqnr_db) for epoch in report.training.epochs]
+
+    (first, first_epochs), (again, again_epochs), (_, other_epochs) = trained(5), trained(5), trained(6)
+    assert first.quality == again.quality
+    assert first_epochs == again_epochs != other_epochs
 
 
 def test_regression_trains_and_evaluates_by_mse(make_folder: MakeFolder, tmp_path: Path) -> None:
