@@ -9,57 +9,84 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, fx
 
 from shared.job import Step
-from shared.job_report import CalibrationResult, JobReport, KernelTrial, Quality, TrainingResult
-from shared.layer_report import LayerSummary
+from shared.job_report import (
+    CalibrationResult,
+    JobReport,
+    KernelTrial,
+    Quality,
+    RangeTrial,
+    RecoveryResult,
+    TrainingResult,
+)
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.environment import describe_environment
+from worker.findings import Case, find
 from worker.job_folder import JobFolder, JobInputs
 from worker.latency import FLOAT_EAGER, FLOAT_FROZEN, INT8
 from worker.progress import ProgressTracker, Report
 from worker.quantization import (
     Plan,
-    describe_layers,
     freeze,
+    has_vnni,
     learn_scales,
     plan,
-    prepare,
     prepare_qat,
     quantize_dynamic,
     use_kernels_of,
+    weights_digest,
 )
 from worker.steps.advise import advise_on_dynamic
+from worker.steps.analyse import analyse
 from worker.steps.benchmark import benchmark
 from worker.steps.calibrate import calibrate
 from worker.steps.check_calibration import check_calibration, measure_quality_spread_db
 from worker.steps.choose_kernels import convert_for_this_cpu
 from worker.steps.convert import Quantized, freeze_quantized
-from worker.steps.evaluate import choose_yardstick, evaluate
+from worker.steps.evaluate import Yardstick, choose_yardstick, evaluate
 from worker.steps.load import JobData, LoadedModel, load
 from worker.steps.losses import choose_loss
 from worker.steps.package import package, write_report
+from worker.steps.static_draft import StaticDraft, draft_static
 from worker.steps.train import plan_course
 from worker.steps.train_and_compare import compare_with_static, train_and_compare
 from worker.training_checkpoint import fingerprint_of
 from worker.verdict import judge
 
 # What each step is expected to take, as a share of the whole: it drives the progress bar and the time left.
-_DYNAMIC_WEIGHTS = {Step.LOAD: 3.0, Step.CONVERT: 2.0, Step.EVALUATE: 2.0, Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0}
+_DYNAMIC_WEIGHTS = {
+    Step.LOAD: 3.0, Step.CONVERT: 2.0, Step.EVALUATE: 2.0, Step.ANALYSE: 6.0, Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0,
+}  # fmt: skip
 _STATIC_WEIGHTS = {
-    Step.LOAD: 3.0, Step.PREPARE: 1.0, Step.CALIBRATE: 4.0, Step.CONVERT: 2.0, Step.EVALUATE: 3.0,
-    Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0,
+    Step.LOAD: 3.0, Step.PREPARE: 3.0, Step.CALIBRATE: 6.0, Step.CONVERT: 2.0, Step.EVALUATE: 3.0,
+    Step.ANALYSE: 8.0, Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0,
 }  # fmt: skip
 _QAT_WEIGHTS = {
-    Step.LOAD: 3.0, Step.PREPARE: 1.0, Step.CALIBRATE: 6.0, Step.TRAIN: 60.0, Step.CONVERT: 3.0, Step.EVALUATE: 4.0,
-    Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0,
+    Step.LOAD: 3.0, Step.PREPARE: 3.0, Step.CALIBRATE: 8.0, Step.TRAIN: 60.0, Step.CONVERT: 3.0, Step.EVALUATE: 4.0,
+    Step.ANALYSE: 8.0, Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0,
 }  # fmt: skip
 
-_MOSTLY_FLOAT = 0.5
+
+@dataclass(frozen=True)
+class Outcome:
+    """An int8 model and how it came about."""
+
+    plan: Plan
+    int8: Quantized
+    prepared: fx.GraphModule | None = None
+    """What it was converted from; None for dynamic quantization."""
+    kernels: list[KernelTrial] = field(default_factory=list)
+    ranges: list[RangeTrial] = field(default_factory=list)
+    recovery: list[RecoveryResult] = field(default_factory=list)
+    calibration: CalibrationResult | None = None
+    training: TrainingResult | None = None
 
 
 def run(folder: JobFolder, report: Report) -> JobReport:
@@ -92,7 +119,16 @@ def dynamic(folder: JobFolder, inputs: JobInputs, spec: DynamicSpec, tracker: Pr
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
         (quality,) = evaluate(model, [int8.frozen], yardstick, advance)
 
-    return _finish(folder, inputs, tracker, model, data, settled=settled, int8=int8, quality=quality)
+    return _finish(
+        folder,
+        inputs,
+        tracker,
+        model=model,
+        data=data,
+        yardstick=yardstick,
+        outcome=Outcome(settled, int8),
+        quality=quality,
+    )
 
 
 def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: ProgressTracker) -> JobReport:
@@ -101,33 +137,24 @@ def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: Prog
     yardstick = choose_yardstick(model, data, spec, tracker)
     example = data.example_inputs(model)
 
+    assert data.calibration is not None
+
     with tracker.step(Step.PREPARE, "Inserting observers"):
-        settled = _plan(model, spec, tracker)
-        prepared = prepare(model.raised, settled, example)
+        draft = draft_static(model, _plan(model, spec, tracker), spec, data.calibration, example)
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
-        assert data.calibration is not None
-        found = calibrate(model, [prepared], data.calibration, advance)
-        spread_db = measure_quality_spread_db(model, prepared, settled, found, data.evaluation)
+        found = calibrate(model, [draft.prepared], draft.observed, advance, then=(draft.held_back, draft.refine))
+        spread_db = measure_quality_spread_db(model, draft.prepared, draft.plan, found, data.evaluation)
         calibration = check_calibration(model, found, data.held_out, tracker, quality_spread_db=spread_db)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
-        settled, int8, kernels = convert_for_this_cpu(model, prepared, settled, data.calibration, example)
+        outcome = _converted(model, draft, example, calibration)
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
-        (quality,) = evaluate(model, [int8.frozen], yardstick, advance)
+        (quality,) = evaluate(model, [outcome.int8.frozen], yardstick, advance)
 
     return _finish(
-        folder,
-        inputs,
-        tracker,
-        model,
-        data,
-        settled=settled,
-        int8=int8,
-        quality=quality,
-        kernels=kernels,
-        calibration=calibration,
+        folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome, quality=quality
     )
 
 
@@ -144,11 +171,12 @@ def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTr
     with tracker.step(Step.PREPARE, "Inserting fake quantize"):
         settled = _plan(model, spec, tracker)
         prepared = prepare_qat(model.raised, settled, example)
-        static_settled = _plan(model, _static_of(spec), tracker)
-        static_prepared = prepare(model.raised, static_settled, example)
+        static_spec = _static_of(spec)
+        draft = draft_static(model, _plan(model, static_spec, tracker), static_spec, calibration, example)
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
-        found = calibrate(model, [prepared, static_prepared], calibration, advance)
+        both = [prepared, draft.prepared]
+        found = calibrate(model, both, draft.observed, advance, then=(draft.held_back, draft.refine))
         checked = check_calibration(model, found, data.held_out, tracker)
         if spec.qat.learnable_scales:
             learn_scales(prepared)
@@ -158,30 +186,35 @@ def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTr
         trained = train_and_compare(course, prepared, folder, fingerprint, advance)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
-        candidates = [convert_for_this_cpu(model, static_prepared, static_settled, calibration, example)]
+        candidates = [_converted(model, draft, example, checked)]
         if trained.best_epoch is not None:
-            candidates.append(convert_for_this_cpu(model, prepared.eval(), settled, calibration, example))
+            own, int8, kernels = convert_for_this_cpu(model, prepared.eval(), settled, calibration, example)
+            candidates.append(Outcome(own, int8, prepared, kernels, calibration=checked))
 
     with tracker.step(Step.EVALUATE, "Comparing float, int8 and static int8") as advance:
-        qualities = evaluate(model, [int8.frozen for _, int8, _ in candidates], yardstick, advance)
+        qualities = evaluate(model, [candidate.int8.frozen for candidate in candidates], yardstick, advance)
 
     training = compare_with_static(course, trained, qualities[1] if len(qualities) > 1 else None, qualities[0])
     offered = 1 if training.offered == "qat" else 0
-    settled, int8, kernels = candidates[offered]
-    use_kernels_of(settled)
+    outcome = replace(candidates[offered], training=training)
+    use_kernels_of(outcome.plan)
     return _finish(
         folder,
         inputs,
         tracker,
-        model,
-        data,
-        settled=settled,
-        int8=int8,
+        model=model,
+        data=data,
+        yardstick=yardstick,
+        outcome=outcome,
         quality=qualities[offered],
-        kernels=kernels,
-        calibration=checked,
-        training=training,
     )
+
+
+def _converted(
+    model: LoadedModel, draft: StaticDraft, example: tuple[Tensor, ...], calibration: CalibrationResult
+) -> Outcome:
+    plan, int8, kernels = convert_for_this_cpu(model, draft.prepared, draft.plan, draft.held_back, example)
+    return Outcome(plan, int8, draft.prepared, kernels, draft.ranges, draft.recovery, calibration)
 
 
 def _plan(model: LoadedModel, spec: DynamicSpec | StaticSpec | QatSpec, tracker: ProgressTracker) -> Plan:
@@ -195,18 +228,27 @@ def _finish(
     folder: JobFolder,
     inputs: JobInputs,
     tracker: ProgressTracker,
+    *,
     model: LoadedModel,
     data: JobData,
-    *,
-    settled: Plan,
-    int8: Quantized,
+    yardstick: Yardstick,
+    outcome: Outcome,
     quality: Quality,
-    kernels: list[KernelTrial] | None = None,
-    calibration: CalibrationResult | None = None,
-    training: TrainingResult | None = None,
 ) -> JobReport:
-    """Benchmark, package and report: the same for every method."""
-    spec = inputs.spec
+    """Explain, benchmark, package and report: the same for every method."""
+    spec, settled, int8 = inputs.spec, outcome.plan, outcome.int8
+
+    with tracker.step(Step.ANALYSE, "Looking at every layer") as advance:
+        analysis = analyse(
+            model,
+            outcome.prepared,
+            settled,
+            int8,
+            yardstick,
+            spec=spec,
+            evaluation_seconds=tracker.timings[Step.EVALUATE.value],
+            advance=advance,
+        )
 
     with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
         float_frozen = freeze(model.raised, data.example_inputs(model))
@@ -217,21 +259,40 @@ def _finish(
 
     with tracker.step(Step.PACKAGE, "Writing and checking the artifacts"):
         size = package(folder, model, int8, float_frozen, samples=data.evaluation, qengine=settled.qengine)
-        layers = describe_layers(model.raised, int8.module, settled)
-        _warn_if_mostly_float(layers, tracker)
 
+    resolved = _resolved_spec(inputs, settled, quality, outcome.training)
+    findings = find(
+        Case(
+            spec=spec,
+            resolved=resolved,
+            analysis=analysis,
+            quality=quality,
+            kernels=outcome.kernels,
+            recovery=outcome.recovery,
+            holds_full_range=has_vnni(),
+        )
+    )
     report = JobReport(
         method=spec.method,
         verdict=judge(quality, latency, size),
         quality=quality,
         latency=latency,
         size=size,
-        layers=layers,
-        calibration=calibration,
-        kernels=kernels or [],
-        training=training,
-        warnings=tracker.warnings,
-        spec=_resolved_spec(inputs, settled, quality, training),
+        layers=analysis.layers,
+        sensitivity=analysis.sensitivity,
+        boundaries=analysis.boundaries,
+        fusions=analysis.fusions,
+        graphs=analysis.graphs,
+        histograms=analysis.histograms,
+        calibration=outcome.calibration,
+        ranges=outcome.ranges,
+        recovery=outcome.recovery,
+        kernels=outcome.kernels,
+        training=outcome.training,
+        before=inputs.before,
+        weights_sha256=weights_digest(int8.module),
+        warnings=[*findings, *tracker.warnings],
+        spec=resolved,
         environment=describe_environment(settled.qengine, inputs.sandbox_level),
         timings=tracker.timings,
     )
@@ -256,19 +317,6 @@ def _resolved_spec(
     if training is not None:
         spec["qat"] = spec["qat"] | {"loss": training.loss}
     return spec
-
-
-def _warn_if_mostly_float(layers: list[LayerSummary], tracker: ProgressTracker) -> None:
-    # An int8 weight takes a byte where a float one takes four.
-    int8_weights = sum(layer.weight_bytes for layer in layers if layer.precision == "int8")
-    float_weights = sum(layer.weight_bytes for layer in layers if layer.precision == "float32") / 4
-    share = float_weights / max(1.0, int8_weights + float_weights)
-    if share > _MOSTLY_FLOAT:
-        tracker.warn(
-            "mostly_float",
-            f"{100 * share:.0f} % of the weights stay in float: little is gained by this method.",
-            "`layers` in the report says why each was left; another method may quantize them.",
-        )
 
 
 def main() -> None:

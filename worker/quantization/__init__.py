@@ -9,16 +9,20 @@ quantized layer by layer as the plan says, and frozen to what users run.
 
 from worker.quantization.boundaries import glob_of, in_float, in_int8
 from worker.quantization.converting import convert, use_kernels_of
+from worker.quantization.correcting import bias_corrections, correct_biases
+from worker.quantization.counting import layer_macs
 from worker.quantization.describing import Description, describe, describe_layers
 from worker.quantization.describing_qparams import OUTLIER_STRETCH, stretch_of
+from worker.quantization.digest import weights_digest
 from worker.quantization.dynamic import holds_float16, quantize_dynamic
 from worker.quantization.dynamic_planning import DynamicPlan
 from worker.quantization.dynamic_tracing import DynamicModel
+from worker.quantization.equalizing import equalize
 from worker.quantization.freezing import freeze
 from worker.quantization.int8_modules import per_channel_gain_db, weight_values
 from worker.quantization.learnable_scales import keep_scales_positive, learn_scales, scale_parameters
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
-from worker.quantization.planning import Plan
+from worker.quantization.planning import Plan, has_vnni
 from worker.quantization.preparing import (
     freeze_batch_norm,
     freeze_observers,
@@ -26,7 +30,9 @@ from worker.quantization.preparing import (
     prepare_qat,
 )
 from worker.quantization.raising import raise_program
+from worker.quantization.ranging import settle_rule
 from worker.quantization.simulating import LayerTrace, Quantizer, Simulation, simulate
+from worker.quantization.smoothing import channel_maxima, smooth
 from worker.quantization.trying import plan
 from worker.quantization.verifying import verify_raised
 
@@ -40,18 +46,24 @@ __all__ = [
     "Plan",
     "Quantizer",
     "Simulation",
+    "bias_corrections",
+    "channel_maxima",
     "convert",
+    "correct_biases",
     "describe",
     "describe_layers",
+    "equalize",
     "freeze",
     "freeze_batch_norm",
     "freeze_observers",
     "glob_of",
+    "has_vnni",
     "holds_float16",
     "in_float",
     "in_int8",
     "input_specs",
     "keep_scales_positive",
+    "layer_macs",
     "learn_scales",
     "load_program",
     "output_names",
@@ -62,9 +74,12 @@ __all__ = [
     "quantize_dynamic",
     "raise_program",
     "scale_parameters",
+    "settle_rule",
     "simulate",
+    "smooth",
     "stretch_of",
     "use_kernels_of",
     "verify_raised",
     "weight_values",
+    "weights_digest",
 ]

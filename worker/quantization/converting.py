@@ -31,6 +31,7 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
     use_kernels_of(plan)
     # FX's own convert works on what it is given; it also wants evaluation mode and no gradients.
     model = copy.deepcopy(prepared).eval()
+    _take_out_float_layers(model, plan)
     hidden = _hide_float_operators(model, plan)
     with torch.no_grad():
         converted = _convert(model)
@@ -51,6 +52,15 @@ def _quantize_bags(converted: fx.GraphModule, plan: Plan) -> None:
     for name, bag in bags.items():
         if name in plan.int8_layers and bag.mode != "max":
             converted.set_submodule(name, QuantizedBag(bag))
+
+
+def _take_out_float_layers(model: fx.GraphModule, plan: Plan) -> None:
+    """Leave in float what was given up after the observers were inserted; FX drops observers between such layers."""
+    qconfigs = model.meta["_observed_graph_module_attrs"].node_name_to_qconfig
+    owners = model.meta["octavo_groups"]
+    for node in model.graph.nodes:
+        if owners.get(str(node.meta.get("layer")), "") in plan.float_reasons:
+            qconfigs[node.name] = None
 
 
 def _hide_float_operators(model: fx.GraphModule, plan: Plan) -> dict[Any, Any]:

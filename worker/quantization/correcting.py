@@ -47,13 +47,28 @@ def bias_corrections(prepared: fx.GraphModule, plan: Plan, batches: Iterable[tup
     return shifts
 
 
-def correct_biases(prepared: fx.GraphModule, corrections: dict[str, Tensor], *, share: float = 1.0) -> None:
-    """Add the corrections to the biases of a prepared graph, in place; `share` -1 takes them back."""
+class Biases:
+    """The biases that a prepared graph had."""
+
+    def __init__(self, found: dict[str, nn.Parameter | None], prepared: fx.GraphModule) -> None:
+        self._found = found
+        self._prepared = prepared
+
+    def restore(self) -> None:
+        """Put them back, to the bit."""
+        for name, bias in self._found.items():
+            _layer(self._prepared.get_submodule(name)).bias = bias
+
+
+def correct_biases(prepared: fx.GraphModule, corrections: dict[str, Tensor]) -> Biases:
+    """Add the corrections to the biases of a prepared graph, in place; what it had can be restored."""
+    before: dict[str, nn.Parameter | None] = {}
     for name, shift in corrections.items():
         layer = _layer(prepared.get_submodule(name))
-        bias = layer.bias
-        corrected = share * shift if bias is None else bias.detach() + share * shift
+        before[name] = layer.bias
+        corrected = shift if layer.bias is None else layer.bias.detach() + shift
         layer.bias = nn.Parameter(corrected, requires_grad=False)
+    return Biases(before, prepared)
 
 
 def _layer(module: nn.Module) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ from worker.quantization.fusions import fusions
 from worker.quantization.graph_tables import float_table, int8_table
 from worker.quantization.grouping import Group, groups
 from worker.quantization.int8_modules import precision_of
-from worker.quantization.labelling import is_boundary, label, owners, passes_on
+from worker.quantization.labelling import is_boundary, label, owners, passes_on, plain
 from worker.quantization.observing import Observed, observe
 from worker.quantization.planning import Plan
+from worker.quantization.ranging import ACTIVATIONS
 
 _NO_KERNEL = "no int8 kernel"
 _NOT_CONVERTED = "planned for int8, and FX left it in float: it found no observed tensor to compute on"
@@ -32,6 +33,7 @@ class Description:
 
     layers: list[LayerSummary]
     absorbed: dict[str, str]  #: layers of the float model that another computes in int8, and which
+    through: dict[str, Callable[[Tensor], Tensor]]  #: the activation that alone reads a layer's output
     boundaries: list[QuantBoundary]
     fusions: list[Fusion]
     graphs: Graphs
@@ -52,6 +54,7 @@ def describe(
     return Description(
         layers=_with_qparams(_layers(raised, quantized, plan, observed), raised, prepared, quantized, plan),
         absorbed=absorbers(raised, quantized),
+        through=_activations_behind(raised),
         boundaries=quant_boundaries(raised, quantized, plan, observed),
         fusions=fusions(raised, quantized, plan),
         graphs=Graphs(float_nodes=float_table(raised), int8_nodes=int8_table(raised, quantized, observed)),
@@ -111,6 +114,15 @@ def _summary(group: Group, precision: LayerPrecision, plan: Plan) -> LayerSummar
 def _weight_bytes(weight: Tensor, precision: LayerPrecision) -> int:
     """Matrices and kernels take the precision's bytes a weight; biases and norms stay float."""
     return weight.numel() * (_BYTES[precision] if weight.dim() > 1 else 4)
+
+
+def _activations_behind(raised: fx.GraphModule) -> dict[str, Callable[[Tensor], Tensor]]:
+    found = {}
+    for group in groups(raised):
+        readers = list(group.nodes[-1].users)
+        if len(readers) == 1 and (activation := ACTIVATIONS.get(plain(str(readers[0].meta.get("op", ""))))) is not None:
+            found[group.name] = activation
+    return found
 
 
 def absorbers(raised: fx.GraphModule, quantized: fx.GraphModule) -> dict[str, str]:

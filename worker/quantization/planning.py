@@ -59,6 +59,7 @@ class Plan:
     float_reasons: dict[str, str]  #: the others, and why
     settings: LayerSettings  #: of every layer that has none of its own
     layer_settings: dict[str, LayerSettings] = field(default_factory=dict)
+    asked_layers: frozenset[str] = frozenset()  #: that an override wants in int8
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -115,7 +116,8 @@ def choose_plan(raised: fx.GraphModule, spec: StaticSpec | QatSpec) -> Plan:
     plan = _static_plan(all_groups, spec)
     for group, override in overridden.items():
         plan = plan.without(group, f"overridden: {asked_by(override)}") if override.is_float else plan.with_int8(group)
-    plan = replace(plan, layer_settings=_layer_settings(all_groups, plan, overridden))
+    asked = frozenset(group for group, override in overridden.items() if not override.is_float)
+    plan = replace(plan, asked_layers=asked, layer_settings=_layer_settings(all_groups, plan, overridden))
     require_something(plan, all_groups)
     return plan
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.ao.quantization.observer import UniformQuantizationObserverBase
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
@@ -38,6 +38,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "elu": F.elu,
 }
+
+
+def settle_rule(prepared: nn.Module, rule: Rule) -> None:
+    """Let every observer whose rule was left open find its range by this one."""
+    for module in prepared.modules():
+        if isinstance(module, RangeObserver) and module.is_open:
+            module.rule = rule
 
 
 class RangeObserver(UniformQuantizationObserverBase):
@@ -64,6 +71,7 @@ class RangeObserver(UniformQuantizationObserverBase):
     ) -> None:
         super().__init__(is_dynamic=False, **settings)
         self.rule: Rule = rule
+        self.is_open = rule == "auto"
         self.percentile = percentile
         self.averaging_constant = averaging_constant
         self.cap: float | None = None

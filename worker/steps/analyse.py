@@ -24,6 +24,7 @@ from worker.layer_facts import Bounds, LayerAccumulator, LayerFacts
 from worker.progress import StepProgress
 from worker.quantization import (
     OUTLIER_STRETCH,
+    Description,
     DynamicModel,
     LayerTrace,
     Plan,
@@ -43,6 +44,7 @@ _BINS = 96
 _SHARE_OF_EVALUATION = 1.6
 _LEAST_SECONDS = 0.5  # of a quick evaluation: too little time to matter, and to measure less in
 _LEAST_BATCHES = 8  # so that a small time budget still sees several
+_STREAMS = 4  # what is live at once: the float model, the int8 model, int8 on float inputs, and what is made of them
 _CLIPPING_FLAGGED = 0.001
 
 
@@ -78,7 +80,7 @@ def analyse(
     """Explain an int8 model layer by layer; `prepared` is what it was converted from, None for dynamic quantization.
 
     The trace takes at most 1.6 times `evaluation_seconds` and one batch, the sensitivity what the spec gives it.
-    Memory: the live activations of one batch, three times, whatever the number of layers and samples.
+    Memory: the live activations of a batch of the evaluation, for the trace takes a quarter of it four times.
     """
     assert isinstance(int8.module, fx.GraphModule)
     advance(0, 1, "Describing the int8 model")
@@ -89,11 +91,11 @@ def analyse(
     mixed = DynamicModel(model.raised, int8.module) if prepared is None else simulate(prepared, plan)
     if spec.analysis.layers:
         budget = max(_LEAST_SECONDS, _SHARE_OF_EVALUATION * evaluation_seconds)
-        facts, samples = _trace(model, mixed, described.layers, yardstick, budget_seconds=budget, advance=advance)
+        facts, samples = _trace(model, mixed, described, yardstick, budget_seconds=budget, advance=advance)
     sensitivity = None
     if spec.analysis.sensitivity_seconds > 0:
         units = _units(described.layers, described.absorbed, mixed.layers)
-        order = sorted(units, key=lambda layer: _own_sqnr_db(facts.get(layer)))
+        order = sorted(units, key=lambda layer: _felt_sqnr_db(facts.get(layer)))
         sensitivity = measure_sensitivity(
             model,
             mixed,
@@ -124,13 +126,13 @@ def analyse(
 def _trace(
     model: LoadedModel,
     mixed: Simulation | DynamicModel,
-    layers: list[LayerSummary],
+    described: Description,
     yardstick: Yardstick,
     *,
     budget_seconds: float,
     advance: StepProgress,
 ) -> tuple[dict[str, LayerFacts], int]:
-    by_name = {layer.name: layer for layer in layers}
+    by_name = {layer.name: layer for layer in described.layers}
     accumulators: dict[str, LayerAccumulator] = {}
 
     def visit(trace: LayerTrace) -> None:
@@ -138,11 +140,11 @@ def _trace(
         if layer is None:  # only gives its input another shape
             return
         if layer.name not in accumulators:
-            accumulators[layer.name] = _accumulator(layer)
+            accumulators[layer.name] = _accumulator(layer, described)
         accumulators[layer.name].update(trace)
 
     samples, count = yardstick.samples, yardstick.samples.count
-    batch_size = model.batch.clamp(max(1, min(model.batch_size, count // _LEAST_BATCHES)))
+    batch_size = model.batch.clamp(max(1, min(model.batch_size // _STREAMS, count // _LEAST_BATCHES)))
     began_at, done = time.perf_counter(), 0
     with torch.inference_mode():
         for batch in batches(samples, batch_size):
@@ -155,10 +157,10 @@ def _trace(
     return {layer: accumulator.result() for layer, accumulator in accumulators.items()}, done
 
 
-def _accumulator(layer: LayerSummary) -> LayerAccumulator:
+def _accumulator(layer: LayerSummary, described: Description) -> LayerAccumulator:
     output = next((_bounds(qparams) for qparams in layer.qparams if qparams.role == "output"), None)
     inputs = tuple(_bounds(qparams) for qparams in layer.qparams if qparams.role == "input")
-    return LayerAccumulator(layer.op, output, inputs)
+    return LayerAccumulator(layer.op, output, inputs, described.through.get(layer.name))
 
 
 def _bounds(qparams: Qparams) -> Bounds | None:
@@ -180,9 +182,9 @@ def _units(
     }
 
 
-def _own_sqnr_db(facts: LayerFacts | None) -> float:
-    own = None if facts is None else facts.error.own_sqnr_db
-    return math.inf if own is None else own
+def _felt_sqnr_db(facts: LayerFacts | None) -> float:
+    felt = None if facts is None else facts.felt_sqnr_db
+    return math.inf if felt is None else felt
 
 
 # --- into the report -------------------------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def _histograms(
     """Of outputs and weights: the layers that cost the output most first, then those with the greatest own error."""
     ranked = {} if sensitivity is None else {entry.layer: -entry.gain_db for entry in sensitivity.layers}
     int8 = [layer for layer in layers if layer.precision == "int8"]
-    order = sorted(int8, key=lambda layer: (ranked.get(layer.name, 0.0), _own_sqnr_db(facts.get(layer.name))))
+    order = sorted(int8, key=lambda layer: (ranked.get(layer.name, 0.0), _felt_sqnr_db(facts.get(layer.name))))
     found = []
     for layer in order if wanted == "all" else order[:wanted]:
         seen = facts.get(layer.name)

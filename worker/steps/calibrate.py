@@ -28,22 +28,34 @@ class Calibration:
 
 
 def calibrate(
-    model: LoadedModel, prepared: Sequence[nn.Module], samples: Samples, advance: Callable[[float, float], None]
+    model: LoadedModel,
+    prepared: Sequence[nn.Module],
+    samples: Samples,
+    advance: Callable[[float, float], None],
+    *,
+    then: tuple[Samples, Callable[[], None]] | None = None,
 ) -> Calibration:
     """Run every sample through the prepared models, in one pass, in constant memory.
+
+    `then` are further samples, and what is to be called before the observers see them.
 
     Raises DatasetNotFinite when a number of the data does not fit into the model's dtype.
     """
     check = DataCheck([spec.name for spec in model.inputs], [spec.dtype for spec in model.inputs])
     tracker = RangeTracker(prepared)
-    batch_size = model.batch.clamp(min(model.batch_size, max(1, math.ceil(samples.count / _LEAST_BATCHES))))
-    for module in prepared:
-        module.eval()
-    with torch.no_grad(), tracker.watching():
-        for batch in batches(samples, batch_size):
-            check.add(batch.inputs)
-            for module in prepared:
-                run_model(module, batch.inputs, model.batch)
-            tracker.next_batch()
-            advance(check.samples, samples.count)
+    parts = [(samples, None)] if then is None else [(samples, None), then]
+    total = sum(part.count for part, _ in parts)
+    batch_size = model.batch.clamp(min(model.batch_size, max(1, math.ceil(total / _LEAST_BATCHES))))
+    for part, first in parts:
+        if first is not None:
+            first()
+        for module in prepared:
+            module.eval()
+        with torch.no_grad(), tracker.watching():
+            for batch in batches(part, batch_size):
+                check.add(batch.inputs)
+                for module in prepared:
+                    run_model(module, batch.inputs, model.batch)
+                tracker.next_batch()
+                advance(check.samples, total)
     return Calibration(check, tracker)

@@ -1,0 +1,44 @@
+"""One hash of all that int8 is made of: equal weights and qparams, equal hash."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, fx, nn
+
+from worker.quantization.int8_modules import int8_weights
+
+_PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric, torch.per_channel_affine_float_qparams)
+
+
+def weights_digest(quantized: nn.Module) -> str:
+    """SHA-256, in hex, of every int8 weight with its qparams and of every scale and zero point of activations.
+
+    Kernels pack weights each in their own way; what is hashed is what they were packed from.
+    """
+    digest = hashlib.sha256()
+
+    def add(name: str, *values: Tensor) -> None:
+        digest.update(name.encode())
+        for value in values:
+            digest.update(value.detach().contiguous().numpy().tobytes())
+
+    for name, module in sorted(quantized.named_modules()):
+        for which, weight in sorted(int8_weights(module).items()):
+            add(f"{name}.{which}", weight.int_repr(), *_qparams(weight))
+        for which in ("scale", "zero_point"):
+            value = getattr(module, which, None)
+            if isinstance(value, int | float):
+                add(f"{name}.{which}", torch.tensor(float(value), dtype=torch.float64))
+    if isinstance(quantized, fx.GraphModule):
+        for node in quantized.graph.nodes:  # the qparams of operators that are functions
+            if node.op == "get_attr" and isinstance(value := getattr(quantized, str(node.target), None), Tensor):
+                add(str(node.target), value)
+    return digest.hexdigest()
+
+
+def _qparams(weight: Tensor) -> tuple[Tensor, Tensor]:
+    if weight.qscheme() in _PER_CHANNEL:
+        return weight.q_per_channel_scales(), weight.q_per_channel_zero_points()
+    return torch.tensor(weight.q_scale()), torch.tensor(weight.q_zero_point())
