@@ -20,7 +20,7 @@ from worker.numerics import ErrorAccumulator
 from worker.quantization import LayerTrace, stretch_of
 
 _BINS = 2048
-_SAMPLED = 1 << 16  # values a batch that histograms are made of: they cost more than all else
+_SAMPLED = 1 << 14  # values a batch that histograms are made of: they cost more than all else
 _LAST_AXIS_OPS = frozenset({"Linear", "LayerNorm", "Embedding", "EmbeddingBag", "LSTM", "GRU", "gelu", "GELU"})
 
 
@@ -50,6 +50,7 @@ class LayerFacts:
     output: Seen
     inputs: tuple[Seen, ...]  #: of the tensors that are quantized for it, in the order of its qparams
     stretch: float | None
+    felt_sqnr_db: float | None  #: of the error made in it, as those who read it see it; see `_FeltError`
     cut_off_share: float  #: of the energy of the error made in the layer, what clipping its output makes up
     mean_error_share: float  #: of the energy of the error made in the layer, what a constant a channel makes up
     histogram: tuple[float, float, tuple[int, ...]] | None  #: low, high, counts
@@ -69,8 +70,16 @@ class Bounds:
 class LayerAccumulator:
     """Takes the batches of one layer."""
 
-    def __init__(self, op: str, output: Bounds | None, inputs: tuple[Bounds | None, ...]) -> None:
+    def __init__(
+        self,
+        op: str,
+        output: Bounds | None,
+        inputs: tuple[Bounds | None, ...],
+        through: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """`through` is the activation that alone reads its output."""
         self._op = op
+        self._felt = _FeltError(through)
         self._own = ErrorAccumulator()
         self._total = ErrorAccumulator()
         self._arriving: list[ErrorAccumulator] = []
@@ -93,6 +102,7 @@ class LayerAccumulator:
             for ranges, (reference, _) in zip(self._inputs, trace.arriving, strict=True):
                 ranges.update(reference, axis)
         self._mean_errors.update(trace.reference, trace.own, axis)
+        self._felt.update(trace.reference, trace.own, axis)
         if self._histogram is None:
             self._histogram = _Histogram(trace.reference, trace.quantizer.range if trace.quantizer else None)
         self._histogram.update(trace.reference)
@@ -113,6 +123,7 @@ class LayerAccumulator:
             output=output,
             inputs=tuple(ranges.result() for ranges in self._inputs if ranges.count),
             stretch=None if histogram is None else histogram.stretch(output.min, output.max),
+            felt_sqnr_db=self._felt.sqnr_db,
             cut_off_share=min(1.0, output.cut_off / self._own.noise) if self._own.noise > 0 else 0.0,
             mean_error_share=self._mean_errors.share_of(self._own.noise),
             histogram=None if histogram is None else histogram.within(output.min, output.max),
@@ -195,6 +206,36 @@ class _MeanErrors:
         if not self.rows or noise <= 0:
             return 0.0
         return min(1.0, float((self.sums / self.rows).square().sum()) * self.rows / noise)
+
+
+class _FeltError:
+    """The error made in a layer as its readers see it: behind an activation, every channel by its own measure.
+
+    A range may cut off what SiLU makes next to zero of anyway; and a channel a hundred times as large as the others
+    hides in the SQNR of the whole that nothing is left of them. So it is the mean over the channels of noise / signal,
+    at most 1 each, of what the activation gives.
+    """
+
+    def __init__(self, through: Callable[[Tensor], Tensor] | None) -> None:
+        self._through = through
+        self._signal = self._noise = torch.zeros(0)
+
+    def update(self, reference: Tensor, own: Tensor, axis: int) -> None:
+        if self._through is not None:
+            reference, own = self._through(reference), self._through(own)
+        signal = _by_channel(reference.square(), axis, torch.sum)
+        noise = _by_channel((own - reference).square_(), axis, torch.sum)
+        if self._signal.shape != signal.shape:
+            self._signal, self._noise = torch.zeros_like(signal), torch.zeros_like(noise)
+        self._signal, self._noise = self._signal + signal, self._noise + noise
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """In dB; None without any noise."""
+        alive = self._signal > 0
+        shares = (self._noise[alive] / self._signal[alive]).clamp(max=1.0)
+        mean = float(shares.mean()) if shares.numel() else 0.0
+        return -10 * math.log10(mean) if mean > 0 else None
 
 
 def _by_channel(values: Tensor, axis: int, reduce: Callable[..., Tensor]) -> Tensor:

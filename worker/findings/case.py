@@ -23,6 +23,9 @@ _AGREEING = 0.95
 #: A cause that costs less is not worth a change of the spec.
 WORTH_DB = 1.0
 _MOST_SHARE = 0.99
+_MOST_ESTIMATED_DB = 3.0
+#: What the zoo is held to as well: a model this near needs no layer in float.
+_FAIR_DB, _FAIRLY_AGREEING = 30.0, 0.99
 _OUTPUT = "output"
 
 
@@ -65,6 +68,12 @@ class Case:
         return missed or self.base_db < _POOR_DB or min(agreements, default=1.0) < _AGREEING
 
     @property
+    def is_fair(self) -> bool:
+        """Whether it does what the float model does, if not to the last decibel."""
+        agreements = [output.agreement for output in self.quality.fidelity if output.agreement is not None]
+        return not self.is_poor and self.base_db >= _FAIR_DB and min(agreements, default=1.0) >= _FAIRLY_AGREEING
+
+    @property
     def leaves_to_be_desired(self) -> bool:
         """Whether more fidelity would be worth anything."""
         return self.is_poor or self.base_db < GOOD_DB
@@ -81,8 +90,9 @@ class Case:
         """What a layer costs the output.
 
         Measured: the greater of what the output gains without it, and what it would gain if the noise that the layer
-        makes by itself were independent of all other (several faults hide each other's gain). Where the sensitivity was
-        not measured, the same is taken of the error made in the layer, as if the output were its own.
+        makes by itself were independent of all other (several faults hide each other's gain). Where the sensitivity did
+        not reach it, the latter is guessed from the error made in the layer, as if that came out unchanged, at 3 dB at
+        most: a guess does not outrank what was measured.
         """
         sensitivity = self.analysis.sensitivity
         entries = [] if sensitivity is None else sensitivity.layers
@@ -91,7 +101,7 @@ class Case:
             base_db = math.inf if sensitivity.base_sqnr_db is None else sensitivity.base_sqnr_db
             return max(measured.gain_db, _gain_of_share(base_db, measured.alone_int8_sqnr_db))
         facts = self.facts(layer)
-        return 0.0 if facts is None else _gain_of_share(self.base_db, facts.error.own_sqnr_db)
+        return 0.0 if facts is None else min(_MOST_ESTIMATED_DB, _gain_of_share(self.base_db, facts.felt_sqnr_db))
 
     def consumers(self, layer: str) -> list[str]:
         """The layers that read its output in the int8 graph, through operators that only give it another shape."""
