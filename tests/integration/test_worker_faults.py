@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import socket
@@ -16,7 +15,7 @@ import torch
 
 from server.broker import Broker
 from shared.job import JobStatus, Step
-from shared.object_store import checkpoint_prefix
+from shared.object_store import artifact_key, checkpoint_prefix
 from tests.services.node import Node
 from tests.services.process import wait_until
 from tests.services.small_inputs import write_dataset, write_model
@@ -190,8 +189,10 @@ def told(epoch: dict[str, Any]) -> dict[str, Any]:
 
 def int8_answers(node: Node, job: Any) -> list[list[float]]:
     """What the job's int8 model answers to fixed inputs."""
-    with node.store.open(f"results/{job.id}/{job.fence}/model_int8.pt") as reader:
-        model = torch.jit.load(io.BytesIO(reader.read()))
+    (artifact,) = [each for each in job.artifacts if each.name == "model_int8.pt"]
+    path = node.directory / f"{job.id}.pt"
+    node.store.get_file(artifact_key(job.id, job.fence, artifact.name), path, expected_sha256=artifact.sha256)
+    model = torch.jit.load(path)
     with torch.inference_mode():
         output = model(torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)))[0]
     answers: list[list[float]] = output.tolist()
