@@ -200,7 +200,7 @@ def calibration_too_narrow() -> Fault:
 
 
 class Classifier(nn.Module):
-    """A hidden layer and a head."""
+    """A hidden layer and a head; across SiLU nothing is equalized, so the hidden range is as it was built."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.relu(self.body(x)))
+        return self.head(F.silu(self.body(x)))
 
 
 @planted
@@ -252,7 +252,9 @@ class DeadBranch(nn.Module):
 @planted
 def dead_relu() -> Fault:
     """A ReLU gives zero for all data: a fact about the network, which no spec changes and int8 does not mind."""
-    return Fault(DeadBranch(), images(256), images(256), "dead_layer", ("dead",), cure={}, gain_db=0)
+    network = DeadBranch()
+    train(network, coloured(512))
+    return Fault(network, coloured(256), coloured(256), "dead_layer", ("dead",), cure={}, gain_db=0)
 
 
 class RareBranch(nn.Module):
