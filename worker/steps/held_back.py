@@ -48,6 +48,11 @@ def divide(samples: Samples, batch_size: int) -> tuple[Samples, Samples]:
     return Subset(samples, [index for index in range(samples.count) if index not in kept]), Subset(samples, held_back)
 
 
+def spread(samples: Samples, most: int) -> Samples:
+    """At most this many of the samples, evenly spread over them."""
+    return Subset(samples, list(range(0, samples.count, math.ceil(samples.count / most))))
+
+
 class HeldBack:
     """The samples held back, with the float model's outputs for them."""
 
