@@ -5,7 +5,7 @@ the whole recipe of `method: qat`. Its report holds all three: static PTQ, QAT, 
 many epochs. Recovered is `(qat - static) / (fine-tuned - static)`, of which two thirds are asked for.
 
 Eight bits do not make even the narrowest of these lose three points; that is measured here too, and said. The loss
-comes from weights of 3 and of 4 bits (`weight.quant_min`, `weight.quant_max`).
+comes from weights of few bits (`weight.quant_min`, `weight.quant_max`). Every layer is in int8, in static as in QAT.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def report_of(program: Path, data: dict[str, dict[str, Any]], seed: int, spec: d
         folder = JobFolder(Path(directory))
         wanted = {
             "method": "qat", "model": "mdl_0000000000000000000000", "seed": seed,
-            "overrides": ALL_INT8, "benchmark": {"max_seconds": 0.01}, "analysis": {"layers": False, "sensitivity_seconds": 0},
+            "overrides": ALL_INT8, "benchmark": {"max_seconds": 0.01},
+            "analysis": {"layers": False, "sensitivity_seconds": 0},
         }  # fmt: skip
         roles = dict.fromkeys(data, "dst_0000000000000000000000")
         inputs = JobInputs(
