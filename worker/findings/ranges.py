@@ -26,6 +26,7 @@ _CHANNEL_RATIO = 8.0
 _CLIPPED = 0.01
 _HEAD_CLIPPED = 0.001
 _DOMINANT = 0.5  # of the error: what is less is not the cause
+_ANOTHERS_DB = 10.0  # a tenth of the noise
 _PERCENTILE = 99.9
 _MOST_LAYERS = 50
 
@@ -83,6 +84,9 @@ def saturating_head(case: Case) -> Iterator[Finding]:
         if not case.gives_output(layer) or clipping is None or clipping.rate < _HEAD_CLIPPED:
             continue
         if case.cost_db(layer) < WORTH_DB or facts.cut_off_share < _DOMINANT:
+            continue
+        own_db = facts.error.own_sqnr_db  # of the output itself: what arrives at the head is not its doing
+        if own_db is None or own_db > case.base_db + _ANOTHERS_DB:
             continue
         qparams = case.qparams(layer, "output")
         seen = "" if qparams is None or qparams.min is None else f", calibration saw {_span(qparams.min, qparams.max)}"
