@@ -16,10 +16,6 @@ from tests.planted_faults.models import FAULTS, Fault
 #: What an expert's patch for the same fault gains, the report's must gain but for this much.
 NEAR_THE_CURE_DB = 3.0
 
-#: Not strict: both are being wired into the recipes; these two lines and their uses go when they are.
-AWAITS_FINDINGS = pytest.mark.xfail(reason="the recipes do not analyse layers yet", strict=False)
-AWAITS_RECOVERY = pytest.mark.xfail(reason="the recipes do not try accuracy recovery yet", strict=False)
-
 
 class Trial:
     """One fault: its broken job, and the same job with a patch applied."""
@@ -50,16 +46,13 @@ def trial_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trial]
 CURABLE = [name for name, build in FAULTS.items() if build().cure]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=AWAITS_RECOVERY if "recovery" in FAULTS[name]().cure else ()) for name in CURABLE]
-)
+@pytest.mark.parametrize("name", CURABLE)
 def test_the_fault_is_one_of_quantization_and_can_be_cured(name: str, trial_of: Callable[[str], Trial]) -> None:
     """Otherwise nothing would be proved by finding it."""
     trial = trial_of(name)
     assert worst_sqnr_db(trial.cured()) - worst_sqnr_db(trial.broken) >= trial.fault.gain_db
 
 
-@AWAITS_FINDINGS
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_first_warning_names_the_layer_and_the_cause(name: str, trial_of: Callable[[str], Trial]) -> None:
     trial = trial_of(name)
@@ -72,7 +65,6 @@ def test_the_first_warning_names_the_layer_and_the_cause(name: str, trial_of: Ca
     assert (first.suggestion is not None) == bool(trial.fault.cure)
 
 
-@AWAITS_FINDINGS
 @pytest.mark.parametrize("name", CURABLE)
 def test_the_patch_of_the_first_warning_recovers_the_quality(name: str, trial_of: Callable[[str], Trial]) -> None:
     """As much as an expert's patch does; and what the patch was for is not the first thing to be said again."""
@@ -86,7 +78,6 @@ def test_the_patch_of_the_first_warning_recovers_the_quality(name: str, trial_of
     assert not after.warnings or _of(after) != _of(trial.broken)
 
 
-@AWAITS_FINDINGS
 def test_an_island_becomes_int8_and_two_boundaries_go(trial_of: Callable[[str], Trial]) -> None:
     """Its fault was never the quality."""
     trial = trial_of("needless_float_island")
