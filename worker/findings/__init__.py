@@ -55,6 +55,8 @@ def find(case: Case) -> list[ReportWarning]:
     causes = _once_a_layer([finding for rule in rules for finding in rule(case)])
     named = {finding.warning.layer for finding in causes}
     general = [finding for finding in layers.sensitive_layers(case) if finding.warning.layer not in named]
+    if not causes and not general:
+        general = list(layers.spread_error(case))
     wasted = [finding for rule in _STRUCTURE for finding in rule(case)]
     wasted += [finding for finding in causes if finding.cost < WORTH_DB]
     causes = [finding for finding in causes if finding.cost >= WORTH_DB]

@@ -90,9 +90,8 @@ class Case:
         """What a layer costs the output.
 
         Measured: the greater of what the output gains without it, and what it would gain if the noise that the layer
-        makes by itself were independent of all other (several faults hide each other's gain). Where the sensitivity did
-        not reach it, the latter is guessed from the error made in the layer, as if that came out unchanged, at 3 dB at
-        most: a guess does not outrank what was measured.
+        makes by itself were independent of all other (several faults hide each other's gain); 0 for layers that were
+        not reached. Without any sensitivity it is guessed from the error made in the layer, at 3 dB at most.
         """
         sensitivity = self.analysis.sensitivity
         entries = [] if sensitivity is None else sensitivity.layers
@@ -101,7 +100,11 @@ class Case:
             base_db = math.inf if sensitivity.base_sqnr_db is None else sensitivity.base_sqnr_db
             return max(measured.gain_db, _gain_of_share(base_db, measured.alone_int8_sqnr_db))
         facts = self.facts(layer)
-        return 0.0 if facts is None else min(_MOST_ESTIMATED_DB, _gain_of_share(self.base_db, facts.felt_sqnr_db))
+        return (
+            0.0
+            if facts is None or entries
+            else min(_MOST_ESTIMATED_DB, _gain_of_share(self.base_db, facts.felt_sqnr_db))
+        )
 
     def consumers(self, layer: str) -> list[str]:
         """The layers that read its output in the int8 graph, through operators that only give it another shape."""

@@ -77,6 +77,27 @@ def sensitive_layers(case: Case) -> Iterator[Finding]:
         )
 
 
+def spread_error(case: Case) -> Iterator[Finding]:
+    """A poor model of which no single layer is to blame."""
+    sensitivity = case.analysis.sensitivity
+    if sensitivity is None or not sensitivity.layers or not case.is_poor:
+        return
+    best = sensitivity.layers[0]
+    if max(case.cost_db(entry.layer) for entry in sensitivity.layers) >= WORTH_DB:
+        return
+    missing = f", and {len(sensitivity.not_reached)} were not reached" if sensitivity.not_reached else ""
+    yield Finding(
+        ReportWarning(
+            code="spread_error",
+            message="The error is spread over the layers: no single one, kept in float, would help.",
+            hint="Train with quantization (method qat), or keep whole blocks in float.",
+            evidence=f"The most that one layer gains is {best.gain_db:.1f} dB ({best.layer}), of "
+            f"{len(sensitivity.layers)} tried{missing}.",
+        ),
+        best.gain_db,
+    )
+
+
 def _first_wrong(case: Case) -> str | None:
     """The first layer in the graph's order that makes about as much error as the output has."""
     for layer, facts in case.analysis.facts.items():
