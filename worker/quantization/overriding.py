@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import fx
 
 from shared.errors import SpecInvalid
-from shared.quantization_spec import Override, WeightOverride, WeightSettings
+from shared.quantization_spec import ActivationOverride, ActivationSettings, Override, WeightOverride, WeightSettings
 from worker.quantization.grouping import Group
 
 
@@ -32,6 +32,17 @@ def overrides_by_group(all_groups: Sequence[Group], overrides: Sequence[Override
 def asked_by(override: Override) -> str:
     """Such as `layer layer1.* and op Conv2d`."""
     return " and ".join(f"{key} {value}" for key, value in (("layer", override.layer), ("op", override.op)) if value)
+
+
+def overridden_activation(settings: ActivationSettings, override: ActivationOverride) -> ActivationSettings:
+    """Settled activation settings with an override's over them.
+
+    Raises SpecInvalid when the limits contradict each other.
+    """
+    try:
+        return ActivationSettings(**settings.model_dump() | override.model_dump(exclude_none=True))
+    except ValidationError as error:
+        raise SpecInvalid(f"An override of activations: {error.errors()[0]['msg']}.") from error
 
 
 def overridden_weight(settings: WeightSettings, override: WeightOverride) -> WeightSettings:

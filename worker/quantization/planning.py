@@ -27,7 +27,7 @@ from shared.quantization_spec import (
     WeightSettings,
 )
 from worker.quantization.grouping import RECURRENT, Group, cap_of, groups
-from worker.quantization.overriding import asked_by, overrides_by_group
+from worker.quantization.overriding import asked_by, overridden_activation, overridden_weight, overrides_by_group
 from worker.quantization.qconfigs import LayerSettings
 from worker.quantization.ranging import ACTIVATIONS
 
@@ -202,6 +202,8 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
     for group in all_groups:
         if isinstance(group.module, RECURRENT):
             reasons[group.name] = "recurrent layers have int8 kernels with dynamic ranges only: use method dynamic"
+        elif isinstance(group.module, nn.EmbeddingBag) and group.module.mode == "max":
+            reasons[group.name] = "no int8 kernel takes the maximum over a bag"
         elif group is head:
             reasons[group.name] = "the last Linear: it is small, decides the output, and its outliers clip"
         elif group.op in _AVERAGES:
@@ -249,20 +251,22 @@ def _layer_settings(all_groups: list[Group], plan: Plan, overridden: dict[str, O
     for group in all_groups:
         settings = plan.settings
         if (override := overridden.get(group.name)) is not None:
-            settings = _overridden_settings(settings, override)
+            settings = _overridden_settings(settings, override, plan.spec.weight)
         settings = replace(settings, cap=_absorbed_cap(group, settings), through=_activation_behind(group))
         if settings != plan.settings:
             found[group.name] = settings
     return found
 
 
-def _overridden_settings(settings: LayerSettings, override: Override) -> LayerSettings:
+def _overridden_settings(settings: LayerSettings, override: Override, asked: WeightSettings) -> LayerSettings:
     activation, weight = settings.activation, settings.weight
     if override.activation is not None:
-        activation = activation.model_copy(update=override.activation.model_dump(exclude_none=True))
+        activation = overridden_activation(activation, override.activation)
     if override.weight is not None:
-        asked = override.weight.model_dump(exclude_none=True)
-        weight = settled_weight(weight.model_copy(update={"qscheme": "auto"} | asked))
+        # On the limits that were asked for: the settled ones follow a qscheme that the override may change.
+        weight = settled_weight(
+            overridden_weight(asked.model_copy(update={"qscheme": weight.qscheme}), override.weight)
+        )
     return replace(settings, activation=activation, weight=weight)
 
 

@@ -75,8 +75,13 @@ def transformer() -> fx.GraphModule:
 def test_a_convolutional_network_is_quantized_whole(convolutional: fx.GraphModule) -> None:
     settled = plan(convolutional, spec("static"))
     assert settled.operators == "all"
-    assert settled.float_reasons == {}
-    assert {"layer1.0", "layer2.0", "fc", "add", "mean"} <= settled.int8_layers
+    assert settled.int8_layers == {"layer1.0", "layer2.0", "add", "fc"}
+
+
+def test_an_average_stays_in_float_for_its_range_is_its_own(convolutional: fx.GraphModule) -> None:
+    settled = plan(convolutional, spec("static"))
+    assert list(settled.float_reasons) == ["mean"]
+    assert "narrower range" in settled.float_reasons["mean"]
 
 
 def test_of_a_transformer_only_linears_are_quantized_and_the_head_stays_float(transformer: fx.GraphModule) -> None:
@@ -89,15 +94,26 @@ def test_of_a_transformer_only_linears_are_quantized_and_the_head_stays_float(tr
     assert "layer norm" in settled.float_reasons["encoder.norm1"]
 
 
-def test_resolved_fills_in_every_auto(convolutional: fx.GraphModule) -> None:
+def test_resolved_fills_in_every_auto_but_the_range_rule(convolutional: fx.GraphModule) -> None:
+    """That one is settled once the data has been seen."""
     resolved = plan(convolutional, spec("static")).resolved()
     assert resolved["qengine"] == ("onednn" if has_vnni() else "x86")
     assert resolved["activation"] == {
-        "observer": "histogram",
+        "observer": "auto",
+        "averaging_constant": 0.01,
+        "percentile": 99.99,
         "qscheme": "per_tensor_affine",
         "reduce_range": not has_vnni(),
+        "quant_min": None,
+        "quant_max": None,
     }
-    assert resolved["weight"] == {"observer": "per_channel_minmax", "qscheme": "per_channel_symmetric"}
+    assert resolved["weight"] == {
+        "observer": "per_channel_minmax",
+        "qscheme": "per_channel_symmetric",
+        "averaging_constant": 0.01,
+        "quant_min": -127,
+        "quant_max": 127,
+    }
     assert resolved["plan"]["operators"] == "all"
 
 
@@ -109,12 +125,9 @@ def test_what_is_asked_is_kept(convolutional: fx.GraphModule) -> None:
         weight={"observer": "minmax"},
     )
     settled = plan(convolutional, asked)
-    assert (settled.qengine, settled.observer, settled.reduce_range, settled.per_channel) == (
-        "x86",
-        "minmax",
-        True,
-        False,
-    )
+    activation = settled.settings.activation
+    assert (settled.qengine, activation.observer, activation.reduce_range) == ("x86", "minmax", True)
+    assert not settled.per_channel
 
 
 @pytest.mark.parametrize(("qengine", "vnni", "reduced"), [
@@ -124,7 +137,81 @@ def test_activations_keep_to_seven_bits_where_kernels_would_saturate(
     convolutional: fx.GraphModule, monkeypatch: pytest.MonkeyPatch, qengine: str, vnni: bool, reduced: bool
 ) -> None:
     monkeypatch.setattr(planning, "has_vnni", lambda: vnni)
-    assert planning.choose_plan(convolutional, spec("static", qengine=qengine)).reduce_range is reduced
+    settled = planning.choose_plan(convolutional, spec("static", qengine=qengine))
+    assert settled.settings.activation.reduce_range is reduced
+
+
+def test_the_range_rule_is_settled_where_it_was_left_open(convolutional: fx.GraphModule) -> None:
+    overrides = [
+        {"layer": "fc", "activation": {"observer": "percentile"}},
+        {"layer": "layer1.0", "weight": {"observer": "minmax"}},
+    ]
+    settled = planning.choose_plan(convolutional, spec("static", overrides=overrides)).with_observer("histogram")
+    assert settled.settings.activation.observer == "histogram"
+    assert settled.settings_of("layer1.0").activation.observer == "histogram"
+    assert settled.settings_of("fc").activation.observer == "percentile"
+
+
+def test_qat_takes_all_that_was_seen(convolutional: fx.GraphModule) -> None:
+    assert planning.choose_plan(convolutional, spec("qat")).settings.activation.observer == "minmax"
+
+
+def test_a_layer_has_the_settings_of_the_last_override_that_matches(convolutional: fx.GraphModule) -> None:
+    overrides = [
+        {"op": "Conv2d", "activation": {"observer": "minmax"}, "weight": {"observer": "minmax"}},
+        {"layer": "layer2.*", "activation": {"observer": "percentile", "percentile": 99}},
+    ]
+    settled = planning.choose_plan(convolutional, spec("static", overrides=overrides))
+    first, second, fc = (settled.settings_of(layer) for layer in ("layer1.0", "layer2.0", "fc"))
+    assert (first.activation.observer, first.weight.qscheme) == ("minmax", "per_tensor_symmetric")
+    assert (second.activation.observer, second.activation.percentile) == ("percentile", 99)
+    assert second.weight.qscheme == "per_channel_symmetric"
+    assert fc == settled.settings
+    assert settled.asked_layers == {"layer1.0", "layer2.0"}
+
+
+def test_an_override_can_ask_for_int8_where_the_policy_would_not(transformer: fx.GraphModule) -> None:
+    settled = planning.choose_plan(transformer, spec("static", overrides=[{"layer": "head", "precision": "int8"}]))
+    assert "head" in settled.int8_layers
+    assert "head" not in settled.float_reasons
+    assert settled.asked_layers == {"head"}
+
+
+def test_the_limits_of_overridden_weights_follow_their_own_qscheme(convolutional: fx.GraphModule) -> None:
+    """Affine weights may use -128; those that were asked for stay."""
+    overrides = [{"layer": "fc", "weight": {"qscheme": "per_channel_affine"}}]
+    free = planning.choose_plan(convolutional, spec("static", overrides=overrides))
+    assert (free.settings.weight.quant_min, free.settings_of("fc").weight.quant_min) == (-127, -128)
+    bound = planning.choose_plan(convolutional, spec("static", overrides=overrides, weight={"quant_min": -64}))
+    assert bound.settings_of("fc").weight.quant_min == -64
+
+
+@pytest.mark.parametrize("override", [
+    {"weight": {"observer": "minmax", "qscheme": "per_channel_symmetric"}},
+    {"weight": {"quant_min": 9, "quant_max": 3}},
+    {"activation": {"quant_min": 9, "quant_max": 3}},
+])  # fmt: skip
+def test_an_override_that_contradicts_itself_is_refused(
+    convolutional: fx.GraphModule, override: dict[str, Any]
+) -> None:
+    with pytest.raises(SpecInvalid, match="An override of"):
+        planning.choose_plan(convolutional, spec("static", overrides=[{"layer": "fc", **override}]))
+
+
+def test_a_maximum_over_a_bag_stays_in_float() -> None:
+    class Bags(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bag = nn.EmbeddingBag(10, 8, mode="max")
+            self.fc = nn.Linear(8, 64)
+            self.head = nn.Linear(64, 64)
+
+        def forward(self, words: Tensor) -> Tensor:
+            return self.head(torch.relu(self.fc(self.bag(words))))
+
+    settled = plan(raised(Bags(), torch.randint(10, (3, 4))), spec("static"))
+    assert "maximum over a bag" in settled.float_reasons["bag"]
+    assert {"fc", "head"} <= settled.int8_layers
 
 
 def test_an_override_by_name_keeps_layers_in_float(convolutional: fx.GraphModule) -> None:
