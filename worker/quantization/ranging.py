@@ -152,7 +152,8 @@ class RangeObserver(UniformQuantizationObserverBase):
 
     def _percentile_range(self) -> tuple[float, float]:
         low, high = self.bounds.tolist()
-        share = self.counts.cumsum(0) / self.counts.sum()
+        share = self.counts.cumsum(0)
+        share = share / share[-1]  # not by sum(), which adds up in another order: the last must be 1
         beyond = (100 - self.percentile) / 100
         edges = torch.linspace(low, high, _BINS + 1, dtype=torch.float64)
         first = int((share > beyond).nonzero()[0])
