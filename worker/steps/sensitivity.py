@@ -122,28 +122,23 @@ class _Trial:
             return run_model(lambda *inputs: self._mixed.run(*inputs, int8=int8), batch.inputs, self._model.batch)
 
 
+def _batch_size(model: LoadedModel) -> int:
+    """Half of the usual one: beside the values of a layer lie their int8 ones."""
+    return model.batch.clamp(max(1, model.batch_size // 2))
+
+
 def _sample_count(model: LoadedModel, mixed: MixedModel, layers: int, samples: Samples, budget_seconds: float) -> int:
-    """How many samples let two runs for each layer fit into the budget.
-
-    A run takes a time of its own, for weights are quantized anew, and a time for each sample: both are told from a run
-    on few samples and one on twice as many.
-    """
-    few = min(_FEWEST_SAMPLES, samples.count)
-    twice = min(2 * few, samples.count)
-    _seconds(model, mixed, samples, few)  # warms up
-    short, long = _seconds(model, mixed, samples, few), _seconds(model, mixed, samples, twice)
-    a_sample = max(1e-9, (long - short) / max(1, twice - few), 0.1 * short / few)
-    a_run = max(0.0, short - few * a_sample)
-    affordable = int((_PLANNED * budget_seconds / (2 * max(1, layers)) - a_run) / a_sample)
-    return min(samples.count, max(few, min(_MOST_SAMPLES, affordable)))
-
-
-def _seconds(model: LoadedModel, mixed: MixedModel, samples: Samples, count: int) -> float:
-    inputs = samples.read(0, count).inputs
-    began_at = time.perf_counter()
-    with torch.inference_mode():
-        run_model(mixed.run, inputs, model.batch)
-    return time.perf_counter() - began_at
+    """How many samples let two runs for each layer fit into the budget, by the time that a batch takes."""
+    few, size = min(_FEWEST_SAMPLES, samples.count), min(_batch_size(model), samples.count)
+    inputs = samples.read(0, size).inputs
+    taken = []
+    for _ in range(2):  # the first warms up
+        began_at = time.perf_counter()
+        with torch.inference_mode():
+            run_model(mixed.run, inputs, model.batch)
+        taken.append(time.perf_counter() - began_at)
+    affordable = int(_PLANNED * budget_seconds / (2 * max(1, layers) * max(1e-9, taken[-1])))
+    return min(samples.count, max(few, min(_MOST_SAMPLES, affordable * size)))
 
 
 def _finite(sqnr_db: float | None) -> float:
