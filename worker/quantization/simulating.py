@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,7 +189,10 @@ class Simulation:
         module = self._modules[str(node.target)]
         if node in self._weights:
             return self._weights[node].call(module, args, quantized=self._owner[node] in int8, amend=amend)
-        return module(*args, **kwargs)
+        if self._owner[node] in int8 or not isinstance(getattr(module, "weight_fake_quant", None), FakeQuantizeBase):
+            return module(*args, **kwargs)
+        with _without_fake_quantize(module.weight_fake_quant):
+            return module(*args, **kwargs)
 
     def _reading(
         self, reader: fx.Node | None, values: Mapping[fx.Node, Any], int8: Collection[str]
@@ -280,6 +284,17 @@ class Simulation:
     def _forget(self, node: fx.Node, values: dict[fx.Node, Any]) -> None:
         for done in self._last_use.get(node, ()):
             values.pop(done, None)
+
+
+@contextmanager
+def _without_fake_quantize(weight: FakeQuantizeBase) -> Iterator[None]:
+    """A trained module computes with its weight as it is."""
+    was = weight.fake_quant_enabled.clone()
+    weight.disable_fake_quant()
+    try:
+        yield
+    finally:
+        weight.fake_quant_enabled.copy_(was)
 
 
 def simulate(prepared: fx.GraphModule, plan: Plan) -> Simulation:

@@ -12,14 +12,11 @@ starts with. None says a word.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.ao.nn import quantized as nnq
-from torch.nn import functional as F  # noqa: N812 - its name everywhere
+from torch import Tensor, fx
 
 from shared.errors import ModelUnsupported
 from shared.quantization_spec import DynamicSpec
@@ -27,25 +24,15 @@ from worker.quantization.converting import convert
 from worker.quantization.dynamic_planning import choose_dynamic_plan
 from worker.quantization.dynamic_trying import without_wrong_kernels
 from worker.quantization.grouping import TRANSPOSED, groups
+from worker.quantization.kernel_check import KernelInspector
 from worker.quantization.loading import InputSpec
 from worker.quantization.planning import Plan, choose_plan, only_weighted, require_something
 from worker.quantization.preparing import prepare
 from worker.quantization.raising import interface
 
-#: A right kernel differs from the reference by rounding: at most one step of the output, here and there.
+#: Mean over a layer's output: made-up inputs tell a kernel that is wrong; what real sums saturate shows later.
 _RIGHT_KERNEL_STEPS = 1.0
 _ATTEMPTS = 20
-
-_CONVOLUTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
-    nnq.Conv1d: F.conv1d,
-    nnq.Conv2d: F.conv2d,
-    nnq.Conv3d: F.conv3d,
-}
-_TRANSPOSED: dict[type[nn.Module], Callable[..., Tensor]] = {
-    nnq.ConvTranspose1d: F.conv_transpose1d,
-    nnq.ConvTranspose2d: F.conv_transpose2d,
-    nnq.ConvTranspose3d: F.conv_transpose3d,
-}
 
 
 @dataclass(frozen=True)
@@ -119,12 +106,17 @@ def _faults(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...]) -> l
             converted = convert(prepared, plan)
         except Exception as error:  # noqa: BLE001 - torch.ao raises whatever it stumbles over
             return [Fault("", _first_line(error))]
-        inspector = _Inspector(converted)
+        inspector = KernelInspector(converted)
         try:
             inspector.run(*inputs)
         except Exception as error:  # noqa: BLE001 - likewise its kernels
             return [Fault(inspector.layer, f"its int8 form fails: {_first_line(error)}")]
-    return inspector.faults
+    engine = torch.backends.quantized.engine
+    return [
+        Fault(each.layer, f"its {engine} kernel is wrong: off by {each.mean_steps:.0f} of 255 steps")
+        for each in inspector.deviations
+        if each.mean_steps > _RIGHT_KERNEL_STEPS
+    ]
 
 
 def _refused_alone(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...]) -> list[str]:
@@ -136,59 +128,6 @@ def _refused_alone(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...
         if layer in plan.int8_layers
         and any(not fault.layer for fault in _faults(raised, replace(plan, int8_layers=frozenset({layer})), inputs))
     ]
-
-
-class _Inspector(fx.Interpreter):
-    """Runs a converted graph node by node, and recomputes each int8 layer from what went into it."""
-
-    def __init__(self, converted: fx.GraphModule) -> None:
-        super().__init__(converted)
-        self.faults: list[Fault] = []
-        self.layer = ""
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.layer = str(n.target) if n.op == "call_module" else str(n.meta.get("layer", ""))
-        return super().run_node(n)
-
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        found = super().call_module(target, args, kwargs)
-        wanted = _reference(self.fetch_attr(target), args[0])
-        if wanted is not None:
-            off = (found.int_repr().float() - wanted).abs().mean().item()
-            if off > _RIGHT_KERNEL_STEPS:
-                engine = torch.backends.quantized.engine
-                self.faults.append(Fault(str(target), f"its {engine} kernel is wrong: off by {off:.0f} of 255 steps"))
-        return found
-
-
-def _reference(module: nn.Module, given: Any) -> Tensor | None:
-    """What an int8 layer should give, as integers; None for what is not checked."""
-    if not isinstance(given, Tensor) or not given.is_quantized:
-        return None
-    plain: Any = module
-    if isinstance(module, nnq.Linear):
-        result: Tensor | None = F.linear(given.dequantize(), plain.weight().dequantize(), plain.bias())
-    elif isinstance(module, nnq.PReLU):
-        result = F.prelu(given.dequantize(), plain.weight.dequantize())
-    else:
-        result = _convolved(plain, given.dequantize())
-    if result is None:
-        return None
-    if "ReLU" in type(module).__name__:
-        result = result.relu()
-    return (torch.round(result / plain.scale) + plain.zero_point).clamp(0, 255)
-
-
-def _convolved(module: Any, given: Tensor) -> Tensor | None:
-    for kind, convolve in _CONVOLUTIONS.items():
-        if kind in type(module).__mro__:
-            weight, bias = module.weight().dequantize(), module.bias()
-            return convolve(given, weight, bias, module.stride, module.padding, module.dilation, module.groups)
-    for kind, convolve in _TRANSPOSED.items():
-        if kind in type(module).__mro__:
-            settings = (module.stride, module.padding, module.output_padding, module.groups, module.dilation)
-            return convolve(given, module.weight().dequantize(), module.bias(), *settings)
-    return None
 
 
 def _first_line(error: Exception) -> str:
