@@ -13,6 +13,7 @@ from shared.errors import KernelsSaturate
 from shared.job_report import KernelTrial
 from tests.unit.worker.conftest import Digits, MakeFolder
 from worker import recipes
+from worker.quantization import trying
 from worker.quantization.planning import has_vnni
 from worker.steps import choose_kernels
 
@@ -87,7 +88,24 @@ def test_kernels_that_saturate_are_not_taken_however_fast(saturating: Path, make
 
 
 @pytest.mark.skipif(not has_vnni(), reason="without VNNI the plan keeps to 7 bits, and nothing saturates")
-def test_saturating_kernels_that_the_spec_insists_on_are_refused(saturating: Path, make_folder: MakeFolder) -> None:
+def test_a_layer_that_saturates_on_any_input_stays_in_float_with_kernels_that_the_spec_insists_on(
+    saturating: Path, make_folder: MakeFolder
+) -> None:
+    """The trial of the plan finds it before any data is spent."""
+    data = {"calibration": {"x": 1 + torch.rand(64, 16, 12, 12).numpy()}}
+    insisting = {"qengine": "fbgemm", "activation": {"reduce_range": False}, "benchmark": {"max_seconds": 0.05}}
+    report = recipes.run(make_folder(saturating, "static", data, **insisting), lambda _: None)
+    assert "fbgemm kernel is wrong" in report.spec["plan"]["float_layers"]["depthwise"]
+    assert report.quality.fidelity[0].sqnr_db is not None
+    assert report.quality.fidelity[0].sqnr_db > 40
+
+
+@pytest.mark.skipif(not has_vnni(), reason="without VNNI the plan keeps to 7 bits, and nothing saturates")
+def test_kernels_that_saturate_on_real_data_alone_are_refused(
+    saturating: Path, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the trial saw nothing and the spec leaves no other kernels, the job says which layer, and what to do."""
+    monkeypatch.setattr(trying, "_RIGHT_KERNEL_STEPS", 255.0)
     data = {"calibration": {"x": 1 + torch.rand(64, 16, 12, 12).numpy()}}
     insisting = {"qengine": "fbgemm", "activation": {"reduce_range": False}}
     with pytest.raises(KernelsSaturate, match="fbgemm in 1 layers, first depthwise") as caught:
