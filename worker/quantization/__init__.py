@@ -23,7 +23,7 @@ from worker.quantization.int8_modules import per_channel_gain_db, weight_values
 from worker.quantization.kernel_check import departing_layers
 from worker.quantization.learnable_scales import keep_scales_positive, learn_scales, scale_parameters
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
-from worker.quantization.planning import Plan, has_vnni
+from worker.quantization.planning import Plan, has_vnni, head_of
 from worker.quantization.preparing import (
     freeze_batch_norm,
     freeze_observers,
@@ -60,6 +60,7 @@ __all__ = [
     "freeze_observers",
     "glob_of",
     "has_vnni",
+    "head_of",
     "holds_float16",
     "in_float",
     "in_int8",

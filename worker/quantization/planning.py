@@ -292,13 +292,26 @@ def _observing(settings: LayerSettings, observer: ActivationObserver) -> LayerSe
     return replace(settings, activation=settings.activation.model_copy(update={"observer": observer}))
 
 
-def _small_head(all_groups: list[Group]) -> Group | None:
-    """The last Linear, when it gives the output as it is and its weights are a small share of all."""
+def head_of(raised: fx.GraphModule) -> str | None:
+    """The last Linear, when it gives the output as it is; None when there is none, or nothing else has weights."""
+    head = _head(groups(raised))
+    return None if head is None else head.name
+
+
+def _head(all_groups: list[Group]) -> Group | None:
     weighted = [group for group in all_groups if group.is_weighted]
     if len(weighted) < 2 or not isinstance(weighted[-1].module, nn.Linear) or not _gives_output(weighted[-1].nodes[-1]):
         return None
-    sizes = [_weight_count(group) for group in weighted]
-    return weighted[-1] if sizes[-1] <= _SMALL_HEAD * sum(sizes) else None
+    return weighted[-1]
+
+
+def _small_head(all_groups: list[Group]) -> Group | None:
+    """The head, when its weights are a small share of all."""
+    head = _head(all_groups)
+    if head is None:
+        return None
+    everything = sum(_weight_count(group) for group in all_groups if group.is_weighted)
+    return head if _weight_count(head) <= _SMALL_HEAD * everything else None
 
 
 def _gives_output(node: fx.Node) -> bool:

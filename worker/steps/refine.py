@@ -30,6 +30,7 @@ from worker.quantization import (
     Plan,
     bias_corrections,
     correct_biases,
+    head_of,
     layer_macs,
     settle_rule,
     simulate,
@@ -51,6 +52,7 @@ _CORRECTED_BATCHES = 4
 _NEAR_DB, _NEAR_ENOUGH_DB, _NEAR_AGREEMENT = 30.0, 20.0, 0.99
 _SPARED_MACS = 0.1  # of all multiply-accumulates, at most
 _SPARED_GAIN_DB = 0.5
+_HEAD_GAIN_DB = 1.0
 _CANDIDATES, _ROUNDS = 6, 4
 _LEAST_SECONDS = 1.0
 
@@ -143,29 +145,38 @@ def _correct_biases(
 def _spare_layers(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, trial: HeldBack, *, seconds: float) -> Plan:
     """The plan with those layers in float that cost the output most for the arithmetic they do.
 
-    Only while the model is far from float, and never more than a tenth of the arithmetic. The candidates are the layers
-    that make most error of their own: each is tried alone, the best is taken, and so on.
+    The head, where it alone costs clearly more than noise: it decides the output, and is small. Others only while the
+    model is far from float, never more than a tenth of the arithmetic: the candidates are the layers that make most
+    error of their own; each is tried alone, the best is taken, and so on.
     """
     deadline = time.perf_counter() + seconds
     macs = layer_macs(model.raised)
     left = _SPARED_MACS * max(1, sum(macs.values()))
     now = trial.measure(simulate(prepared, plan).run)
-    for _ in range(_ROUNDS):
-        if _is_near(now) or time.perf_counter() > deadline:
-            break
+
+    def tried(layers: list[str]) -> dict[str, Closeness]:
         simulation = simulate(prepared, plan)
-        affordable = [
-            layer for layer in _most_erring(model, plan, simulation.trace, trial) if macs.get(layer, 0) <= left
-        ]
-        gains: dict[str, Closeness] = {}
-        for layer in affordable[:_CANDIDATES]:
-            if gains and time.perf_counter() > deadline:
+        found: dict[str, Closeness] = {}
+        for layer in layers:
+            if found and time.perf_counter() > deadline:
                 break
             others = frozenset(simulation.layers) - {layer}
-            gains[layer] = trial.measure(functools.partial(simulation.run, int8=others))
-        best = max(gains, key=lambda layer: gains[layer].sqnr_db, default=None)
-        if best is None or gains[best].sqnr_db < now.sqnr_db + _SPARED_GAIN_DB or len(plan.int8_layers) == 1:
+            found[layer] = trial.measure(functools.partial(simulation.run, int8=others))
+        return found
+
+    head = head_of(model.raised)
+    for attempt in range(_ROUNDS + 1):
+        if attempt == 0:
+            candidates, least_gain_db = [head] if head in plan.int8_layers - plan.asked_layers else [], _HEAD_GAIN_DB
+        elif _is_near(now) or time.perf_counter() > deadline:
             break
+        else:
+            erring = _most_erring(model, plan, simulate(prepared, plan).trace, trial)
+            candidates, least_gain_db = erring[:_CANDIDATES], _SPARED_GAIN_DB
+        gains = tried([layer for layer in candidates if layer is not None and macs.get(layer, 0) <= left])
+        best = max(gains, key=lambda layer: gains[layer].sqnr_db, default=None)
+        if best is None or gains[best].sqnr_db < now.sqnr_db + least_gain_db or len(plan.int8_layers) == 1:
+            continue
         plan = plan.without(best, _why(gains[best].sqnr_db - now.sqnr_db, macs.get(best, 0), macs))
         left -= macs.get(best, 0)
         now = gains[best]
