@@ -41,6 +41,8 @@ def _check_limits(quant_min: int | None, quant_max: int | None, low: int, high: 
     greatest = high if quant_max is None else quant_max
     if least >= greatest:
         raise ValueError(f"quant_min {least} is not below quant_max {greatest}")
+    if not least <= 0 <= greatest:
+        raise ValueError(f"the integers {least} to {greatest} leave out 0, which observers need")
 
 
 def _check_granularity(observer: str, qscheme: str) -> None:

@@ -89,15 +89,13 @@ def qconfig_for(op: str, settings: LayerSettings, *, trainable: bool, learnable:
 
 def _common(settings: ActivationSettings) -> dict[str, Any]:
     """What every observer of activations is told; limits that nobody asked for are left to `reduce_range`."""
-    limits = {"quant_min": settings.quant_min, "quant_max": settings.quant_max}
+    limits: dict[str, Any] = {"reduce_range": bool(settings.reduce_range)}
     if settings.quant_min is not None or settings.quant_max is not None:
-        limits = {"quant_min": settings.quant_min or 0, "quant_max": settings.quant_max or 255}
-    return {
-        "dtype": torch.quint8,
-        "qscheme": _QSCHEMES[settings.qscheme],
-        "reduce_range": bool(settings.reduce_range),
-        **limits,
-    }
+        # torch would halve these as well, where `reduce_range` means 127 at most
+        greatest = 127 if settings.reduce_range else 255
+        asked = greatest if settings.quant_max is None else settings.quant_max
+        limits = {"reduce_range": False, "quant_min": settings.quant_min or 0, "quant_max": min(greatest, asked)}
+    return {"dtype": torch.quint8, "qscheme": _QSCHEMES[settings.qscheme], **limits}
 
 
 def _observed_activation(settings: LayerSettings) -> Any:
@@ -143,7 +141,7 @@ def _trained_observer(settings: LayerSettings) -> dict[str, Any]:
 
 
 def _trained_common(settings: ActivationSettings) -> dict[str, Any]:
-    return {"quant_min": 0, "quant_max": 255} | {k: v for k, v in _common(settings).items() if v is not None}
+    return {"quant_min": 0, "quant_max": 255} | _common(settings)
 
 
 def _trained_weight(settings: WeightSettings) -> Any:

@@ -35,6 +35,7 @@ def test_the_alternatives_of_a_union_are_one_place_and_one_sentence() -> None:
     [
         ({"overrides": [{}]}, "/overrides/0", "An override names a layer, an op, or both"),
         ({"activation": {"quant_min": 9, "quant_max": 3}}, "/activation", "Quant_min 9 is not below quant_max 3."),
+        ({"weight": {"quant_min": 2}}, "/weight", "The integers 2 to 127 leave out 0, which observers need."),
         (
             {"activation": {"qscheme": "per_channel_affine"}},
             "/activation/qscheme",

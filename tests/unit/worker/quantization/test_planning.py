@@ -190,6 +190,8 @@ def test_the_limits_of_overridden_weights_follow_their_own_qscheme(convolutional
     {"weight": {"observer": "minmax", "qscheme": "per_channel_symmetric"}},
     {"weight": {"quant_min": 9, "quant_max": 3}},
     {"activation": {"quant_min": 9, "quant_max": 3}},
+    {"weight": {"quant_min": 1}},
+    {"activation": {"quant_min": 1}},
 ])  # fmt: skip
 def test_an_override_that_contradicts_itself_is_refused(
     convolutional: fx.GraphModule, override: dict[str, Any]
