@@ -151,7 +151,9 @@ class _Raiser:
     def module_inputs(self, node: fx.Node, call: Call, raised: Raised) -> tuple[Any, ...]:
         inputs = self.arguments(call, raised.inputs)
         if isinstance(raised.module, nn.Embedding):  # its int8 kernel wants them contiguous; expanded positions are not
-            return (self.emit(node, "call_method", "contiguous", inputs),)
+            indices = self.emit(node, "call_method", "contiguous", inputs)
+            indices.meta["val"] = call["indices"].meta["val"]  # integers, though the embedding gives floats
+            return (indices,)
         if "hx" not in raised.inputs:
             return inputs
         if call.is_zero("hx"):

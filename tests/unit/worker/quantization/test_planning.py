@@ -200,6 +200,14 @@ def test_an_override_that_contradicts_itself_is_refused(
         planning.choose_plan(convolutional, spec("static", overrides=[{"layer": "fc", **override}]))
 
 
+def test_a_table_is_int8_and_its_indices_are_no_floats() -> None:
+    """They were observed, the converted model failed, and every operator but Linears was given up."""
+    module = nn.Sequential(nn.Embedding(10, 16), nn.Linear(16, 64), nn.Linear(64, 64))
+    settled = plan(raised(module, torch.randint(10, (3, 4))), spec("static"))
+    assert (settled.operators, settled.notes, settled.float_reasons) == ("all", (), {})
+    assert settled.int8_layers == {"0", "1", "2"}
+
+
 def test_a_maximum_over_a_bag_stays_in_float() -> None:
     class Bags(nn.Module):
         def __init__(self) -> None:
