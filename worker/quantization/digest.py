@@ -22,7 +22,7 @@ def weights_digest(quantized: nn.Module) -> str:
     def add(name: str, *values: Tensor) -> None:
         digest.update(name.encode())
         for value in values:
-            digest.update(value.detach().contiguous().numpy().tobytes())
+            digest.update(value.detach().flatten().contiguous().view(torch.uint8).numpy().tobytes())  # any dtype
 
     for name, module in sorted(quantized.named_modules()):
         for which, weight in sorted(int8_weights(module).items()):
