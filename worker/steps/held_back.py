@@ -19,6 +19,7 @@ _EVERY = 8
 _MOST_SAMPLES = 64
 _FEWEST_SAMPLES = 16  # to hold any back
 _BLOCKS = 64  # what is held back is spread over the data, whose order may mean something
+_FEWEST_BLOCKS = 8
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def divide(samples: Samples, batch_size: int) -> tuple[Samples, Samples]:
     """
     if samples.count < _FEWEST_SAMPLES:
         return samples, samples
-    block = max(1, min(batch_size, samples.count // _BLOCKS))
+    block = max(1, min(batch_size, samples.count // _BLOCKS, _MOST_SAMPLES // _FEWEST_BLOCKS))
     # The last of every eight blocks; where that were too many, of as many more as leaves 64.
     every = max(_EVERY, math.ceil(samples.count / _MOST_SAMPLES))
     held_back = [index for index in range(samples.count) if index // block % every == every - 1]
