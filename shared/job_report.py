@@ -134,15 +134,17 @@ class RecoveryResult(Reported):
 
 
 class KernelTrial(Reported):
-    """A qengine's kernels against the reference graph, which computes int8 in float."""
+    """A qengine's kernels, each layer against the same integers computed in float, on calibration samples."""
 
     qengine: str
     sqnr_db: float | None = Field(description="Of the worst output against the float model's.")
-    reference_sqnr_db: float | None = Field(description="The same of the reference graph.")
+    reference_sqnr_db: float | None = Field(description="The same of int8 simulated in float.")
     latency_ms: float | None = Field(description="Median at the smallest batch; null when it was not measured.")
-    saturates: bool = Field(description="Whether it is further from the float model than the reference by over 1 dB.")
+    saturates: bool = Field(
+        description="Whether a layer gives other integers than it should, by more than rounding: not offered."
+    )
     chosen: bool
-    layers: list[str] = Field(default=[], description="Where it first departs from the reference.")
+    layers: list[str] = Field(default=[], description="Those that do, the furthest off first.")
 
 
 class InputCheck(Reported):

@@ -267,7 +267,6 @@ def _finish(
             resolved=resolved,
             analysis=analysis,
             quality=quality,
-            kernels=outcome.kernels,
             recovery=outcome.recovery,
             holds_full_range=has_vnni(),
         )

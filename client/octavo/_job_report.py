@@ -114,7 +114,7 @@ class RecoveryResult(Reported):
 
 
 class KernelTrial(Reported):
-    """A qengine's kernels against the reference graph, which computes int8 in float."""
+    """A qengine's kernels, each layer against the same integers computed in float, on calibration samples."""
 
     qengine: str
     sqnr_db: float | None = None

@@ -37,7 +37,6 @@ _ASKED_FOR: tuple[Rule, ...] = (
     settings.symmetric_activation,
     settings.few_levels,
     settings.reduce_range_needless,
-    settings.kernels_saturate,
     structure.unfused,
 )
 _STRUCTURE: tuple[Rule, ...] = (

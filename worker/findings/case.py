@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from shared.job_report import KernelTrial, Quality, RecoveryResult, ReportWarning, Suggestion
+from shared.job_report import Quality, RecoveryResult, ReportWarning, Suggestion
 from shared.layer_report import LayerSummary, Qparams
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.layer_facts import LayerFacts
@@ -45,7 +45,6 @@ class Case:
     resolved: Mapping[str, Any]  #: the spec with every `auto` settled, as it stands in the report
     analysis: Analysis
     quality: Quality
-    kernels: list[KernelTrial] = field(default_factory=list)
     recovery: list[RecoveryResult] = field(default_factory=list)
     holds_full_range: bool = False  #: whether this CPU multiplies bytes without overflow
 

@@ -1,4 +1,4 @@
-"""Settings that cost quality: weights with one scale, symmetric ranges of one-sided values, few integers, kernels.
+"""Settings that cost quality: weights with one scale, symmetric ranges of one-sided values, few integers.
 
 weights_per_tensor    from 3 dB on that a scale a channel would bring a layer's weights nearer to float
 symmetric_activation  values that are never negative use half of the integers: 6 dB
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from shared.job_report import ReportWarning
 from shared.layer_report import Qparams
 from shared.quantization_spec import DynamicSpec
-from worker.findings.case import WORTH_DB, Case, Finding, suggest, told_db
+from worker.findings.case import WORTH_DB, Case, Finding, suggest
 from worker.quantization import glob_of
 
 _PER_CHANNEL_GAIN_DB = 3.0
@@ -144,26 +144,6 @@ def reduce_range_needless(case: Case) -> Iterator[Finding]:
             suggestion=suggest("Leave reduce_range to the CPU", {"activation": {"reduce_range": None}}, "3 to 6 dB"),
         ),
         _BIT_DB / 2,
-    )
-
-
-def kernels_saturate(case: Case) -> Iterator[Finding]:
-    """The kernels that the spec names compute something else than int8 should."""
-    chosen = next((trial for trial in case.kernels if trial.chosen), None)
-    if chosen is None or not chosen.saturates or chosen.sqnr_db is None:
-        return
-    lost_db = (chosen.reference_sqnr_db or chosen.sqnr_db) - chosen.sqnr_db
-    places = f"; first in {', '.join(chosen.layers[:3])}" if chosen.layers else ""
-    yield Finding(
-        ReportWarning(
-            code="kernels_saturate",
-            layer=chosen.layers[0] if chosen.layers else None,
-            message=f"The {chosen.qengine} kernels saturate: they add up products in 16 bits, and their sums overflow.",
-            evidence=f"SQNR {told_db(chosen.sqnr_db)}, where right kernels reach "
-            f"{told_db(chosen.reference_sqnr_db)}{places}.",
-            suggestion=suggest("Leave the kernels to Octavo", {"qengine": "auto"}, f"{lost_db:.1f} dB"),
-        ),
-        lost_db,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from shared.job_report import KernelTrial, ReportWarning
+from shared.job_report import ReportWarning
 from shared.quantization_spec import spec_adapter
 from tests.unit.worker.findings.conftest import Inputs, MakeCase, patched
 from worker.findings import find
@@ -311,24 +311,6 @@ def test_a_constant_error_is_told_where_bias_correction_was_turned_off(make_case
     assert found["bias_shift"].suggestion is not None
     assert found["bias_shift"].suggestion.patch == {"recovery": {"bias_correction": True}}
     assert "bias_shift" not in [w.code for w in find(make_case(module, RX, RY))], "there it was tried"
-
-
-def test_kernels_that_saturate_are_told(make_case: MakeCase) -> None:
-    trial = KernelTrial(
-        qengine="x86",
-        sqnr_db=11.2,
-        reference_sqnr_db=22.9,
-        latency_ms=None,
-        saturates=True,
-        chosen=True,
-        layers=["first"],
-    )
-    case = make_case(Stack(), X, Y, qengine="x86")
-    assert "kernels_saturate" not in [warning.code for warning in find(case)]
-    (found,) = [w for w in find(replace(case, kernels=[trial])) if w.code == "kernels_saturate"]
-    assert found.layer == "first"
-    assert found.suggestion is not None
-    assert found.suggestion.patch == {"qengine": "auto"}
 
 
 def test_seven_bits_are_needless_only_where_the_kernels_hold_eight(make_case: MakeCase) -> None:
