@@ -60,8 +60,8 @@ class ActivationSettings(_Strict):
         default="auto",
         description=(
             "`histogram` takes the range of least L2 error, `minmax` all that was seen, `percentile` leaves out the "
-            "rarest values, `moving_average_minmax` forgets. `auto`: for static, the one whose model is nearest to "
-            "the float model on calibration data held back from the observers; minmax for QAT."
+            "rarest values, `moving_average_minmax` forgets. `auto`: minmax; for static another one where its model "
+            "is clearly nearer to the float model, also on calibration data held back from the observers."
         ),
     )
     averaging_constant: float = Field(
@@ -99,7 +99,7 @@ class WeightSettings(_Strict):
         default=0.01, gt=0, le=1, allow_inf_nan=False, description="Weight of the newest step in a moving average."
     )
     quant_min: int | None = Field(
-        default=None, ge=-128, le=127, description="Least integer; -128 unless said otherwise."
+        default=None, ge=-128, le=127, description="Least integer; -127 for symmetric weights, -128 for affine ones."
     )
     quant_max: int | None = Field(default=None, ge=-128, le=127, description="Greatest integer; 127.")
 
