@@ -1,0 +1,193 @@
+"""What is settled after calibration, on networks made so that the right choice is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from tests.unit.worker.quantization.test_planning import raised, spec
+from worker.datasets import InMemorySamples, batches
+from worker.inference import batch_range
+from worker.quantization import Plan, layer_macs, prepare
+from worker.quantization.loading import InputSpec
+from worker.quantization.planning import choose_plan
+from worker.quantization.raising import interface
+from worker.steps.held_back import divide
+from worker.steps.load import LoadedModel
+from worker.steps.refine import Refined, refine
+
+WIDTH = 64
+
+
+def loaded(module: nn.Module, x: Tensor) -> LoadedModel:
+    model = raised(module, x[:2])
+    specs: tuple[InputSpec, ...] = interface(model).inputs
+    return LoadedModel(model, specs, ("output",), batch_range(specs), 32)
+
+
+def refined(module: nn.Module, x: Tensor, **settings: Any) -> tuple[Refined, fx.GraphModule]:
+    """A module calibrated on these samples but those held back, refined; biases only if that is asked for."""
+    settings = {"qengine": "onednn", "recovery": {"bias_correction": False}} | settings
+    model, asked = loaded(module, x), spec("static", **settings)
+    settled: Plan = choose_plan(model.raised, asked)
+    observed, held_back = divide(InMemorySamples((x,), None), model.batch_size)
+    prepared = prepare(model.raised, settled, (x[:2],))
+    with torch.no_grad():
+        for batch in batches(observed, model.batch_size):
+            prepared(*batch.inputs)
+    found = refine(model, prepared, settled, asked, observed=observed, held_back=held_back, seconds=30)
+    return found, prepared
+
+
+# --- ranges ----------------------------------------------------------------------------------------------------------
+
+
+class Mlp(nn.Module):
+    """Two Linears; what is read first may be clamped to ±4, which is all that normal values need."""
+
+    def __init__(self, *, clamps: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.clamps = clamps
+        self.first, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.first(x.clamp(-4, 4) if self.clamps else x)))
+
+
+def normal(count: int = 512, outlier: float | None = None) -> Tensor:
+    """Normal samples; in one that is not held back, one value is an outlier."""
+    x = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(1))
+    if outlier is not None:
+        x[0, 0] = outlier
+    return x
+
+
+def chosen(found: Refined) -> str:
+    (rule,) = [trial.observer for trial in found.ranges if trial.chosen]
+    return rule
+
+
+def measured_db(found: Refined) -> dict[str, float]:
+    return {trial.observer: trial.sqnr_db for trial in found.ranges if trial.sqnr_db is not None}
+
+
+def test_all_that_was_seen_is_the_range_where_clipping_gains_nothing() -> None:
+    found, prepared = refined(Mlp(clamps=False), normal())
+    assert chosen(found) == "minmax"
+    assert set(measured_db(found)) == {"minmax", "histogram", "percentile"}
+    assert found.plan.settings.activation.observer == "minmax"
+    assert {module.rule for module in prepared.modules() if hasattr(module, "rule")} == {"minmax"}
+
+
+def test_a_rule_that_clips_is_taken_where_it_gains_on_what_was_held_back_and_on_what_was_seen() -> None:
+    """The outlier is clamped by the network itself: it only widens the range."""
+    found, prepared = refined(Mlp(clamps=True), normal(outlier=1000.0))
+    db = measured_db(found)
+    assert chosen(found) == max(db, key=db.__getitem__) != "minmax"
+    assert db[chosen(found)] > db["minmax"] + 10
+    assert found.plan.settings.activation.observer == chosen(found)
+    assert {module.rule for module in prepared.modules() if hasattr(module, "rule")} == {chosen(found)}
+
+
+def test_a_rule_that_clips_is_not_taken_where_it_loses_what_was_seen() -> None:
+    """The outlier counts, and only chance kept it out of what is held back."""
+    found, _ = refined(Mlp(clamps=False), normal(outlier=1000.0))
+    db = measured_db(found)
+    assert max(db.values()) > db["minmax"] + 5
+    assert chosen(found) == "minmax"
+
+
+def test_a_rule_that_was_asked_for_is_not_tried_against_others() -> None:
+    found, prepared = refined(Mlp(clamps=True), normal(outlier=1000.0), activation={"observer": "minmax"})
+    assert found.ranges == []
+    assert {module.rule for module in prepared.modules() if hasattr(module, "rule")} == {"minmax"}
+
+
+# --- biases ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("toggle", [False, True, "auto"])
+@pytest.mark.parametrize("percentile", [90, 100])
+def test_biases_are_corrected_as_asked_and_the_report_says_what_it_gave(toggle: bool | str, percentile: float) -> None:
+    """Where a tenth is clipped at either end `auto` corrects what that shifts; where nothing is, the gain decides."""
+    found, prepared = refined(
+        Mlp(clamps=False), normal().abs(), recovery={"bias_correction": toggle},
+        activation={"observer": "percentile", "percentile": percentile},
+    )  # fmt: skip
+    before = Mlp(clamps=False).first.bias
+    now = next(iter(prepared.get_submodule("first"))).bias
+    if toggle is False:
+        assert found.recovery == []
+        assert torch.equal(now, before)
+        return
+    (result,) = found.recovery
+    assert (result.name, result.asked, result.layers) == ("bias_correction", "on" if toggle is True else "auto", 2)
+    assert result.without_sqnr_db is not None
+    assert result.with_sqnr_db is not None
+    gains = result.with_sqnr_db >= result.without_sqnr_db + 0.1
+    assert result.applied == (toggle is True or gains)
+    assert torch.equal(now, before) == (not result.applied)
+    if percentile == 90:
+        assert result.with_sqnr_db > result.without_sqnr_db + 0.5
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+class OutlierBeforeTheHead(nn.Module):
+    """What the head reads has one channel a thousand times as large, which the head's weights make up for."""
+
+    scale: Tensor
+
+    def __init__(self, trunk_kernel: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = nn.Conv2d(4, 16, trunk_kernel)
+        self.head = nn.Linear(16, 8)
+        scale = torch.ones(16, 1, 1)
+        scale[0] = 1e-3
+        self.register_buffer("scale", scale)
+        with torch.no_grad():
+            self.head.weight[:, 0] *= 1e-3
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((torch.relu(self.trunk(x)) / self.scale).mean((2, 3)))
+
+
+def images(side: int = 8) -> Tensor:
+    return torch.randn(64, 4, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_layer_that_ruins_the_output_stays_in_float() -> None:
+    """It costs 10 dB and more, and is a hundredth of the arithmetic."""
+    found, _ = refined(OutlierBeforeTheHead(3), images(), activation={"observer": "minmax"})
+    assert "head" not in found.plan.int8_layers
+    assert "trunk" in found.plan.int8_layers
+    assert "in int8 it cost the output" in found.plan.float_reasons["head"]
+    assert "% of the arithmetic" in found.plan.float_reasons["head"]
+
+
+def test_a_layer_that_was_asked_for_in_int8_stays_so_whatever_it_costs() -> None:
+    found, _ = refined(
+        OutlierBeforeTheHead(3), images(), activation={"observer": "minmax"},
+        overrides=[{"layer": "head", "precision": "int8"}],
+    )  # fmt: skip
+    assert "head" in found.plan.int8_layers
+
+
+def test_no_more_than_a_tenth_of_the_arithmetic_is_left_in_float() -> None:
+    """The same head behind a trunk of so little that it is a third of all."""
+    module, x = OutlierBeforeTheHead(1), images(2)
+    macs = layer_macs(loaded(module, x).raised)
+    assert macs["head"] > 0.1 * sum(macs.values())
+    found, _ = refined(module, x, activation={"observer": "minmax"})
+    assert {"head", "trunk"} <= found.plan.int8_layers
+
+
+def test_where_int8_is_near_float_nothing_is_left_in_float() -> None:
+    found, _ = refined(Mlp(clamps=False), normal(64), activation={"observer": "minmax"})
+    assert found.plan.float_reasons == {}
