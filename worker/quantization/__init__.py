@@ -20,6 +20,7 @@ from worker.quantization.dynamic_tracing import DynamicModel
 from worker.quantization.equalizing import equalize
 from worker.quantization.freezing import freeze
 from worker.quantization.int8_modules import per_channel_gain_db, weight_values
+from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import departing_layers
 from worker.quantization.learnable_scales import keep_scales_positive, learn_scales, scale_parameters
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
@@ -85,4 +86,5 @@ __all__ = [
     "verify_raised",
     "weight_values",
     "weights_digest",
+    "without_islands",
 ]

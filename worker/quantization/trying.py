@@ -24,6 +24,7 @@ from worker.quantization.converting import convert
 from worker.quantization.dynamic_planning import choose_dynamic_plan
 from worker.quantization.dynamic_trying import without_wrong_kernels
 from worker.quantization.grouping import TRANSPOSED, groups
+from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import KernelInspector
 from worker.quantization.loading import InputSpec
 from worker.quantization.planning import Plan, choose_plan, only_weighted, require_something
@@ -53,7 +54,7 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
     if isinstance(spec, DynamicSpec):
         dynamic = choose_dynamic_plan(raised, spec)
         return without_wrong_kernels(raised, dynamic, inputs) if _runs(raised, inputs) else dynamic
-    chosen = choose_plan(raised, spec)
+    chosen = without_islands(raised, choose_plan(raised, spec))
     if not _runs(raised, inputs):
         return replace(chosen, notes=(*chosen.notes, "not tried out: the model does not run on random inputs"))
     all_groups = groups(raised)
@@ -70,6 +71,7 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
             else:
                 chosen = only_weighted(all_groups, chosen, fault.reason)
         require_something(chosen, all_groups)
+        chosen = without_islands(raised, chosen)
     raise ModelUnsupported("No choice of int8 operators runs for this model.", hint="Try method dynamic.")
 
 

@@ -34,6 +34,7 @@ from worker.quantization import (
     layer_macs,
     settle_rule,
     simulate,
+    without_islands,
 )
 from worker.steps.held_back import Closeness, HeldBack, spread
 from worker.steps.load import LoadedModel
@@ -160,8 +161,9 @@ def _spare_layers(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, tria
         for layer in layers:
             if found and time.perf_counter() > deadline:
                 break
-            others = frozenset(simulation.layers) - {layer}
-            found[layer] = trial.measure(functools.partial(simulation.run, int8=others))
+            others = without_islands(model.raised, plan.without(layer, "tried")).int8_layers
+            int8 = others.intersection(simulation.layers)
+            found[layer] = trial.measure(functools.partial(simulation.run, int8=int8))
         return found
 
     head = head_of(model.raised)
@@ -178,6 +180,7 @@ def _spare_layers(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, tria
         if best is None or gains[best].sqnr_db < now.sqnr_db + least_gain_db or len(plan.int8_layers) == 1:
             continue
         plan = plan.without(best, _why(gains[best].sqnr_db - now.sqnr_db, macs.get(best, 0), macs))
+        plan = without_islands(model.raised, plan)
         left -= macs.get(best, 0)
         now = gains[best]
     return plan
