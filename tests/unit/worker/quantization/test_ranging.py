@@ -65,6 +65,16 @@ def test_the_histograms_range_costs_no_more_than_torchs(kind: str) -> None:
     assert mse(values, observed(values).calculate_qparams()) <= 1.02 * mse(values, theirs.calculate_qparams())
 
 
+@pytest.mark.parametrize("kind", ["laplace", "cube"])
+def test_no_other_end_costs_less_than_the_histograms(kind: str) -> None:
+    """Clipping and rounding are weighed as they cost: within 1 %, for the candidates are 256 ends."""
+    values = draw(kind).abs()
+    found = mse(values, observed(values).calculate_qparams())
+    ends = float(values.max()) * torch.linspace(0.02, 1, 200)
+    least = min(mse(values, (end / 255, torch.tensor(0))) for end in ends)
+    assert found <= 1.01 * least
+
+
 def test_the_histogram_clips_where_that_costs_less() -> None:
     values = torch.cat([draw("normal"), torch.tensor([40.0])])
     clipped, whole = observed(values), observed(values, "minmax")
