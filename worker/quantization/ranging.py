@@ -25,7 +25,6 @@ _BINS = 2048
 _ROOM = 0.25  # of the width: a histogram that must grow grows by more, for each growth blurs it a little
 _CANDIDATES = 256
 _LEVELS = 255
-_CLIPPING_WEIGHT = 1.0
 
 #: Activations that an observer can look through: what matters is the error behind them.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -180,9 +179,8 @@ class RangeObserver(UniformQuantizationObserverBase):
         slope = (at_edges[1:] - at_edges[:-1]) / (edges[1:] - edges[:-1])
         inside = _cumulative(rounded * slope.square())
         mass, first, second = (_cumulative(counts * values**power) for power in (0, 1, 2))
-        below = (
-            second - 2 * at_edges * first + at_edges.square() * mass
-        )  # clipped to each edge, of all that lies below it
+        # Clipped to each edge: of all that lies below it, of all that lies above it.
+        below = second - 2 * at_edges * first + at_edges.square() * mass
         above = (second[-1] - second) - 2 * at_edges * (first[-1] - first) + at_edges.square() * (mass[-1] - mass)
         chosen = torch.linspace(0, _BINS, _CANDIDATES + 1).round().long()
         lows, highs = chosen[edges[chosen] <= 0], chosen[edges[chosen] >= 0]
@@ -194,7 +192,7 @@ class RangeObserver(UniformQuantizationObserverBase):
         if self.qscheme in (torch.per_tensor_symmetric, torch.per_channel_symmetric):
             wide = 2 * torch.maximum(edges[highs].abs()[None, :], edges[lows].abs()[:, None])
         error = (wide / _LEVELS).square() / 12 * (inside[highs][None, :] - inside[lows][:, None])
-        error = error + _CLIPPING_WEIGHT * (below[lows][:, None] + above[highs][None, :])
+        error = error + (below[lows][:, None] + above[highs][None, :])
         error[wide <= 0] = float("inf")
         best = int(error.argmin())
         found_low, found_high = edges[lows[best // highs.numel()]], edges[highs[best % highs.numel()]]

@@ -37,8 +37,7 @@ def check_calibration(
     """What calibration found, for the report, with a warning for each thing that is wrong.
 
     `evaluation` is the held-out data, read once without the model; None when there is none. `quality_spread_db` is
-    what
-    `measure_quality_spread_db` found.
+    what `measure_quality_spread_db` found.
     """
     check, ranges = found.data, found.ranges.ranges
     comparisons = None if evaluation is None else compare_with(check, evaluation, model.batch_size)

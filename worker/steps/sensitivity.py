@@ -111,9 +111,7 @@ class _Trial:
         return min(found_db, default=None), None if metric is None else metric.value()
 
     def _batches(self) -> Iterator[Batch]:
-        size = self._model.batch.clamp(
-            max(1, self._model.batch_size // 2)
-        )  # beside a layer's values lie their int8 ones
+        size = _batch_size(self._model)
         for start in range(0, self.samples, size):
             yield self._yardstick.samples.read(start, min(start + size, self.samples))
 
