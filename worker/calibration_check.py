@@ -35,8 +35,8 @@ class InputTally:
     constant: bool = True  #: whether every sample equals the first
     _first: bytes | None = None
 
-    def add(self, tensor: Tensor, start: int) -> None:
-        """Take a batch in, of which the first is sample `start`.
+    def add(self, tensor: Tensor, numbers: Sequence[int]) -> None:
+        """Take a batch in; `numbers` are those that its samples have in the dataset.
 
         Raises DatasetNotFinite when a number does not fit into the model's dtype: the file itself holds finite ones.
         """
@@ -47,7 +47,7 @@ class InputTally:
         self._compare(rows)
         least, greatest = torch.aminmax(rows.byte() if rows.dtype is torch.bool else rows)
         if not (least.isfinite() and greatest.isfinite()):
-            first = start + int((~rows.isfinite()).any(1).nonzero()[0])
+            first = numbers[int((~rows.isfinite()).any(1).nonzero()[0])]
             raise DatasetNotFinite(
                 f"Calibration data: input {self.name!r} is not finite as {dtype_name(tensor.dtype)} in sample {first}."
             )
@@ -72,10 +72,10 @@ class DataCheck:
         self.samples = 0
         self._digests = array("Q")
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
-        """Take a batch in. Raises DatasetNotFinite."""
+    def add(self, tensors: Sequence[Tensor], numbers: Sequence[int]) -> None:
+        """Take a batch in; `numbers` are those that its samples have in the dataset. Raises DatasetNotFinite."""
         for tally, tensor in zip(self.inputs, tensors, strict=True):
-            tally.add(tensor, self.samples)
+            tally.add(tensor, numbers)
         for rows in zip(*tensors, strict=True):
             self._digests.append(int.from_bytes(_digest(rows), "little"))
         self.samples += tensors[0].shape[0]
@@ -108,7 +108,7 @@ def compare_with(check: DataCheck, evaluation: Samples, batch_size: int) -> list
     start = 0
     for batch in batches(evaluation, batch_size):
         for index, tensor in enumerate(batch.inputs):
-            seen[index].add(tensor, start)
+            seen[index].add(tensor, range(start, start + batch.size))
             outside[index] += check.inputs[index].count_outside(tensor)
         start += batch.size
     return [

@@ -170,6 +170,14 @@ class Subset:
         return self.samples.read_labels(first, int(wanted.max()) + 1)[wanted - first]
 
 
+def numbers_in_dataset(samples: Samples) -> Sequence[int]:
+    """For each sample the number that it has in the whole dataset: what a message to the user says."""
+    if not isinstance(samples, Subset):
+        return range(samples.count)
+    numbers = numbers_in_dataset(samples.samples)
+    return [numbers[index] for index in samples.indices]
+
+
 def open_dataset(
     path: Path, specs: Sequence[InputSpec], scratch: Path, on_bytes_read: BytesRead = lambda _: None
 ) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import nn
 
 from worker.calibration_check import DataCheck
 from worker.calibration_ranges import RangeTracker
-from worker.datasets import Samples, batches
+from worker.datasets import Samples, batches, numbers_in_dataset
 from worker.inference import run_model
 from worker.steps.load import LoadedModel
 
@@ -37,23 +38,27 @@ def calibrate(
 ) -> Calibration:
     """Run every sample through the prepared models, in one pass, in constant memory.
 
-    `then` are further samples, and what is to be called before the observers see them.
+    `then` are further samples, and what is to be called before the observers see them. Where they are the same samples,
+    for want of any to spare, they are seen once.
 
     Raises DatasetNotFinite when a number of the data does not fit into the model's dtype.
     """
     check = DataCheck([spec.name for spec in model.inputs], [spec.dtype for spec in model.inputs])
     tracker = RangeTracker(prepared)
     parts = [(samples, None)] if then is None else [(samples, None), then]
-    total = sum(part.count for part, _ in parts)
+    total = samples.count if then is None or then[0] is samples else samples.count + then[0].count
     batch_size = model.batch.clamp(min(model.batch_size, max(1, math.ceil(total / _LEAST_BATCHES))))
     for part, first in parts:
         if first is not None:
             first()
+            if part is samples:
+                break
         for module in prepared:
             module.eval()
         with torch.no_grad(), tracker.watching():
-            for batch in batches(part, batch_size):
-                check.add(batch.inputs)
+            numbers = numbers_in_dataset(part)
+            for start, batch in zip(itertools.count(0, batch_size), batches(part, batch_size), strict=False):
+                check.add(batch.inputs, numbers[start : start + batch.size])
                 for module in prepared:
                     run_model(module, batch.inputs, model.batch)
                 tracker.next_batch()

@@ -15,7 +15,7 @@ def checked(*inputs: Tensor, batch: int = 3) -> DataCheck:
     """The check after all of the data."""
     check = DataCheck([f"in{index}" for index in range(len(inputs))], [tensor.dtype for tensor in inputs])
     for part in zip(*(tensor.split(batch) for tensor in inputs), strict=True):
-        check.add(part)
+        check.add(part, range(check.samples, check.samples + batch))
     return check
 
 

@@ -15,9 +15,11 @@ from shared.job import Step
 from shared.job_report import CalibrationResult, JobReport, ReportWarning
 from tests.unit.worker.conftest import Digits, MakeFolder, dataset_id, export
 from worker import recipes
+from worker.datasets import InMemorySamples
 from worker.progress import ProgressTracker
 from worker.steps.calibrate import calibrate
 from worker.steps.check_calibration import check_calibration
+from worker.steps.held_back import divide
 from worker.steps.load import load
 
 CODES = (
@@ -69,8 +71,10 @@ def test_good_data_suffices_and_nothing_is_said(run_static: Any, digits: Digits)
 def test_parts_that_differ_spread_scales_and_quality(run_static: Any, digits: Digits) -> None:
     """Every fourth batch is dim: a model calibrated on those alone would clip nearly everything."""
     mixed = digits.training_x[:256].copy()
-    for batch in range(0, 16, 4):
-        mixed[16 * batch : 16 * batch + 16] *= 0.1
+    numbered = InMemorySamples((torch.arange(256),), None)
+    parts = [part.read(0, part.count).inputs[0] for part in divide(numbered, 16)]
+    batches_seen = torch.cat(parts).reshape(16, 16)  # what is held back comes last
+    mixed[batches_seen[::4].flatten()] *= 0.1
     found = checked(run_static(mixed))
     assert found.scale_spread is not None
     assert found.quality_spread_db is not None
