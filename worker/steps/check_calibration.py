@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
-import torch
 from torch import fx
 
 from shared.job_report import CalibrationResult
 from worker.calibration_check import Comparison, DataCheck, InputTally, compare_with, input_checks
 from worker.calibration_ranges import LEAST_SAMPLES, coverage, enough_samples, growth_curve, scale_spread
-from worker.datasets import Samples, batches
-from worker.inference import run_model
-from worker.numerics import SQNR_LIMIT_DB, FidelityAccumulator
+from worker.datasets import Samples, Subset
 from worker.progress import ProgressTracker
 from worker.quantization import Plan, simulate
 from worker.steps.calibrate import Calibration
+from worker.steps.held_back import HeldBack
 from worker.steps.load import LoadedModel
 
 _MANY_DUPLICATES = 0.1
@@ -69,20 +66,12 @@ def measure_quality_spread_db(
 
     By min-max ranges, simulated on at most two batches; what the observers saw is as before afterwards.
     """
-    parts = [batch.inputs for batch in itertools.islice(batches(samples, model.batch_size), _TRIED_BATCHES)]
+    trial = HeldBack(model, Subset(samples, range(min(samples.count, _TRIED_BATCHES * model.batch_size))))
     reached = []
-    with torch.no_grad():
-        for subset in range(found.ranges.reported_subsets):
-            with found.ranges.seeing_only(subset):
-                simulation = simulate(prepared, plan)
-            fidelity = [FidelityAccumulator(output) for output in model.outputs]
-            for inputs in parts:
-                references = run_model(model.raised, inputs, model.batch)
-                for each, wanted, got in zip(
-                    fidelity, references, run_model(simulation.run, inputs, model.batch), strict=True
-                ):
-                    each.update(wanted, got)
-            reached.append(min(SQNR_LIMIT_DB if each.sqnr_db is None else each.sqnr_db for each in fidelity))
+    for subset in range(found.ranges.reported_subsets):
+        with found.ranges.seeing_only(subset):
+            simulation = simulate(prepared, plan)
+        reached.append(trial.measure(simulation.run).sqnr_db)
     return max(reached) - min(reached) if len(reached) > 1 else None
 
 
