@@ -8,9 +8,10 @@ histogram   how the values are spread
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -89,7 +90,8 @@ class LayerAccumulator:
         self._histogram: _Histogram | None = None
 
     def update(self, trace: LayerTrace) -> None:
-        """Add a batch."""
+        """Add a batch; what is not finite, such as a mask's -inf, has no range and no error, and counts as 0."""
+        trace = _finite(trace)
         self._own.update(trace.reference, trace.own)
         self._total.update(trace.reference, trace.total)
         while len(self._arriving) < len(trace.arriving):
@@ -128,6 +130,26 @@ class LayerAccumulator:
             mean_error_share=self._mean_errors.share_of(self._own.noise),
             histogram=None if histogram is None else histogram.within(output.min, output.max),
         )
+
+
+def _finite(trace: LayerTrace) -> LayerTrace:
+    """With 0 wherever one of the tensors that belong together is not finite."""
+    reference, total, own = _zero_where_infinite(trace.reference, trace.total, trace.own)
+    arriving = [_zero_where_infinite(*pair) for pair in trace.arriving]
+    return replace(
+        trace,
+        reference=reference,
+        total=total,
+        own=own,
+        arriving=tuple((of_float, found) for of_float, found in arriving),
+    )
+
+
+def _zero_where_infinite(*tensors: Tensor) -> list[Tensor]:
+    if all(math.isfinite(float(tensor.sum())) for tensor in tensors):  # a sum tells, and is quick
+        return list(tensors)
+    finite = functools.reduce(torch.logical_and, (tensor.isfinite() for tensor in tensors))
+    return [tensor.where(finite, 0.0) for tensor in tensors]
 
 
 @dataclass

@@ -12,10 +12,13 @@ import torch
 from torch import fx, nn
 from torch.ao.nn import quantized as nnq
 from torch.ao.nn.quantized import dynamic as nnqd
+from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.ao.quantization.fx.convert import convert as _convert
 
 from worker.quantization.bags import QuantizedBag
+from worker.quantization.grouping import module_of
 from worker.quantization.planning import Plan
+from worker.quantization.simulating import FLOAT_BIASES
 
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric)
 _NONE = (None, None)
@@ -58,9 +61,26 @@ def _take_out_float_layers(model: fx.GraphModule, plan: Plan) -> None:
     """Leave in float what was given up after the observers were inserted; FX drops observers between such layers."""
     qconfigs = model.meta["_observed_graph_module_attrs"].node_name_to_qconfig
     owners = model.meta["octavo_groups"]
+    in_float = {node for node in model.graph.nodes if owners.get(str(node.meta.get("layer")), "") in plan.float_reasons}
+    for node in in_float:
+        qconfigs[node.name] = None
+        _restore_bias(model, node)
     for node in model.graph.nodes:
-        if owners.get(str(node.meta.get("layer")), "") in plan.float_reasons:
-            qconfigs[node.name] = None
+        if isinstance(module_of(model, node), ObserverBase | FakeQuantizeBase):
+            seen = node.all_input_nodes[0]
+            if owners.get(str(seen.meta.get("layer")), "") not in plan.int8_layers:
+                # FX would let every reader have what it quantizes for one of them.
+                node.replace_all_uses_with(seen, lambda user: user in in_float)
+    model.recompile()
+
+
+def _restore_bias(model: fx.GraphModule, node: fx.Node) -> None:
+    """What was corrected for int8 is wrong in float."""
+    biases = model.meta.get(FLOAT_BIASES, {})
+    if str(node.target) in biases:
+        module: Any = model.get_submodule(str(node.target))
+        layer = next(iter(module)) if isinstance(module, nn.Sequential) else module
+        layer.bias = biases[str(node.target)]
 
 
 def _hide_float_operators(model: fx.GraphModule, plan: Plan) -> dict[Any, Any]:

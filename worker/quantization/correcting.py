@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from worker.quantization.planning import Plan
-from worker.quantization.simulating import simulate
+from worker.quantization.simulating import FLOAT_BIASES, simulate
 
 
 def bias_corrections(prepared: fx.GraphModule, plan: Plan, batches: Iterable[tuple[Tensor, ...]]) -> dict[str, Tensor]:
@@ -58,16 +58,21 @@ class Biases:
         """Put them back, to the bit."""
         for name, bias in self._found.items():
             _layer(self._prepared.get_submodule(name)).bias = bias
+        del self._prepared.meta[FLOAT_BIASES]
 
 
 def correct_biases(prepared: fx.GraphModule, corrections: dict[str, Tensor]) -> Biases:
-    """Add the corrections to the biases of a prepared graph, in place; what it had can be restored."""
+    """Add the corrections to the biases of a prepared graph, in place; what it had can be restored.
+
+    It stands in the graph's meta too: in float a layer computes with its own.
+    """
     before: dict[str, nn.Parameter | None] = {}
     for name, shift in corrections.items():
         layer = _layer(prepared.get_submodule(name))
         before[name] = layer.bias
         corrected = shift if layer.bias is None else layer.bias.detach() + shift
         layer.bias = nn.Parameter(corrected, requires_grad=False)
+    prepared.meta[FLOAT_BIASES] = before
     return Biases(before, prepared)
 
 

@@ -23,6 +23,8 @@ from torch.func import functional_call
 from worker.quantization.planning import Plan
 
 _QUINT8 = (0, 255)
+#: In the meta of a prepared graph: the biases, by module, of layers whose bias was corrected for int8.
+FLOAT_BIASES = "octavo_float_biases"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Simulation:
             and self._is_int8(node)
             and (weight := quantized_weight(self._modules[str(node.target)], qconfigs.get(node.name))) is not None
         }
+        self._float_biases: Mapping[str, Tensor | None] = prepared.meta.get(FLOAT_BIASES, {})
         self._ends = self._group_ends()
         self.layers = tuple(dict.fromkeys(self._owner[node] for node in self._ends))
 
@@ -186,10 +189,23 @@ class Simulation:
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         if node.op == "call_function":
             return node.target(*args, **kwargs)  # type: ignore[operator]  # fx types it as a string too
+        return self._call(node, args, kwargs, amend, quantized=self._owner[node] in int8)
+
+    def _call(
+        self,
+        node: fx.Node,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        amend: Callable[[Tensor], Tensor] | None,
+        *,
+        quantized: bool,
+    ) -> Any:
         module = self._modules[str(node.target)]
+        if str(node.target) in self._float_biases and not quantized:
+            return _with_bias(module, self._float_biases[str(node.target)], args, amend)
         if node in self._weights:
-            return self._weights[node].call(module, args, quantized=self._owner[node] in int8, amend=amend)
-        if self._owner[node] in int8 or not isinstance(getattr(module, "weight_fake_quant", None), FakeQuantizeBase):
+            return self._weights[node].call(module, args, quantized=quantized, amend=amend)
+        if quantized or not isinstance(getattr(module, "weight_fake_quant", None), FakeQuantizeBase):
             return module(*args, **kwargs)
         with _without_fake_quantize(module.weight_fake_quant):
             return module(*args, **kwargs)
@@ -235,7 +251,10 @@ class Simulation:
         none: frozenset[str] = frozenset()
         for source in node.all_input_nodes:
             origin = self._unobserved(source)
-            if self._owner[origin] != self._owner[node] and isinstance(reference.get(origin), Tensor):
+            arrived = reference.get(origin)
+            if self._owner[origin] == self._owner[node] or not isinstance(arrived, Tensor):
+                continue
+            if arrived.is_floating_point():  # a mask or an index has no error
                 yield self._read(node, reference, none, source), self._read(node, total, self._int8, source)
 
     def _shown(
@@ -347,13 +366,28 @@ class QuantizedWeight:
         amend: Callable[[Tensor], Tensor] | None = None,
     ) -> Any:
         """The module's output, with its weight quantized or not; `amend` sees it before a fused activation does."""
-        layer, *activations = module if isinstance(module, nn.Sequential) else (module,)
         name = self.name.rpartition(".")[2]
-        result = functional_call(layer, {name: self.of(module)}, args) if quantized else layer(*args)
-        result = result if amend is None else amend(result)
-        for activation in activations:
-            result = activation(result)
-        return result
+        return _called_with(module, {name: self.of(module)} if quantized else {}, args, amend)
+
+
+def _with_bias(
+    module: nn.Module, bias: Tensor | None, args: tuple[Any, ...], amend: Callable[[Tensor], Tensor] | None
+) -> Any:
+    """A module's output with the bias that it had before it was corrected."""
+    layer = next(iter(module)) if isinstance(module, nn.Sequential) else module
+    return _called_with(module, {"bias": torch.zeros_like(layer.bias) if bias is None else bias}, args, amend)  # type: ignore[arg-type] # a bias is a tensor
+
+
+def _called_with(
+    module: nn.Module, tensors: dict[str, Tensor], args: tuple[Any, ...], amend: Callable[[Tensor], Tensor] | None
+) -> Any:
+    """A module's output with other tensors of its first layer; `amend` sees what that gives before any activation."""
+    layer, *activations = module if isinstance(module, nn.Sequential) else (module,)
+    result = functional_call(layer, tensors, args) if tensors else layer(*args)
+    result = result if amend is None else amend(result)
+    for activation in activations:
+        result = activation(result)
+    return result
 
 
 def quantized_weight(module: nn.Module, qconfig: Any) -> QuantizedWeight | None:

@@ -49,6 +49,17 @@ def test_elements_that_are_not_finite_are_left_out() -> None:
     assert accumulator.sqnr_db == pytest.approx(20.0)
 
 
+def test_what_a_mask_makes_infinite_is_left_out_of_every_figure() -> None:
+    reference = values(1, 9, 4)
+    own = reference + 0.01 * values(2, 9, 4)
+    masked = torch.zeros(9, 4, dtype=torch.bool)
+    masked[::2, 1] = True
+    found = facts(reference.masked_fill(masked, -math.inf), own.masked_fill(masked, -3.0))
+    expected = facts(reference.masked_fill(masked, 0.0), own.masked_fill(masked, 0.0))
+    assert found == expected
+    assert math.isfinite(found.output.min)
+
+
 def test_clipping_is_counted_at_both_ends_from_half_a_step_on() -> None:
     reference = torch.tensor([-1.2, -1.04, 0.0, 0.5, 1.04, 1.2, 1.3, 0.1]).reshape(8, 1, 1, 1)
     bounds = Bounds(low=-1.0, high=1.0, step=0.1, least=-1.0, greatest=1.25)

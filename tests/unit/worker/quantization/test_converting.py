@@ -215,3 +215,24 @@ def test_a_bag_is_int8_unless_it_takes_the_maximum() -> None:
         prepared = prepare(model, settled, (words,))
         prepared(words)
         assert isinstance(convert(prepared, settled).get_submodule("bag"), nn.EmbeddingBag) is not is_int8
+
+
+@torch.no_grad()
+def test_a_layer_given_up_after_calibration_reads_what_nobody_quantized() -> None:
+    """Another reader of the same tensor is in int8: its rounding is no business of the float layer."""
+
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.left, self.right = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.left(x), self.right(x)
+
+    x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    model, prepared, settled = calibrated(Forked(), x)
+    left, right = convert(prepared, settled.without("right", "tried"))(x)
+    wanted = model(x)
+    assert torch.allclose(right, wanted[1], atol=1e-5)
+    assert 20 < sqnr_db(wanted[0], left) < 60

@@ -123,6 +123,24 @@ def test_measuring_changes_nothing_and_restoring_gives_back_every_bit(case: Case
 
 
 @torch.no_grad()
+def test_a_layer_that_goes_to_float_has_its_own_bias_again(case: Case) -> None:
+    """The correction was measured for int8: in float it would be the error. With all in float none is left."""
+    model, prepared, settled, x = case
+    before = biases(prepared)
+    correct_biases(prepared, bias_corrections(prepared, settled, [(x,)]))
+    assert torch.allclose(simulate(prepared, settled).run(x, int8=())[0], model(x)[0], atol=1e-5)
+
+    without = settled.without("head", "tried").without("plain", "tried")
+    converted = convert(prepared, without)
+    for layer in ("plain", "head"):
+        bias, expected = converted.get_submodule(layer).bias, before[layer]
+        assert bias is None if expected is None else torch.equal(bias, expected)
+    wanted = model(x)[0]
+    simulated = simulate(prepared, without).run(x)[0]
+    assert sqnr_db(wanted, converted(x)[0]) == pytest.approx(sqnr_db(wanted, simulated), abs=0.5)
+
+
+@torch.no_grad()
 def test_layers_in_float_and_tables_are_not_corrected() -> None:
     torch.manual_seed(0)
     words = torch.randint(10, (16, 4))
