@@ -10,8 +10,8 @@ from torch import Tensor, fx
 
 from shared.quantization_spec import spec_adapter
 from tests.zoo.models import FAMILIES, Family, trained
-from tests.zoo.test_zoo import SPECS, calibrated, exported, sqnr_db
-from worker.quantization import Plan, convert, load_program, plan, raise_program
+from tests.zoo.test_zoo import SPECS, exported
+from worker.quantization import Plan, convert, load_program, plan, prepare, raise_program
 from worker.quantization.simulating import LayerTrace, simulate
 
 NAMES = ("squeeze_excite_silu", "dense_concatenation", "bert", "two_outputs")
@@ -28,6 +28,19 @@ def case(
     settled = plan(raised, spec_adapter.validate_python(SPECS["static"]))
     prepared = calibrated(family, raised, settled)
     return raised, prepared, settled, family.make_inputs(32, torch.Generator().manual_seed(3))
+
+
+def calibrated(family: Family, raised: fx.GraphModule, settled: Plan) -> fx.GraphModule:
+    generator = torch.Generator().manual_seed(5)
+    prepared = prepare(raised, settled, family.make_inputs(2, generator))
+    with torch.no_grad():
+        for _ in range(12):
+            prepared(*family.make_inputs(16, generator))
+    return prepared
+
+
+def sqnr_db(wanted: Tensor, found: Tensor) -> float:
+    return float(20 * torch.log10(wanted.norm() / (wanted - found).norm()))
 
 
 Case = tuple[fx.GraphModule, fx.GraphModule, Plan, tuple[Tensor, ...]]
