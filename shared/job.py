@@ -48,8 +48,8 @@ class Step(StrEnum):
     CONVERT = "convert"  #: int8 operators are emitted
     EVALUATE = "evaluate"  #: float and int8 on the same data
     ANALYSE = "analyse"  #: errors layer by layer, sensitivity, quant boundaries
-    BENCHMARK = "benchmark"  #: float and int8 latency, interleaved
     PACKAGE = "package"  #: artifacts are written and loaded again
+    BENCHMARK = "benchmark"  #: float and int8 latency, interleaved
     STORE = "store"  #: artifacts go to the object store
 
 

@@ -2,8 +2,8 @@
 
 Each pass frees the jobs of workers that went away, and sends the hints that were never sent or were lost with the
 broker: so Redis may be wiped at any moment, and it costs time, never a job. Now and then it sweeps what is over:
-uploads past their time with the parts they left, checkpoints of jobs that have ended, old Idempotency-Keys, workers long
-gone.
+uploads past their time with the parts they left, checkpoints of jobs that have ended, old Idempotency-Keys, and workers
+long gone.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from shared.job import Step
 from shared.job_report import (
@@ -29,12 +29,13 @@ from shared.job_report import (
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.environment import describe_environment
 from worker.findings import Case, find
+from worker.inference import Model
 from worker.job_folder import JobFolder, JobInputs
 from worker.latency import FLOAT_EAGER, FLOAT_FROZEN, INT8
 from worker.progress import ProgressTracker, Report
 from worker.quantization import (
     Plan,
-    freeze,
+    collect_garbage,
     has_vnni,
     learn_scales,
     plan,
@@ -48,7 +49,7 @@ from worker.steps.analyse import analyse
 from worker.steps.benchmark import benchmark
 from worker.steps.calibrate import calibrate
 from worker.steps.check_calibration import check_calibration, measure_quality_spread_db
-from worker.steps.choose_kernels import convert_for_this_cpu
+from worker.steps.choose_kernels import Converted, convert_for_this_cpu
 from worker.steps.convert import Quantized, freeze_quantized
 from worker.steps.evaluate import Yardstick, choose_yardstick, evaluate
 from worker.steps.load import JobData, LoadedModel, load
@@ -62,24 +63,27 @@ from worker.verdict import judge
 
 # What each step is expected to take, as a share of the whole: it drives the progress bar and the time left.
 _DYNAMIC_WEIGHTS = {
-    Step.LOAD: 3.0, Step.CONVERT: 2.0, Step.EVALUATE: 2.0, Step.ANALYSE: 6.0, Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0,
+    Step.LOAD: 3.0, Step.CONVERT: 2.0, Step.EVALUATE: 2.0, Step.ANALYSE: 6.0, Step.PACKAGE: 1.0, Step.BENCHMARK: 3.0,
 }  # fmt: skip
 _STATIC_WEIGHTS = {
     Step.LOAD: 3.0, Step.PREPARE: 3.0, Step.CALIBRATE: 6.0, Step.CONVERT: 2.0, Step.EVALUATE: 3.0,
-    Step.ANALYSE: 8.0, Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0,
+    Step.ANALYSE: 8.0, Step.PACKAGE: 1.0, Step.BENCHMARK: 3.0,
 }  # fmt: skip
 _QAT_WEIGHTS = {
     Step.LOAD: 3.0, Step.PREPARE: 3.0, Step.CALIBRATE: 8.0, Step.TRAIN: 60.0, Step.CONVERT: 3.0, Step.EVALUATE: 4.0,
-    Step.ANALYSE: 8.0, Step.BENCHMARK: 3.0, Step.PACKAGE: 1.0,
+    Step.ANALYSE: 8.0, Step.PACKAGE: 1.0, Step.BENCHMARK: 3.0,
 }  # fmt: skip
 
+_WEIGHTS = {"dynamic": _DYNAMIC_WEIGHTS, "static": _STATIC_WEIGHTS, "qat": _QAT_WEIGHTS}
 
-@dataclass(frozen=True)
+
+@dataclass
 class Outcome:
     """An int8 model and how it came about."""
 
     plan: Plan
     int8: Quantized
+    quality: Quality
     prepared: fx.GraphModule | None = None
     """What it was converted from; None for dynamic quantization."""
     kernels: list[KernelTrial] = field(default_factory=list)
@@ -97,21 +101,25 @@ def run(folder: JobFolder, report: Report) -> JobReport:
     inputs = folder.read_inputs()
     torch.set_num_threads(inputs.threads)  # only now: a thread from before the lockdown would be outside of it
     torch.manual_seed(inputs.spec.seed)
+    tracker = ProgressTracker(report, _WEIGHTS[inputs.spec.method])
+    model, data = load(folder, inputs, tracker)
+    yardstick = choose_yardstick(model, data, inputs.spec, tracker)
     match inputs.spec:
         case DynamicSpec() as spec:
-            return dynamic(folder, inputs, spec, ProgressTracker(report, _DYNAMIC_WEIGHTS))
+            outcome = dynamic(model, data, spec, yardstick, tracker)
         case StaticSpec() as spec:
-            return static(folder, inputs, spec, ProgressTracker(report, _STATIC_WEIGHTS))
+            outcome = static(model, data, spec, yardstick, tracker)
         case QatSpec() as spec:
-            return qat(folder, inputs, spec, ProgressTracker(report, _QAT_WEIGHTS))
+            outcome = qat(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
+    return _finish(folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome)
 
 
-def dynamic(folder: JobFolder, inputs: JobInputs, spec: DynamicSpec, tracker: ProgressTracker) -> JobReport:
+def dynamic(
+    model: LoadedModel, data: JobData, spec: DynamicSpec, yardstick: Yardstick, tracker: ProgressTracker
+) -> Outcome:
     """int8 weights; activation ranges are found at run time."""
-    model, data = load(folder, inputs, tracker)
     settled = _plan(model, spec, tracker)
     advise_on_dynamic(spec, settled, tracker)
-    yardstick = choose_yardstick(model, data, spec, tracker)
 
     with tracker.step(Step.CONVERT, "Quantizing the weights"):
         int8 = freeze_quantized(quantize_dynamic(model.raised, settled), data.example_inputs(model))
@@ -119,25 +127,15 @@ def dynamic(folder: JobFolder, inputs: JobInputs, spec: DynamicSpec, tracker: Pr
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
         (quality,) = evaluate(model, [int8.frozen], yardstick, advance)
 
-    return _finish(
-        folder,
-        inputs,
-        tracker,
-        model=model,
-        data=data,
-        yardstick=yardstick,
-        outcome=Outcome(settled, int8),
-        quality=quality,
-    )
+    return Outcome(settled, int8, quality)
 
 
-def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: ProgressTracker) -> JobReport:
+def static(
+    model: LoadedModel, data: JobData, spec: StaticSpec, yardstick: Yardstick, tracker: ProgressTracker
+) -> Outcome:
     """int8 weights and activations, with ranges fixed by calibration."""
-    model, data = load(folder, inputs, tracker)
-    yardstick = choose_yardstick(model, data, spec, tracker)
-    example = data.example_inputs(model)
-
     assert data.calibration is not None
+    example = data.example_inputs(model)
 
     with tracker.step(Step.PREPARE, "Inserting observers"):
         draft = draft_static(model, _plan(model, spec, tracker), spec, data.calibration, example)
@@ -148,20 +146,24 @@ def static(folder: JobFolder, inputs: JobInputs, spec: StaticSpec, tracker: Prog
         calibration = check_calibration(model, found, data.held_out, tracker, quality_spread_db=spread_db)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
-        outcome = _converted(model, draft, example, calibration)
+        converted = convert_for_this_cpu(model, draft.prepared, draft.plan, draft.held_back, example)
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
-        (quality,) = evaluate(model, [outcome.int8.frozen], yardstick, advance)
+        (quality,) = evaluate(model, [converted.int8.frozen], yardstick, advance)
 
-    return _finish(
-        folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome, quality=quality
-    )
+    return _of_draft(draft, converted, quality, calibration)
 
 
-def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTracker) -> JobReport:
+def qat(
+    folder: JobFolder,
+    model: LoadedModel,
+    data: JobData,
+    spec: QatSpec,
+    *,
+    yardstick: Yardstick,
+    tracker: ProgressTracker,
+) -> Outcome:
     """int8 weights and activations, trained with fake quantize; or the static model, where training gains nothing."""
-    model, data = load(folder, inputs, tracker)
-    yardstick = choose_yardstick(model, data, spec, tracker)
     assert data.training is not None
     loss_name = choose_loss(model, data.training, spec.qat.loss)
     course = plan_course(model, data.training, spec, loss_name=loss_name, yardstick=yardstick, tracker=tracker)
@@ -186,35 +188,36 @@ def qat(folder: JobFolder, inputs: JobInputs, spec: QatSpec, tracker: ProgressTr
         trained = train_and_compare(course, prepared, folder, fingerprint, advance)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
-        candidates = [_converted(model, draft, example, checked)]
+        candidates = [convert_for_this_cpu(model, draft.prepared, draft.plan, draft.held_back, example)]
         if trained.best_epoch is not None:
-            own, int8, kernels = convert_for_this_cpu(model, prepared.eval(), settled, calibration, example)
-            candidates.append(Outcome(own, int8, prepared, kernels, calibration=checked))
+            candidates.append(convert_for_this_cpu(model, prepared.eval(), settled, draft.held_back, example))
 
     with tracker.step(Step.EVALUATE, "Comparing float, int8 and static int8") as advance:
         qualities = evaluate(model, [candidate.int8.frozen for candidate in candidates], yardstick, advance)
 
     training = compare_with_static(course, trained, qualities[1] if len(qualities) > 1 else None, qualities[0])
-    offered = 1 if training.offered == "qat" else 0
-    outcome = replace(candidates[offered], training=training)
-    use_kernels_of(outcome.plan)
-    return _finish(
-        folder,
-        inputs,
-        tracker,
-        model=model,
-        data=data,
-        yardstick=yardstick,
-        outcome=outcome,
-        quality=qualities[offered],
+    if training.offered == "static":
+        outcome = replace(_of_draft(draft, candidates[0], qualities[0], checked), training=training)
+    else:
+        own = candidates[1]
+        outcome = Outcome(
+            own.plan, own.int8, qualities[1], prepared, own.kernels, calibration=checked, training=training
+        )
+    use_kernels_of(outcome.plan)  # converting the other one may have selected others
+    return outcome
+
+
+def _of_draft(draft: StaticDraft, converted: Converted, quality: Quality, calibration: CalibrationResult) -> Outcome:
+    return Outcome(
+        converted.plan,
+        converted.int8,
+        quality,
+        draft.prepared,
+        converted.kernels,
+        draft.ranges,
+        draft.recovery,
+        calibration,
     )
-
-
-def _converted(
-    model: LoadedModel, draft: StaticDraft, example: tuple[Tensor, ...], calibration: CalibrationResult
-) -> Outcome:
-    plan, int8, kernels = convert_for_this_cpu(model, draft.prepared, draft.plan, draft.held_back, example)
-    return Outcome(plan, int8, draft.prepared, kernels, draft.ranges, draft.recovery, calibration)
 
 
 def _plan(model: LoadedModel, spec: DynamicSpec | StaticSpec | QatSpec, tracker: ProgressTracker) -> Plan:
@@ -233,10 +236,9 @@ def _finish(
     data: JobData,
     yardstick: Yardstick,
     outcome: Outcome,
-    quality: Quality,
 ) -> JobReport:
-    """Explain, benchmark, package and report: the same for every method."""
-    spec, settled, int8 = inputs.spec, outcome.plan, outcome.int8
+    """Explain, package, benchmark and report: the same for every method."""
+    spec, settled, int8, quality = inputs.spec, outcome.plan, outcome.int8, outcome.quality
 
     with tracker.step(Step.ANALYSE, "Looking at every layer") as advance:
         analysis = analyse(
@@ -250,15 +252,23 @@ def _finish(
             advance=advance,
         )
 
+    outcome.prepared = None  # as large as the model, and done with
+    collect_garbage()
+
+    with tracker.step(Step.PACKAGE, "Writing and checking the artifacts"):
+        packed = package(
+            folder, model, int8, example=data.example_inputs(model), samples=data.evaluation, qengine=settled.qengine
+        )
+
     with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
-        float_frozen = freeze(model.raised, data.example_inputs(model))
-        candidates = {FLOAT_EAGER: model.raised, FLOAT_FROZEN: float_frozen, INT8: int8.frozen}
+        candidates: dict[str, Model | Path] = {
+            FLOAT_EAGER: model.raised,
+            FLOAT_FROZEN: packed.float_file,
+            INT8: packed.int8_file,
+        }
         latency = benchmark(
             model, candidates, data.evaluation, spec.benchmark, seed=spec.seed, tracker=tracker, advance=advance
         )
-
-    with tracker.step(Step.PACKAGE, "Writing and checking the artifacts"):
-        size = package(folder, model, int8, float_frozen, samples=data.evaluation, qengine=settled.qengine)
 
     resolved = _resolved_spec(inputs, settled, quality, outcome.training)
     findings = find(
@@ -273,10 +283,10 @@ def _finish(
     )
     report = JobReport(
         method=spec.method,
-        verdict=judge(quality, latency, size),
+        verdict=judge(quality, latency, packed.size),
         quality=quality,
         latency=latency,
-        size=size,
+        size=packed.size,
         layers=analysis.layers,
         sensitivity=analysis.sensitivity,
         boundaries=analysis.boundaries,

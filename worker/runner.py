@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import importlib
 import os
 import signal
@@ -69,6 +70,8 @@ def serve(load_recipe: Callable[[], Recipe]) -> None:
     protocol = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     recipe = load_recipe()
+    gc.collect()
+    gc.freeze()  # torch's own objects live as long as the process: collections in the job need not look at them
     os.environ.clear()
     _send(protocol, ReadyMessage(level=probe_level()))
     line = sys.stdin.buffer.readline(MAX_LINE_BYTES)

@@ -9,6 +9,7 @@ quantized layer by layer as the plan says, and frozen to what users run.
 
 from worker.quantization.boundaries import glob_of, in_float, in_int8
 from worker.quantization.converting import convert, use_kernels_of
+from worker.quantization.copying import collect_garbage
 from worker.quantization.correcting import bias_corrections, correct_biases
 from worker.quantization.counting import layer_macs
 from worker.quantization.describing import Description, describe, describe_layers
@@ -50,6 +51,7 @@ __all__ = [
     "Simulation",
     "bias_corrections",
     "channel_maxima",
+    "collect_garbage",
     "convert",
     "correct_biases",
     "departing_layers",

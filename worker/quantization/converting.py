@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.ao.quantization.fx.convert import convert as _convert
 
 from worker.quantization.bags import QuantizedBag
+from worker.quantization.copying import collect_garbage, copy_structure
 from worker.quantization.grouping import module_of
 from worker.quantization.planning import Plan
 from worker.quantization.simulating import FLOAT_BIASES
@@ -33,7 +33,7 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
     """The int8 model of a calibrated or trained one, which is left as it was. Selects the plan's qengine."""
     use_kernels_of(plan)
     # FX's own convert works on what it is given; it also wants evaluation mode and no gradients.
-    model = copy.deepcopy(prepared).eval()
+    model = copy_structure(prepared).eval()
     _take_out_float_layers(model, plan)
     hidden = _hide_float_operators(model, plan)
     with torch.no_grad():
@@ -46,6 +46,8 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
     _keep_limits(converted, plan, model.meta["octavo_groups"])
     share_equal_weights(converted)
     converted.meta |= {key: value for key, value in prepared.meta.items() if key.startswith("octavo")}
+    del model
+    collect_garbage()
     return converted.eval()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,7 +15,7 @@ _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric, torch.per
 
 
 def weights_digest(quantized: nn.Module) -> str:
-    """SHA-256, in hex, of every int8 weight with its qparams and of every scale and zero point of activations.
+    """SHA-256, in hex, of every int8 weight with its qparams and bias and of every scale and zero point of activations.
 
     Kernels pack weights each in their own way; what is hashed is what they were packed from.
     """
@@ -25,17 +27,24 @@ def weights_digest(quantized: nn.Module) -> str:
             digest.update(value.detach().flatten().contiguous().view(torch.uint8).numpy().tobytes())  # any dtype
 
     for name, module in sorted(quantized.named_modules()):
-        for which, weight in sorted(int8_weights(module).items()):
-            add(f"{name}.{which}", weight.int_repr(), *_qparams(weight))
-        for which in ("scale", "zero_point"):
-            value = getattr(module, which, None)
-            if isinstance(value, int | float):
-                add(f"{name}.{which}", torch.tensor(float(value), dtype=torch.float64))
+        add(name, *_parts_of(module))
     if isinstance(quantized, fx.GraphModule):
         for node in quantized.graph.nodes:  # the qparams of operators that are functions
             if node.op == "get_attr" and isinstance(value := getattr(quantized, str(node.target), None), Tensor):
                 add(str(node.target), value)
     return digest.hexdigest()
+
+
+def _parts_of(module: Any) -> Iterator[Tensor]:
+    """Weights as integers with their qparams, biases, and the qparams of the output."""
+    for _, weight in sorted(int8_weights(module).items()):
+        yield weight.int_repr()
+        yield from _qparams(weight)
+    if callable(bias := getattr(module, "bias", None)) and isinstance(values := bias(), Tensor):
+        yield values.float()
+    for which in ("scale", "zero_point"):
+        if isinstance(value := getattr(module, which, None), int | float):
+            yield torch.tensor(float(value), dtype=torch.float64)
 
 
 def _qparams(weight: Tensor) -> tuple[Tensor, Tensor]:

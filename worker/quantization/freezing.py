@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 
 import torch
@@ -26,11 +27,24 @@ def freeze(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptMod
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and tracing warns of sizes it follows well
         traced = torch.jit.trace(module, inputs, check_trace=False, strict=False)
-        frozen = torch.jit.freeze(traced.eval())
+        frozen = torch.jit.freeze(_apart(traced).eval())
         frozen(*inputs)
         for other in other_batches(interface(module).inputs, inputs):
             _require_same(module(*other), _run(frozen, other))
     return frozen
+
+
+def _apart(traced: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """The same module in a compilation unit of its own.
+
+    Freezing makes constants of the weights, and what is traced shares one unit for the life of the process: torch would
+    hold the weights of every model that was ever frozen.
+    """
+    with tempfile.TemporaryDirectory() as scratch:  # a file: in memory it would be there twice more
+        path = f"{scratch}/traced.pt"
+        torch.jit.save(traced, path)
+        loaded: torch.jit.ScriptModule = torch.jit.load(path)
+    return loaded
 
 
 def _run(frozen: torch.jit.ScriptModule, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

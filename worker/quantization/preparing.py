@@ -26,6 +26,7 @@ from torch.ao.quantization.fx.prepare import prepare as insert_observers
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from shared.quantization_spec import QatSpec
+from worker.quantization.copying import collect_garbage, copy_structure
 from worker.quantization.grouping import TRANSPOSED, Group, groups
 from worker.quantization.planning import Plan
 from worker.quantization.qconfigs import LayerSettings, qconfig_for
@@ -59,7 +60,7 @@ def _prepare(
     raised: fx.GraphModule, plan: Plan, example_inputs: tuple[Tensor, ...], *, trainable: bool
 ) -> fx.GraphModule:
     mapping = _qconfig_mapping(raised, plan, trainable=trainable)
-    model = copy.deepcopy(raised).train(trainable)
+    model = (copy.deepcopy(raised) if trainable else copy_structure(raised)).train(trainable)
     for parameter in model.parameters():
         parameter.requires_grad_(trainable and parameter.is_floating_point())
     if not trainable:
@@ -74,6 +75,8 @@ def _prepare(
     _look_behind(prepared, plan)
     prepared.meta |= {key: value for key, value in raised.meta.items() if key.startswith("octavo")}
     assert isinstance(prepared, fx.GraphModule)
+    del model, fused
+    collect_garbage()
     return prepared
 
 

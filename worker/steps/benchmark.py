@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from worker.steps.load import LoadedModel
 
 def benchmark(
     model: LoadedModel,
-    candidates: Mapping[str, Model],
+    candidates: Mapping[str, Model | Path],
     samples: Samples,
     settings: BenchmarkSettings,
     *,
@@ -31,7 +32,10 @@ def benchmark(
     tracker: ProgressTracker,
     advance: StepProgress,
 ) -> list[BenchmarkResult]:
-    """Measure every combination; a batch size that the model cannot take is measured at one that it can, and noted."""
+    """Measure every combination of models, or of files of them.
+
+    A batch size that the model cannot take is measured at one that it can, and noted.
+    """
     batch_sizes = _possible_batch_sizes(model, candidates, samples, settings.batch_sizes, tracker)
     combinations = list(product(batch_sizes.items(), settings.threads))
     results = []
@@ -61,7 +65,7 @@ def benchmark(
 
 def _possible_batch_sizes(
     model: LoadedModel,
-    candidates: Mapping[str, Model],
+    candidates: Mapping[str, Model | Path],
     samples: Samples,
     asked: Sequence[int],
     tracker: ProgressTracker,
@@ -78,13 +82,13 @@ def _possible_batch_sizes(
     return possible
 
 
-def _takes(model: LoadedModel, candidates: Mapping[str, Model], samples: Samples, size: int) -> bool:
+def _takes(model: LoadedModel, candidates: Mapping[str, Model | Path], samples: Samples, size: int) -> bool:
     if model.batch.clamp(size) != size:
         return False
     try:
         with torch.inference_mode():
             for candidate in candidates.values():
-                run_model(candidate, _batch_of(samples, size), model.batch)
+                run_model(never_called(candidate), _batch_of(samples, size), model.batch)
     except ModelFailed:
         return False
     return True

@@ -9,12 +9,11 @@ clearly faster than the plan's own. How near the whole output is, beside the sim
 
 from __future__ import annotations
 
-import itertools
-import math
+import io
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx
@@ -22,72 +21,83 @@ from torch import Tensor, fx
 from shared.errors import KernelsSaturate
 from shared.job_report import KernelTrial
 from shared.quantization_spec import DynamicSpec
-from worker.datasets import Samples, batches
-from worker.inference import Model, padded_to, run_model
+from worker.datasets import Samples
+from worker.inference import Model, padded_to
 from worker.latency import computing_with
-from worker.numerics import FidelityAccumulator
-from worker.quantization import Plan, convert, departing_layers, simulate, use_kernels_of
-from worker.steps.convert import Quantized, freeze_quantized, never_called
+from worker.quantization import Plan, collect_garbage, convert, departing_layers, simulate, use_kernels_of
+from worker.steps.convert import Quantized, freeze_quantized, in_memory, never_called
+from worker.steps.held_back import Closeness, HeldBack, reportable
 from worker.steps.load import LoadedModel
 
 _KERNELS = ("onednn", "x86", "fbgemm")
-_REFERENCE = "reference"
 _MIN_GAIN = 1.05
-_CHECKED_BATCHES = 2
 _TRIAL_SECONDS = 0.5
 _WARM_UP = 3
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 100
 
 
+@dataclass(frozen=True)
+class Converted:
+    """An int8 model, the plan with its kernels, and what was tried."""
+
+    plan: Plan
+    int8: Quantized
+    kernels: list[KernelTrial]
+
+
 def convert_for_this_cpu(
     model: LoadedModel, prepared: fx.GraphModule, plan: Plan, samples: Samples, example: tuple[Tensor, ...]
-) -> tuple[Plan, Quantized, list[KernelTrial]]:
+) -> Converted:
     """The int8 model with the kernels that the spec names, or with the fastest right ones where it says `auto`.
 
-    The plan returned names the kernels; they stay selected for this process. Raises KernelsSaturate when none of those
-    that may be used computes what the simulation does.
+    The plan in the result names the kernels; they stay selected for this process. Raises KernelsSaturate when none of
+    those that may be used computes what it should.
     """
     names = [plan.qengine]
     if not isinstance(plan.spec, DynamicSpec) and plan.spec.qengine == "auto":
         names += [name for name in _KERNELS if name not in names and name in torch.backends.quantized.supported_engines]
-    converted = {name: freeze_quantized(convert(prepared, replace(plan, qengine=name)), example) for name in names}
-    simulation = simulate(prepared, plan)
-    outputs_of: dict[str, Model] = {name: int8.frozen for name, int8 in converted.items()}
-    closeness_db = _closeness_db(model, outputs_of | {_REFERENCE: simulation.run}, samples)
-    reference_db = closeness_db.pop(_REFERENCE)
+    trial = HeldBack(model, samples)
     some = padded_to(samples.read(0, min(model.batch_size, samples.count)).inputs, model.batch.low)
-    departing = {name: _departing(converted[name], name, some) for name in names}
-    right = [name for name, layers in departing.items() if not layers]
-    if not right:
+    found: dict[str, Closeness] = {}
+    departing: dict[str, list[str]] = {}
+    saved: dict[str, io.BytesIO] = {}
+    for name in names:  # one after the other: each is a model
+        int8 = freeze_quantized(convert(prepared, replace(plan, qengine=name)), example)
+        found[name] = trial.measure(int8.frozen)
+        departing[name] = _departing(int8, some)
+        if not departing[name]:
+            saved[name] = in_memory(int8.frozen)
+        latest = name
+    if not saved:
         raise KernelsSaturate(_told(departing))
-    medians_ms = (
-        _medians_ms(model, {name: converted[name].frozen for name in right}, samples, plan.spec.benchmark.threads[0])
-        if len(right) > 1
-        else {}
-    )
-    fastest = min(right, key=lambda name: medians_ms.get(name, 0.0))
-    if plan.qengine in right and medians_ms and medians_ms[plan.qengine] < _MIN_GAIN * medians_ms[fastest]:
+    medians_ms = _medians_ms(model, saved, samples, plan.spec.benchmark.threads[0]) if len(saved) > 1 else {}
+    fastest = min(saved, key=lambda name: medians_ms.get(name, 0.0))
+    if plan.qengine in saved and medians_ms and medians_ms[plan.qengine] < _MIN_GAIN * medians_ms[fastest]:
         fastest = plan.qengine
+    settled = replace(plan, qengine=fastest)
+    if fastest == latest:
+        use_kernels_of(settled)
+    else:
+        int8 = freeze_quantized(convert(prepared, settled), example)
+    reference = trial.measure(simulate(prepared, plan).run)
+    collect_garbage()
     trials = [
         KernelTrial(
             qengine=name,
-            sqnr_db=_reportable(db),
-            reference_sqnr_db=_reportable(reference_db),
+            sqnr_db=reportable(found[name]),
+            reference_sqnr_db=reportable(reference),
             latency_ms=medians_ms.get(name),
-            saturates=name not in right,
+            saturates=name not in saved,
             chosen=name == fastest,
             layers=departing[name],
         )
-        for name, db in closeness_db.items()
+        for name in names
     ]
-    settled = replace(plan, qengine=fastest)
-    use_kernels_of(settled)
-    return settled, converted[fastest], trials
+    return Converted(settled, int8, trials)
 
 
-def _departing(int8: Quantized, qengine: str, inputs: tuple[Tensor, ...]) -> list[str]:
+def _departing(int8: Quantized, inputs: tuple[Tensor, ...]) -> list[str]:
     assert isinstance(int8.module, fx.GraphModule)
-    torch.backends.quantized.engine = qengine
     return departing_layers(int8.module, *inputs)
 
 
@@ -98,29 +108,8 @@ def _told(departing: Mapping[str, list[str]]) -> str:
     return f"The int8 kernels do not compute what they should on this CPU, their sums saturate: {found}."
 
 
-def _closeness_db(model: LoadedModel, candidates: Mapping[str, Model], samples: Samples) -> dict[str, float]:
-    """SQNR of each candidate's worst output against the float model's, on the first batches of real samples."""
-    fidelity = {name: [FidelityAccumulator(output) for output in model.outputs] for name in candidates}
-    with torch.inference_mode():
-        for batch in itertools.islice(batches(samples, model.batch_size), _CHECKED_BATCHES):
-            wanted = run_model(model.raised, batch.inputs, model.batch)
-            for name, candidate in candidates.items():
-                found = run_model(candidate, batch.inputs, model.batch)
-                for accumulator, reference, output in zip(fidelity[name], wanted, found, strict=True):
-                    accumulator.update(reference, output)
-    return {name: min(_finite(each.sqnr_db) for each in accumulators) for name, accumulators in fidelity.items()}
-
-
-def _reportable(sqnr_db: float) -> float | None:
-    return None if math.isinf(sqnr_db) else sqnr_db
-
-
-def _finite(sqnr_db: float | None) -> float:
-    return float("inf") if sqnr_db is None else sqnr_db
-
-
 def _medians_ms(
-    model: LoadedModel, candidates: Mapping[str, torch.jit.ScriptModule], samples: Samples, threads_measured: int
+    model: LoadedModel, candidates: Mapping[str, io.BytesIO], samples: Samples, threads_measured: int
 ) -> dict[str, float]:
     """Median latency of each candidate at the smallest batch, taken in turn for half a second."""
     inputs = padded_to(samples.read(0, 1).inputs, model.batch.clamp(1))

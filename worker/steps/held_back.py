@@ -32,6 +32,11 @@ class Closeness:
     """Of arg max, of the worst output with classes; None when none has them."""
 
 
+def reportable(found: Closeness) -> float | None:
+    """SQNR as the report says it: None where the outputs are equal."""
+    return None if found.sqnr_db >= SQNR_LIMIT_DB else found.sqnr_db
+
+
 def divide(samples: Samples, batch_size: int) -> tuple[Samples, Samples]:
     """What the observers see first, and what is held back from them: an eighth, at most 64 samples.
 

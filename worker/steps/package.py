@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -16,7 +17,7 @@ from worker.datasets import Samples, dtype_name
 from worker.inference import padded_to, run_model
 from worker.job_folder import JobFolder
 from worker.numerics import sqnr_db
-from worker.quantization import InputSpec, holds_float16
+from worker.quantization import InputSpec, freeze, holds_float16
 from worker.report_page import render_page
 from worker.steps.convert import Quantized
 from worker.steps.load import LoadedModel
@@ -26,6 +27,7 @@ REPORT_NAME = "report.json"
 PAGE_NAME = "report.html"
 EXAMPLE_NAME = "load_example.py"
 MANIFEST_NAME = "SHA256SUMS"
+_FLOAT_NAME = "model_float.pt"
 
 _CHECKED_SAMPLES = 8
 _MIN_SQNR_DB = 40.0
@@ -57,27 +59,38 @@ for name, output in zip($outputs, outputs):
 ''')
 
 
+@dataclass(frozen=True)
+class Packed:
+    """What was written."""
+
+    size: Size
+    int8_file: Path
+    """The artifact."""
+    float_file: Path
+    """The float model in the same form, to be compared with; it goes with the folder's scratch."""
+
+
 def package(
     folder: JobFolder,
     model: LoadedModel,
     quantized: Quantized,
-    float_frozen: torch.jit.ScriptModule,
     *,
+    example: tuple[Tensor, ...],
     samples: Samples,
     qengine: str,
-) -> Size:
+) -> Packed:
     """Write the int8 model and the example that loads it; raises InternalError if the model does not come back."""
-    artifact = folder.outputs / MODEL_NAME
-    int8_bytes = _save(quantized.frozen, artifact)
+    artifact, float_file = folder.outputs / MODEL_NAME, folder.tmp / _FLOAT_NAME
+    torch.jit.save(quantized.frozen, artifact)
     if holds_float16(quantized.module):
         deflate(artifact, folder.tmp)
-        int8_bytes = artifact.stat().st_size
-    float_file = folder.tmp / "model_float.pt"
-    float_bytes = _save(float_frozen, float_file)
-    float_file.unlink()
+    torch.jit.save(freeze(model.raised, example), float_file)
     _check_artifact(artifact, model, quantized, samples)
     (folder.outputs / EXAMPLE_NAME).write_text(_example(model, samples, qengine))
-    return Size(float_bytes=float_bytes, int8_bytes=int8_bytes, ratio=float_bytes / int8_bytes)
+    float_bytes, int8_bytes = float_file.stat().st_size, artifact.stat().st_size
+    return Packed(
+        Size(float_bytes=float_bytes, int8_bytes=int8_bytes, ratio=float_bytes / int8_bytes), artifact, float_file
+    )
 
 
 def write_report(folder: JobFolder, report: JobReport) -> None:
@@ -88,11 +101,6 @@ def write_report(folder: JobFolder, report: JobReport) -> None:
     names = sorted(path.name for path in folder.outputs.iterdir() if path.name != MANIFEST_NAME)
     lines = [f"{_sha256(folder.outputs / name)}  {name}\n" for name in names]
     (folder.outputs / MANIFEST_NAME).write_text("".join(lines))
-
-
-def _save(module: torch.jit.ScriptModule, path: Path) -> int:
-    torch.jit.save(module, path)
-    return path.stat().st_size
 
 
 def _check_artifact(artifact: Path, model: LoadedModel, quantized: Quantized, samples: Samples) -> None:

@@ -16,10 +16,10 @@ from shared.job_report import RecoveryResult
 from shared.quantization_spec import StaticSpec, Toggle
 from worker.datasets import Samples, batches
 from worker.inference import padded_to, run_model
-from worker.quantization import Plan, channel_maxima, equalize, prepare, settle_rule, simulate, smooth
-from worker.steps.held_back import Closeness, HeldBack
+from worker.quantization import Plan, channel_maxima, collect_garbage, equalize, prepare, settle_rule, simulate, smooth
+from worker.steps.held_back import Closeness, HeldBack, reportable
 from worker.steps.load import LoadedModel
-from worker.steps.refine import asked, reportable
+from worker.steps.refine import asked
 
 _TRIED_BATCHES = 2
 #: Less is noise: the ranges are those of two batches.
@@ -76,7 +76,10 @@ class Recovery:
             for inputs in self._some():
                 run_model(prepared, inputs, self._model.batch)
         settle_rule(prepared, "minmax")
-        return self._trial.measure(simulate(prepared, self._plan).run)
+        found = self._trial.measure(simulate(prepared, self._plan).run)
+        del prepared
+        collect_garbage()
+        return found
 
     def _some(self) -> Iterator[tuple[Tensor, ...]]:
         for batch in itertools.islice(batches(self._observed, self._model.batch_size), _TRIED_BATCHES):

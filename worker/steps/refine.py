@@ -12,8 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +23,7 @@ from shared.job_report import RangeTrial, RecoveryResult
 from shared.quantization_spec import ActivationObserver, StaticSpec, Toggle
 from worker.datasets import Samples, batches
 from worker.inference import padded_to
-from worker.numerics import SQNR_LIMIT_DB, sqnr_db
+from worker.numerics import sqnr_db
 from worker.quantization import (
     LayerTrace,
     Plan,
@@ -36,7 +35,7 @@ from worker.quantization import (
     simulate,
     without_islands,
 )
-from worker.steps.held_back import Closeness, HeldBack, spread
+from worker.steps.held_back import Closeness, HeldBack, reportable, spread
 from worker.steps.load import LoadedModel
 
 _RULES: tuple[ActivationObserver, ...] = ("minmax", "histogram", "percentile")
@@ -54,8 +53,9 @@ _NEAR_DB, _NEAR_ENOUGH_DB, _NEAR_AGREEMENT = 30.0, 20.0, 0.99
 _SPARED_MACS = 0.1  # of all multiply-accumulates, at most
 _SPARED_GAIN_DB = 0.5
 _HEAD_GAIN_DB = 1.0
-_CANDIDATES, _ROUNDS = 6, 4
-_LEAST_SECONDS = 1.0
+_CANDIDATES = 6
+#: What trials may compute, in multiply-accumulates: some ten seconds of one core.
+_TRIED_MACS, _FEWEST_TRIES = 2e11, 4
 
 
 @dataclass(frozen=True)
@@ -75,27 +75,18 @@ def refine(
     *,
     observed: Samples,
     held_back: Samples,
-    seconds: float,
 ) -> Refined:
-    """Settle what is open. Changes the rules of the observers and the biases of `prepared`.
-
-    `seconds` is what the search for layers to leave in float may take.
-    """
+    """Settle what is open. Changes the rules of the observers and the biases of `prepared`."""
     trial = HeldBack(model, held_back)
     plan, ranges = _choose_ranges(model, prepared, plan, trial, observed)
     recovery = _correct_biases(model, prepared, plan, trial, toggle=spec.recovery.bias_correction, observed=observed)
-    plan = _spare_layers(model, prepared, plan, trial, seconds=max(seconds, _LEAST_SECONDS))
+    plan = _spare_layers(model, prepared, plan, trial)
     return Refined(plan, ranges, [] if recovery is None else [recovery])
 
 
 def asked(toggle: Toggle) -> Literal["auto", "on"]:
     """How the report says it."""
     return "auto" if toggle == "auto" else "on"
-
-
-def reportable(found: Closeness) -> float | None:
-    """SQNR as the report says it: None where the outputs are equal."""
-    return None if found.sqnr_db >= SQNR_LIMIT_DB else found.sqnr_db
 
 
 def _choose_ranges(
@@ -143,46 +134,42 @@ def _correct_biases(
     )
 
 
-def _spare_layers(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, trial: HeldBack, *, seconds: float) -> Plan:
+def _spare_layers(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, trial: HeldBack) -> Plan:
     """The plan with those layers in float that cost the output most for the arithmetic they do.
 
     The head, where it alone costs clearly more than noise: it decides the output, and is small. Others only while the
     model is far from float, never more than a tenth of the arithmetic: the candidates are the layers that make most
-    error of their own; each is tried alone, the best is taken, and so on.
+    error of their own; each is tried alone, the best is taken, and so on. How many are tried follows from the model's
+    size and not from a clock: the same job must choose the same layers.
     """
-    deadline = time.perf_counter() + seconds
     macs = layer_macs(model.raised)
-    left = _SPARED_MACS * max(1, sum(macs.values()))
+    total = max(1, sum(macs.values()))
+    left = _SPARED_MACS * total
+    tries = max(_FEWEST_TRIES, int(_TRIED_MACS / (total * trial.samples.count)))
     now = trial.measure(simulate(prepared, plan).run)
 
-    def tried(layers: list[str]) -> dict[str, Closeness]:
+    def spare(candidates: Sequence[str], least_gain_db: float) -> bool:
+        nonlocal plan, now, left
         simulation = simulate(prepared, plan)
-        found: dict[str, Closeness] = {}
-        for layer in layers:
-            if found and time.perf_counter() > deadline:
-                break
+        gains: dict[str, Closeness] = {}
+        for layer in [each for each in candidates if macs.get(each, 0) <= left]:
             others = without_islands(model.raised, plan.without(layer, "tried")).int8_layers
-            int8 = others.intersection(simulation.layers)
-            found[layer] = trial.measure(functools.partial(simulation.run, int8=int8))
-        return found
-
-    head = head_of(model.raised)
-    for attempt in range(_ROUNDS + 1):
-        if attempt == 0:
-            candidates, least_gain_db = [head] if head in plan.int8_layers - plan.asked_layers else [], _HEAD_GAIN_DB
-        elif _is_near(now) or time.perf_counter() > deadline:
-            break
-        else:
-            erring = _most_erring(model, plan, simulate(prepared, plan).trace, trial)
-            candidates, least_gain_db = erring[:_CANDIDATES], _SPARED_GAIN_DB
-        gains = tried([layer for layer in candidates if layer is not None and macs.get(layer, 0) <= left])
+            gains[layer] = trial.measure(functools.partial(simulation.run, int8=others & {*simulation.layers}))
         best = max(gains, key=lambda layer: gains[layer].sqnr_db, default=None)
         if best is None or gains[best].sqnr_db < now.sqnr_db + least_gain_db or len(plan.int8_layers) == 1:
-            continue
-        plan = plan.without(best, _why(gains[best].sqnr_db - now.sqnr_db, macs.get(best, 0), macs))
-        plan = without_islands(model.raised, plan)
-        left -= macs.get(best, 0)
-        now = gains[best]
+            return False
+        why = _why(gains[best].sqnr_db - now.sqnr_db, macs.get(best, 0), macs)
+        plan, now, left = without_islands(model.raised, plan.without(best, why)), gains[best], left - macs.get(best, 0)
+        return True
+
+    head = head_of(model.raised)
+    if head is not None and head in plan.int8_layers - plan.asked_layers:
+        spare([head], _HEAD_GAIN_DB)
+    while tries > 0 and not _is_near(now):
+        candidates = _most_erring(model, plan, simulate(prepared, plan).trace, trial)[: min(_CANDIDATES, tries)]
+        tries -= len(candidates)
+        if not candidates or not spare(candidates, _SPARED_GAIN_DB):
+            break
     return plan
 
 

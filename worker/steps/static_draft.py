@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 from torch import Tensor, fx
@@ -15,9 +14,6 @@ from worker.steps.held_back import divide
 from worker.steps.load import LoadedModel
 from worker.steps.recover import recover
 from worker.steps.refine import refine
-
-_REFINED_SHARE = 0.5
-"""Of the time that calibration took, what the search for layers to leave in float may take."""
 
 
 @dataclass
@@ -34,7 +30,6 @@ class StaticDraft:
     """What they see when everything is settled."""
     recovery: list[RecoveryResult]
     ranges: list[RangeTrial] = field(default_factory=list)
-    began_at: float = field(default_factory=time.perf_counter)
 
     def refine(self) -> None:
         """Settle what is open, once the observers have seen what they see first."""
@@ -45,7 +40,6 @@ class StaticDraft:
             self.spec,
             observed=self.observed,
             held_back=self.held_back,
-            seconds=_REFINED_SHARE * (time.perf_counter() - self.began_at),
         )
         self.plan = refined.plan
         self.ranges = refined.ranges

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from shared.errors import InternalError
 from tests.unit.worker.test_datasets import spec
 from worker.datasets import InMemorySamples
 from worker.inference import BatchRange
 from worker.job_folder import JobFolder
+from worker.quantization import raise_program
 from worker.steps.convert import Quantized
 from worker.steps.load import LoadedModel
 from worker.steps.package import _random_input, package
@@ -42,9 +43,15 @@ def folder(tmp_path: Path) -> JobFolder:
     return folder
 
 
+def raised() -> fx.GraphModule:
+    example = (torch.randn(2, 4),)
+    return raise_program(torch.export.export(IDENTITY, example, dynamic_shapes=[({0: torch.export.Dim.DYNAMIC})]))
+
+
 def packaged(folder: JobFolder, frozen: torch.jit.ScriptModule) -> None:
-    model = LoadedModel(IDENTITY, (spec("x", (None, 4)),), ("output",), BatchRange(1, 100), 32)  # type: ignore[arg-type]  # any module does
-    package(folder, model, Quantized(IDENTITY, frozen), traced(IDENTITY), samples=SAMPLES, qengine="x86")
+    model = LoadedModel(raised(), (spec("x", (None, 4)),), ("output",), BatchRange(1, 100), 32)
+    example = (torch.randn(2, 4),)
+    package(folder, model, Quantized(IDENTITY, frozen), example=example, samples=SAMPLES, qengine="x86")
 
 
 def test_the_same_outputs_are_offered(folder: JobFolder) -> None:

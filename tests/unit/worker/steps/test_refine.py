@@ -38,7 +38,7 @@ def refined(module: nn.Module, x: Tensor, **settings: Any) -> tuple[Refined, fx.
     with torch.no_grad():
         for batch in batches(observed, model.batch_size):
             prepared(*batch.inputs)
-    found = refine(model, prepared, settled, asked, observed=observed, held_back=held_back, seconds=30)
+    found = refine(model, prepared, settled, asked, observed=observed, held_back=held_back)
     return found, prepared
 
 

@@ -1,0 +1,37 @@
+"""Copies of a model that share its weights, and how the memory of those that are done with comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import ctypes
+import gc
+from typing import Any, TypeVar
+
+from torch import nn
+from torch.ao.quantization.fx.utils import assert_and_get_unique_device
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def copy_structure(module: Module) -> Module:
+    """A copy whose parameters are the module's own memory, and need no gradient; buffers are copied.
+
+    For graphs that are rebuilt and never written in place: what replaces a tensor there leaves the original alone.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    return copy.deepcopy(module, memo)
+
+
+def collect_garbage() -> None:
+    """Free the graphs that nothing reaches any more, and give their memory back to the system.
+
+    Their nodes point in circles, and each holds a model's weights. torch.ao 2.13 keeps every module that it converts in
+    a cache of its own, for ever; and glibc keeps what is freed until it is told to let go.
+    """
+    assert_and_get_unique_device.cache_clear()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
