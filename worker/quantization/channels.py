@@ -7,7 +7,6 @@ equalization and SmoothQuant both rest on this.
 
 from __future__ import annotations
 
-import copy
 import math
 import operator
 from collections import Counter
@@ -72,12 +71,6 @@ def channel_axis(module: nn.Module, node: fx.Node) -> int:
     """The axis that holds the channels of a weighted layer in a tensor that it reads or writes."""
     weight = module.get_parameter("weight")
     return _dim(node) - 1 if isinstance(module, nn.Linear) else _dim(node) - (weight.dim() - 1)
-
-
-def share_weights_copy(raised: fx.GraphModule) -> fx.GraphModule:
-    """A copy with a graph and modules of its own, whose parameters and buffers are those of the original."""
-    tensors = [*raised.parameters(), *raised.buffers()]
-    return copy.deepcopy(raised, {id(tensor): tensor for tensor in tensors})
 
 
 def replace_parameter(owner: nn.Module, name: str, value: Tensor) -> None:

@@ -33,7 +33,7 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
     """The int8 model of a calibrated or trained one, which is left as it was. Selects the plan's qengine."""
     use_kernels_of(plan)
     # FX's own convert works on what it is given; it also wants evaluation mode and no gradients.
-    model = copy_structure(prepared).eval()
+    model = copy_structure(prepared, frozen=True).eval()
     _take_out_float_layers(model, plan)
     hidden = _hide_float_operators(model, plan)
     with torch.no_grad():

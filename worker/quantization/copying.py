@@ -14,14 +14,15 @@ from torch.ao.quantization.fx.utils import assert_and_get_unique_device
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def copy_structure(module: Module) -> Module:
-    """A copy whose parameters are the module's own memory, and need no gradient; buffers are copied.
+def copy_structure(module: Module, *, frozen: bool = False) -> Module:
+    """A copy with a graph and modules of its own, whose parameters and buffers are the original's memory.
 
     For graphs that are rebuilt and never written in place: what replaces a tensor there leaves the original alone.
+    `frozen` parameters need no gradient, whatever the original's do.
     """
-    memo: dict[int, Any] = {}
-    for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    if frozen:
+        memo |= {id(each): nn.Parameter(each.detach(), requires_grad=False) for each in module.parameters()}
     return copy.deepcopy(module, memo)
 
 

@@ -34,9 +34,9 @@ from worker.quantization.channels import (
     channel_axis,
     readers,
     replace_parameter,
-    share_weights_copy,
     uses_of_parameters,
 )
+from worker.quantization.copying import copy_structure
 from worker.quantization.grouping import BATCH_NORM_OF, TRANSPOSED, WEIGHTED, module_of
 
 _MAX_SWEEPS = 50
@@ -57,7 +57,7 @@ def equalize(raised: fx.GraphModule) -> Equalized:
 
     Layers whose parameters serve several calls are left out. The outputs differ by float32 rounding only.
     """
-    module = share_weights_copy(raised)
+    module = copy_structure(raised)
     with torch.no_grad():
         joints = _joints(module)
         _balance(joints)

@@ -60,7 +60,7 @@ def _prepare(
     raised: fx.GraphModule, plan: Plan, example_inputs: tuple[Tensor, ...], *, trainable: bool
 ) -> fx.GraphModule:
     mapping = _qconfig_mapping(raised, plan, trainable=trainable)
-    model = (copy.deepcopy(raised) if trainable else copy_structure(raised)).train(trainable)
+    model = (copy.deepcopy(raised) if trainable else copy_structure(raised, frozen=True)).train(trainable)
     for parameter in model.parameters():
         parameter.requires_grad_(trainable and parameter.is_floating_point())
     if not trainable:

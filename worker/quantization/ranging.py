@@ -24,7 +24,6 @@ Rule = Literal["auto", "minmax", "histogram", "percentile", "moving_average_minm
 _BINS = 2048
 _ROOM = 0.25  # of the width: a histogram that must grow grows by more, for each growth blurs it a little
 _CANDIDATES = 256
-_LEVELS = 255
 
 #: Activations that an observer can look through: what matters is the error behind them.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -162,9 +161,9 @@ class RangeObserver(UniformQuantizationObserverBase):
     def _least_error_range(self) -> tuple[float, float]:
         """The range for which rounding inside and clipping outside, behind the activation, cost least.
 
-        With `n(x)` values at x, `f` the activation and a step `s = (high − low) / 255` the expected squared error is
-        `Σ_inside n f'² s²/12 + Σ_below n (f(x) − f(low))² + Σ_above n (f(x) − f(high))²`. Exact zeros cost nothing:
-        zero is always held exactly. The sums are cumulative, so every pair of ends is weighed at once.
+        With `n(x)` values at x, `f` the activation and a step `s = (high − low) / (quant_max − quant_min)` the expected
+        squared error is `Σ_inside n f'² s²/12 + Σ_below n (f(x) − f(low))² + Σ_above n (f(x) − f(high))²`. Exact zeros
+        cost nothing: zero is always held exactly. The sums are cumulative, so every pair of ends is weighed at once.
         """
         low, high = self.bounds.tolist()
         edges = torch.linspace(low, high, _BINS + 1, dtype=torch.float64)
@@ -191,7 +190,8 @@ class RangeObserver(UniformQuantizationObserverBase):
         wide = edges[highs].clamp(min=0)[None, :] - edges[lows].clamp(max=0)[:, None]
         if self.qscheme in (torch.per_tensor_symmetric, torch.per_channel_symmetric):
             wide = 2 * torch.maximum(edges[highs].abs()[None, :], edges[lows].abs()[:, None])
-        error = (wide / _LEVELS).square() / 12 * (inside[highs][None, :] - inside[lows][:, None])
+        step = wide / (self.quant_max - self.quant_min)
+        error = step.square() / 12 * (inside[highs][None, :] - inside[lows][:, None])
         error = error + (below[lows][:, None] + above[highs][None, :])
         error[wide <= 0] = float("inf")
         best = int(error.argmin())

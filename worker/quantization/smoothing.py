@@ -24,9 +24,9 @@ from worker.quantization.channels import (
     Reader,
     readers,
     replace_parameter,
-    share_weights_copy,
     uses_of_parameters,
 )
+from worker.quantization.copying import copy_structure
 from worker.quantization.grouping import CONVOLUTIONS, module_of
 
 _MAX_SCALE = 1e4
@@ -59,7 +59,7 @@ def smooth(raised: fx.GraphModule, maxima: Mapping[str, Tensor], alpha: float) -
     `maxima` is what `channel_maxima` found. Layers whose parameters serve several calls are left out, and channels that
     are zero, not finite or not read keep their scale. The outputs differ by float32 rounding only.
     """
-    module = share_weights_copy(raised)
+    module = copy_structure(raised)
     names = []
     with torch.no_grad():
         for site in _sites(module):
