@@ -50,7 +50,12 @@ PAIRS = {
     _types.WorkerInfo: "Worker",
     FieldError: "FieldError",
     _report.Report: "JobReport",
-    **{kind: kind.__name__ for kind in models_of(_layer_report, _job_report) - {_layer_report.Reported}},
+    **{  # in one order, or the workers of a parallel run collect different tests
+        kind: kind.__name__
+        for kind in sorted(
+            models_of(_layer_report, _job_report) - {_layer_report.Reported}, key=lambda kind: kind.__name__
+        )
+    },
 }
 
 
