@@ -28,6 +28,8 @@ _TRANSPOSED: dict[type[nn.Module], Callable[..., Tensor]] = {
     nnq.ConvTranspose2d: F.conv_transpose2d,
     nnq.ConvTranspose3d: F.conv_transpose3d,
 }
+#: They choose among their input's integers: qnnpack's clamp scrambles a tensor whose channels come last (torch 2.13).
+_CHOOSING = (F.relu, F.relu6, F.hardtanh, torch.clamp, F.max_pool1d, F.max_pool2d)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class KernelInspector(fx.Interpreter):
     def __init__(self, converted: fx.GraphModule) -> None:
         super().__init__(converted)
         self.deviations: list[Deviation] = []
+        self._groups: dict[str, str] = converted.meta.get("octavo_groups", {})
         self.layer = ""
         """What runs, or ran last: where it fails, if it does."""
 
@@ -58,9 +61,20 @@ class KernelInspector(fx.Interpreter):
         found = super().call_module(target, args, kwargs)
         wanted = _reference(self.fetch_attr(target), args[0])
         if wanted is not None:
-            off = (found.int_repr().float() - wanted).abs()
-            self.deviations.append(Deviation(str(target), off.mean().item(), off.max().item()))
+            self._note(str(target), found, wanted)
         return found
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As fx does; what only chooses among integers is recomputed beside it."""
+        found = super().call_function(target, args, kwargs)
+        if target in _CHOOSING and isinstance(found, Tensor) and found.is_quantized:
+            wanted = _integers(target(args[0].dequantize(), *args[1:], **kwargs), found.q_scale(), found.q_zero_point())
+            self._note(self._groups.get(self.layer, self.layer), found, wanted)
+        return found
+
+    def _note(self, layer: str, found: Tensor, wanted: Tensor) -> None:
+        off = (found.int_repr().float() - wanted).abs()
+        self.deviations.append(Deviation(layer, off.mean().item(), off.max().item()))
 
 
 def departing_layers(converted: fx.GraphModule, *inputs: Tensor) -> list[str]:
@@ -90,7 +104,11 @@ def _reference(module: nn.Module, given: Any) -> Tensor | None:
         return None
     if "ReLU" in type(module).__name__:
         result = result.relu()
-    return (torch.round(result / plain.scale) + plain.zero_point).clamp(0, 255)
+    return _integers(result, plain.scale, plain.zero_point)
+
+
+def _integers(values: Tensor, scale: float, zero_point: int) -> Tensor:
+    return (torch.round(values / scale) + zero_point).clamp(0, 255)
 
 
 def _convolved(module: Any, given: Tensor) -> Tensor | None:
