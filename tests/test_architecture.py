@@ -80,7 +80,8 @@ def test_only_worker_quantization_imports_torch_ao() -> None:
     }
     assert importers, "nobody imports torch.ao: this test looks in the wrong place"
     quantization = Path("worker/quantization")
-    assert {path for path in importers if not path.is_relative_to(quantization)} == set()
+    held_against_ours = {Path("benchmarks/qat_schedule.py")}  # measures torch's own fake quantize beside ours
+    assert {path for path in importers if not path.is_relative_to(quantization)} == held_against_ours
 
 
 def test_the_sdk_imports_nothing_of_the_server() -> None:
