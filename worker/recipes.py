@@ -269,6 +269,7 @@ def _finish(
         latency = benchmark(
             model, candidates, data.evaluation, spec.benchmark, seed=spec.seed, tracker=tracker, advance=advance
         )
+    packed.float_file.unlink()
 
     resolved = _resolved_spec(inputs, settled, quality, outcome.training)
     findings = find(
