@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from inputs import export_network, random_dataset
+from inputs import export_network, static_job
 from measuring import Result, median
 from torch import nn
 
@@ -78,25 +78,9 @@ class DeepNetwork(nn.Module):
 
 def run_job(model: Path, **analysis: Any) -> dict[str, Any]:
     """One static job in a process of its own."""
-    with tempfile.TemporaryDirectory() as directory:
-        folder = Path(directory)
-        for name in ("inputs", "outputs", "tmp"):
-            (folder / name).mkdir()
-        (folder / "inputs" / "model.pt2").write_bytes(model.read_bytes())
-        random_dataset(folder / "inputs" / "calibration.safetensors", CALIBRATION, SHAPE)
-        random_dataset(folder / "inputs" / "evaluation.safetensors", EVALUATION, SHAPE, seed=1)
-        spec = {
-            "method": "static",
-            "model": "mdl_0000000000000000000000",
-            "calibration": "dst_0000000000000000000000",
-            "evaluation": "dst_0000000000000000000001",
-            "benchmark": {"max_seconds": 0.5},
-            "analysis": analysis,
-        }
-        datasets = {"calibration": "calibration.safetensors", "evaluation": "evaluation.safetensors"}
-        job = {"job_id": "job_benchmark", "spec": spec, "datasets": datasets, "threads": 1}
-        (folder / "job.json").write_text(json.dumps(job))
-        found: dict[str, Any] = json.loads(python(PEAK, str(folder)))
+    asked = {"benchmark": {"max_seconds": 0.5}, "analysis": analysis}
+    with static_job(model, SHAPE, calibration=CALIBRATION, evaluation=EVALUATION, **asked) as folder:
+        found: dict[str, Any] = json.loads(python(PEAK, str(folder.path)))
         return found
 
 

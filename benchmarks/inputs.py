@@ -1,14 +1,20 @@
-"""What the benchmarks send: small networks as .pt2, and datasets of any size written without holding them in memory."""
+"""What the benchmarks send: small networks, datasets of any size written without holding them in memory, whole jobs."""
 
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+
+from worker.job_folder import JobFolder, JobInputs
 
 _CHUNK_SAMPLES = 1024
 
@@ -78,3 +84,33 @@ def random_dataset(path: Path, samples: int, shape: tuple[int, ...], *, seed: in
             count = min(_CHUNK_SAMPLES, samples - start)
             file.write(random.standard_normal((count, *shape), dtype=np.float32).tobytes())
     return path
+
+
+@contextmanager
+def job_folder(model: Path, spec: dict[str, Any], *, threads: int = 1) -> Iterator[JobFolder]:
+    """A new folder with the model and what is asked, as the service makes it; a data set is <role>.safetensors."""
+    datasets = {role: f"{role}.safetensors" for role in ("calibration", "evaluation") if role in spec}
+    asked = {"job_id": "job_benchmark", "spec": spec, "datasets": datasets, "threads": threads}
+    with tempfile.TemporaryDirectory() as directory:
+        folder = JobFolder(Path(directory))
+        folder.create(JobInputs.model_validate(asked))
+        folder.model.write_bytes(model.read_bytes())
+        yield folder
+
+
+@contextmanager
+def static_job(
+    model: Path, shape: tuple[int, ...], *, calibration: int, evaluation: int, **asked: Any
+) -> Iterator[JobFolder]:
+    """The folder of a static job on so many random samples of this shape, with the rest of the spec as asked."""
+    spec = {
+        "method": "static",
+        "model": "mdl_0000000000000000000000",
+        "calibration": "dst_0000000000000000000000",
+        "evaluation": "dst_0000000000000000000001",
+        **asked,
+    }
+    with job_folder(model, spec) as folder:
+        random_dataset(folder.inputs / "calibration.safetensors", calibration, shape)
+        random_dataset(folder.inputs / "evaluation.safetensors", evaluation, shape, seed=1)
+        yield folder

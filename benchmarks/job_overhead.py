@@ -11,12 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inputs import digits_network
+from inputs import digits_network, job_folder
 from measuring import Result, median
 from running_stack import RunningStack, running_stack
 
@@ -63,19 +61,6 @@ class DirectRunner:
         self._process.wait()
 
 
-@contextmanager
-def job_folder(model: Path, model_id: str, threads: int) -> Iterator[Path]:
-    """A new folder with the job's inputs, as the service makes it."""
-    with tempfile.TemporaryDirectory() as directory:
-        folder = Path(directory)
-        for name in ("inputs", "outputs", "tmp"):
-            (folder / name).mkdir()
-        (folder / "inputs" / "model.pt2").write_bytes(model.read_bytes())
-        job = {"job_id": "job_benchmark", "spec": {**SPEC, "model": model_id}, "datasets": {}, "threads": threads}
-        (folder / "job.json").write_text(json.dumps(job))
-        yield folder
-
-
 def service_seconds(stack: RunningStack, model_id: str) -> tuple[float, dict[str, Any]]:
     """From the POST's answer until a long poll says `succeeded`; and the job."""
     connection = stack.connect()
@@ -107,8 +92,8 @@ def main() -> None:
         for warm_up in (True, *([False] * ROUNDS)):
             seconds, job = service_seconds(stack, model_id)
             time.sleep(PAUSE_SECONDS)
-            with job_folder(model, model_id, 1) as folder:
-                direct = runner.seconds(folder)
+            with job_folder(model, SPEC | {"model": model_id}) as folder:
+                direct = runner.seconds(folder.path)
             if not warm_up:
                 samples["service"].append(seconds)
                 samples["direct"].append(direct)

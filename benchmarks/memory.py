@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -10,7 +9,7 @@ import time
 from pathlib import Path
 
 import torch
-from inputs import LightNetwork, export_network, random_dataset
+from inputs import LightNetwork, export_network, static_job
 from measuring import Result, median
 from running_stack import memory_bytes, running_stack, tree
 
@@ -47,24 +46,9 @@ def measure_idle(result: Result) -> None:
 
 def peak_of_calibration(model: Path, samples: int) -> float:
     """Peak resident bytes of a static recipe in a process of its own, with this many calibration samples."""
-    with tempfile.TemporaryDirectory() as directory:
-        folder = Path(directory)
-        for name in ("inputs", "outputs", "tmp"):
-            (folder / name).mkdir()
-        (folder / "inputs" / "model.pt2").write_bytes(model.read_bytes())
-        random_dataset(folder / "inputs" / "calibration.safetensors", samples, SHAPE)
-        random_dataset(folder / "inputs" / "evaluation.safetensors", 256, SHAPE, seed=1)
-        spec = {
-            "method": "static",
-            "model": "mdl_0000000000000000000000",
-            "calibration": "dst_0000000000000000000000",
-            "evaluation": "dst_0000000000000000000001",
-            "benchmark": {"max_seconds": 0.2},
-        }
-        datasets = {"calibration": "calibration.safetensors", "evaluation": "evaluation.safetensors"}
-        job = {"job_id": "job_benchmark", "spec": spec, "datasets": datasets, "threads": 1}
-        (folder / "job.json").write_text(json.dumps(job))
-        program = [sys.executable, "-W", "ignore", "-c", MEASURED, str(folder)]
+    asked = {"benchmark": {"max_seconds": 0.2}}
+    with static_job(model, SHAPE, calibration=samples, evaluation=256, **asked) as folder:
+        program = [sys.executable, "-W", "ignore", "-c", MEASURED, str(folder.path)]
         return float(subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
