@@ -12,15 +12,21 @@ from shared.layer_report import LayerPrecision
 from worker.quantization.bags import QuantizedBag
 
 _INT8_MODULES = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+_REFERENCE_MODULES = "torch.ao.nn.quantized.reference"
 
 
 def precision_of(module: nn.Module | None) -> LayerPrecision:
     """How a layer stores its weights, or computes: float32 for a module that nothing took the place of."""
     if isinstance(module, QuantizedBag):
         return "int8"
-    if module is None or not type(module).__module__.startswith(_INT8_MODULES):
+    if module is None or not type(module).__module__.startswith(_INT8_MODULES) or is_reference(module):
         return "float32"
     return "float16" if _weight_dtype(module) is torch.float16 else "int8"
+
+
+def is_reference(module: nn.Module) -> bool:
+    """Whether FX made a layer ready for int8 and then found no kernel for it where it stands: it computes in float."""
+    return type(module).__module__.startswith(_REFERENCE_MODULES)
 
 
 def _weight_dtype(module: Any) -> Any:

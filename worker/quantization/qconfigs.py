@@ -16,7 +16,6 @@ from torch.ao.quantization import (
     PlaceholderObserver,
     QConfig,
     default_embedding_qat_qconfig,
-    default_reuse_input_qconfig,
     float_qparams_weight_only_qconfig,
 )
 from torch.ao.quantization.observer import (
@@ -65,8 +64,6 @@ def qconfig_for(op: str, settings: LayerSettings, *, trainable: bool, learnable:
 
     `trainable` gives fake quantize where there would be observers, `learnable` one whose scales are trained.
     """
-    if op == "reshape":
-        return default_reuse_input_qconfig
     if op in ("Embedding", "EmbeddingBag"):  # weights only: a scale a row
         return default_embedding_qat_qconfig if trainable else float_qparams_weight_only_qconfig
     if learnable:

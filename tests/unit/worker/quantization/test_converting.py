@@ -236,3 +236,26 @@ def test_a_layer_given_up_after_calibration_reads_what_nobody_quantized() -> Non
     wanted = model(x)
     assert torch.allclose(right, wanted[1], atol=1e-5)
     assert 20 < sqnr_db(wanted[0], left) < 60
+
+
+class Patches(nn.Module):
+    """An image cut into patches by reshaping alone, and a Linear that reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Linear(48, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(x.shape[0], 3, 2, 4, 2, 4).permute(0, 2, 4, 1, 3, 5)
+        return self.embed(rows.reshape(x.shape[0], 4, 48))
+
+
+@torch.no_grad()
+def test_what_reads_a_reshaped_input_is_int8() -> None:
+    """torch's own qconfig for a reshape observes nothing where nothing before it is observed."""
+    x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    _, prepared, settled = calibrated(Patches(), x)
+    converted = convert(prepared, settled)
+    assert precision_of(converted.get_submodule("embed")) == "int8"
+    assert quantized_operators(converted, x)["embed"]
