@@ -1,6 +1,7 @@
 """Raise an exported program: from its aten graph to a graph of modules under their original dotted names.
 
     settle   one flat functional graph in evaluation mode (settling.py)
+    fold     weights that are computed from other tensors of the model become tensors themselves (folding.py)
     walk     every aten operator in the tables (operators.py, modules.py) becomes a module, a function or a method;
              the others stay as they are
     name     every node learns which layer it is: `node.meta["layer"]` is unique, `node.meta["op"]` is its type
@@ -20,6 +21,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from worker.quantization.calls import Call, Weights
+from worker.quantization.folding import fold_weights
 from worker.quantization.loading import InputSpec, input_specs, output_names
 from worker.quantization.modules import MODULES, Raised
 from worker.quantization.naming import Names, origin
@@ -42,9 +44,12 @@ def raise_program(program: ExportedProgram) -> fx.GraphModule:
     """The program as a graph of modules and functions that FX quantization recognises, in evaluation mode.
 
     Call it with the tensors of `input_specs(program)` in order; it returns a tuple, one tensor for each of
-    `output_names(program)`. Weights are shared with the program, not copied. Raises ModelUnsupported.
+    `output_names(program)`. Weights are shared with the program, not copied, but for those that it computes: they are
+    plain weights from here on. Raises ModelUnsupported.
     """
-    raised = _Raiser(settle(program)).run()
+    settled = settle(program)
+    fold_weights(settled)
+    raised = _Raiser(settled).run()
     raised.meta[_INTERFACE] = Interface(tuple(input_specs(program)), tuple(output_names(program)))
     return raised
 

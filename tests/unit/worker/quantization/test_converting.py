@@ -253,7 +253,7 @@ class Patches(nn.Module):
 
 @torch.no_grad()
 def test_what_reads_a_reshaped_input_is_int8() -> None:
-    """torch's own qconfig for a reshape observes nothing where nothing before it is observed."""
+    """The qconfig that torch has for a reshape observes nothing where nothing before it is observed."""
     x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     _, prepared, settled = calibrated(Patches(), x)
     converted = convert(prepared, settled)
