@@ -60,10 +60,18 @@ class OutputFidelity(Reported):
     """How near an output of the int8 model is to the float model's; no labels needed."""
 
     output: str
-    sqnr_db: float | None = Field(description="20·log10(‖float‖ / ‖float − int8‖); null when the two are equal.")
-    cosine: float = Field(description="Cosine similarity of the flattened outputs, mean over samples.")
+    discrete: bool = Field(
+        default=False, description="Whether it holds integers or booleans, such as an arg max: they only agree or not."
+    )
+    sqnr_db: float | None = Field(
+        description="20·log10(‖float‖ / ‖float − int8‖); null when the two are equal, and for a discrete output."
+    )
+    cosine: float | None = Field(
+        description="Cosine similarity of the flattened outputs, mean over samples; null for a discrete output."
+    )
     agreement: float | None = Field(
-        description="Share of samples with the same arg max; null unless the output has classes."
+        description="Share of samples with the same arg max, of a discrete output share of equal elements; null unless "
+        "the output has classes or is discrete."
     )
 
 

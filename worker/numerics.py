@@ -6,29 +6,49 @@ Every sum is kept in float64. Formulas stand in the docstring of the accumulator
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from shared.job_report import OutputFidelity
+from worker.closeness import SQNR_LIMIT_DB, Closeness, closeness
 
 MetricName = Literal["top1", "top5", "mse"]
-
-SQNR_LIMIT_DB = 200.0
-"""Reported SQNR is clamped to ±this: an all-zero float output, or a NaN in int8 only, has no finite SQNR."""
 
 _ELEMENTS_AT_ONCE = 1 << 20
 
 
+class ModelFidelity:
+    """Fidelity of all outputs of a model."""
+
+    def __init__(self, outputs: Sequence[str]) -> None:
+        self._outputs = [FidelityAccumulator(name) for name in outputs]
+
+    def update(self, references: Sequence[Tensor], candidates: Sequence[Tensor]) -> None:
+        """Add a batch: the float and the int8 model's outputs, in order."""
+        for output, reference, candidate in zip(self._outputs, references, candidates, strict=True):
+            output.update(reference, candidate)
+
+    def results(self) -> list[OutputFidelity]:
+        """One entry an output, in order."""
+        return [output.result() for output in self._outputs]
+
+    def closeness(self) -> Closeness:
+        """What the outputs make together."""
+        return closeness(self.results())
+
+
 class FidelityAccumulator:
-    """Fidelity of one output: SQNR, cosine similarity and agreement of arg max.
+    """Fidelity of one output: SQNR, cosine similarity and agreement of arg max; of a discrete one the last alone.
 
     With `f` the float and `q` the int8 output:
 
     - `SQNR = 20·log10(‖f‖₂ / ‖f − q‖₂)` dB over all elements of all samples; None when the two are equal;
     - `cosine = mean over samples of f·q / (‖f‖₂ ‖q‖₂)`; two zero vectors count as 1, one zero vector as 0;
-    - `agreement = share of samples with arg max f = arg max q`, for outputs of shape (samples, classes ≥ 2).
+    - `agreement = share of samples with arg max f = arg max q`, for outputs of shape (samples, classes ≥ 2);
+      for integers and booleans the share of elements with f = q.
 
     Elements that are the same non-finite value in both (a masked −inf) are left out; any other non-finite element
     makes the output as far off as can be reported.
@@ -41,21 +61,30 @@ class FidelityAccumulator:
         self._broken = False
         self._cosine_sum = 0.0
         self._agreeing = 0
+        self._chosen = 0
         self._samples = 0
         self._has_classes = True
+        self._discrete = False
 
     def update(self, reference: Tensor, candidate: Tensor) -> None:
         """Add a batch; both tensors have shape (samples, …)."""
-        classes = reference.ndim == 2 and reference.shape[1] >= 2 and reference.is_floating_point()
-        self._has_classes &= classes
-        if classes:
-            self._agreeing += int((reference.argmax(1) == candidate.argmax(1)).sum())
+        self._discrete = not (reference.is_floating_point() or reference.is_complex())
+        self._has_classes &= reference.ndim == 2 and reference.shape[1] >= 2 and reference.is_floating_point()
+        if self._discrete:
+            self._add_choices(reference, candidate)
+            return
+        if self._has_classes:
+            self._add_choices(reference.argmax(1), candidate.argmax(1))
         references, candidates = _sample_rows(reference), _sample_rows(candidate)
         # A few samples at a time: a batch of dense outputs in float64 can be larger than the model.
         at_once = max(1, _ELEMENTS_AT_ONCE // max(1, references.shape[1]))
         for f, q in zip(torch.split(references, at_once), torch.split(candidates, at_once), strict=True):
             self._add(f.to(torch.float64), q.to(torch.float64))
         self._samples += references.shape[0]
+
+    def _add_choices(self, f: Tensor, q: Tensor) -> None:
+        self._agreeing += int((f == q).sum())
+        self._chosen += f.numel()
 
     def _add(self, f: Tensor, q: Tensor) -> None:
         finite = f.isfinite() & q.isfinite()
@@ -69,16 +98,18 @@ class FidelityAccumulator:
 
     @property
     def sqnr_db(self) -> float | None:
-        """SQNR in dB; None when the two are equal."""
+        """SQNR in dB; None when the two are equal, or discrete."""
         return -SQNR_LIMIT_DB if self._broken else _sqnr_db(self._signal, self._noise)
 
     def result(self) -> OutputFidelity:
         """The figures over every batch added so far."""
+        agreement = self._agreeing / self._chosen if self._chosen else 1.0
         return OutputFidelity(
             output=self._output,
+            discrete=self._discrete,
             sqnr_db=self.sqnr_db,
-            cosine=self._cosine_sum / self._samples,
-            agreement=self._agreeing / self._samples if self._has_classes else None,
+            cosine=None if self._discrete else self._cosine_sum / self._samples,
+            agreement=agreement if self._discrete or self._has_classes else None,
         )
 
 
@@ -172,9 +203,9 @@ class MetricAccumulator:
 
 
 def sqnr_db(reference: Tensor, candidate: Tensor) -> float | None:
-    """`20·log10(‖reference‖ / ‖reference − candidate‖)` dB of two tensors; None when they are equal."""
+    """`20·log10(‖reference‖ / ‖reference − candidate‖)` dB of two tensors, as numbers; None when they are equal."""
     fidelity = FidelityAccumulator("")
-    fidelity.update(reference, candidate)
+    fidelity.update(*(each if each.is_floating_point() else each.double() for each in (reference, candidate)))
     return fidelity.sqnr_db
 
 

@@ -52,7 +52,8 @@ def _told_fidelity(quality: Quality) -> str:
     worst = min(quality.fidelity, key=_closeness)
     told = "equal to float" if worst.sqnr_db is None else f"SQNR {worst.sqnr_db:.1f} dB"
     if worst.agreement is not None:
-        told = f"agrees with float on {100 * worst.agreement:.1f} % of the samples, {told}"
+        agrees = f"agrees with float on {100 * worst.agreement:.1f} % of the"
+        told = f"{agrees} values" if worst.discrete else f"{agrees} samples, {told}"
     which = f"output {worst.output}: " if len(quality.fidelity) > 1 else ""
     return f"Accuracy not evaluated; {which}{told} on {quality.samples} {quality.data} samples"
 

@@ -47,8 +47,10 @@ def report_rows(report: JobReport) -> list[list[str]]:
     for fidelity in report.quality.fidelity:
         of_output = f" of {fidelity.output}" if len(report.quality.fidelity) > 1 else ""
         if fidelity.agreement is not None:
-            rows.append([f"same arg max{of_output}", "", f"{fidelity.agreement:.2%}", ""])
-        rows.append([f"SQNR{of_output}", "", sqnr_text(fidelity.sqnr_db), ""])
+            what = "same values" if fidelity.discrete else "same arg max"
+            rows.append([f"{what}{of_output}", "", f"{fidelity.agreement:.2%}", ""])
+        if not fidelity.discrete:
+            rows.append([f"SQNR{of_output}", "", sqnr_text(fidelity.sqnr_db), ""])
     size = report.size
     change = f"{size.ratio:.2f}× smaller" if size.ratio >= 1 else f"{1 / size.ratio:.2f}× larger"
     rows.append(["file", bytes_text(size.float_bytes), bytes_text(size.int8_bytes), change])
@@ -144,9 +146,10 @@ def _agreement(fidelity: Sequence[OutputFidelity]) -> str:
 
 
 def _worst_sqnr(fidelity: Sequence[OutputFidelity]) -> str:
-    if not fidelity:
+    weighed = [each for each in fidelity if not each.discrete]
+    if not weighed:
         return NOTHING
-    return sqnr_text(min((each.sqnr_db for each in fidelity if each.sqnr_db is not None), default=None))
+    return sqnr_text(min((each.sqnr_db for each in weighed if each.sqnr_db is not None), default=None))
 
 
 def _size_change(outcome: Outcome) -> str:

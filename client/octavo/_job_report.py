@@ -40,8 +40,9 @@ class OutputFidelity(Reported):
     """How near an output of the int8 model is to the float model's."""
 
     output: str
+    discrete: bool = Field(default=False, description="Integers or booleans: they only agree or not.")
     sqnr_db: float | None = None
-    cosine: float
+    cosine: float | None = None
     agreement: float | None = None
 
 

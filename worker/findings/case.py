@@ -11,6 +11,7 @@ from typing import Any
 from shared.job_report import Quality, RecoveryResult, ReportWarning, Suggestion
 from shared.layer_report import LayerSummary, Qparams
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+from worker.closeness import Closeness, closeness
 from worker.layer_facts import LayerFacts
 from worker.quantization import in_float
 from worker.steps.analyse import Analysis
@@ -56,21 +57,19 @@ class Case:
     @cached_property
     def base_db(self) -> float:
         """SQNR of the worst output; as good as can be when it equals the float model's."""
-        found = [output.sqnr_db for output in self.quality.fidelity if output.sqnr_db is not None]
-        return min(found, default=math.inf)
+        reported = self._closeness.reported_db
+        return math.inf if reported is None else reported
 
     @property
     def is_poor(self) -> bool:
         """Whether the int8 model is unusable as it is."""
-        agreements = [output.agreement for output in self.quality.fidelity if output.agreement is not None]
         missed = self.quality.metric is not None and self.quality.metric.met is False
-        return missed or self.base_db < _POOR_DB or min(agreements, default=1.0) < _AGREEING
+        return missed or self.base_db < _POOR_DB or self._agreement < _AGREEING
 
     @property
     def is_fair(self) -> bool:
         """Whether it does what the float model does, if not to the last decibel."""
-        agreements = [output.agreement for output in self.quality.fidelity if output.agreement is not None]
-        return not self.is_poor and self.base_db >= _FAIR_DB and min(agreements, default=1.0) >= _FAIRLY_AGREEING
+        return not self.is_poor and self.base_db >= _FAIR_DB and self._agreement >= _FAIRLY_AGREEING
 
     @property
     def leaves_to_be_desired(self) -> bool:
@@ -137,6 +136,15 @@ class Case:
     def quantized(self, layers: Iterable[str]) -> list[str]:
         """Those of them that are in int8."""
         return [name for name in layers if name in self.layers and self.layers[name].precision == "int8"]
+
+    @cached_property
+    def _closeness(self) -> Closeness:
+        return closeness(self.quality.fidelity)
+
+    @property
+    def _agreement(self) -> float:
+        found = self._closeness.agreement
+        return 1.0 if found is None else found
 
     @cached_property
     def _consumers(self) -> dict[str, dict[str, None]]:

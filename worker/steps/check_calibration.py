@@ -13,7 +13,7 @@ from worker.datasets import Samples, Subset
 from worker.progress import ProgressTracker
 from worker.quantization import Plan, simulate
 from worker.steps.calibrate import Calibration
-from worker.steps.held_back import HeldBack
+from worker.steps.float_reference import FloatReference
 from worker.steps.load import LoadedModel
 
 _MANY_DUPLICATES = 0.1
@@ -66,12 +66,12 @@ def measure_quality_spread_db(
 
     By min-max ranges, simulated on at most two batches; what the observers saw is as before afterwards.
     """
-    trial = HeldBack(model, Subset(samples, range(min(samples.count, _TRIED_BATCHES * model.batch_size))))
+    reference = FloatReference(model, Subset(samples, range(min(samples.count, _TRIED_BATCHES * model.batch_size))))
     reached = []
     for subset in range(found.ranges.reported_subsets):
         with found.ranges.seeing_only(subset):
             simulation = simulate(prepared, plan)
-        reached.append(trial.measure(simulation.run).sqnr_db)
+        reached.append(reference.measure(simulation.run).sqnr_db)
     return max(reached) - min(reached) if len(reached) > 1 else None
 
 

@@ -21,12 +21,13 @@ from torch import Tensor, fx
 from shared.errors import KernelsSaturate
 from shared.job_report import KernelTrial
 from shared.quantization_spec import DynamicSpec
+from worker.closeness import Closeness
 from worker.datasets import Samples
 from worker.inference import Model, padded_to
 from worker.latency import computing_with
 from worker.quantization import Plan, collect_garbage, convert, departing_layers, simulate, use_kernels_of
 from worker.steps.convert import Quantized, freeze_quantized, in_memory, never_called
-from worker.steps.held_back import Closeness, HeldBack, reportable
+from worker.steps.float_reference import FloatReference
 from worker.steps.load import LoadedModel
 
 _KERNELS = ("onednn", "x86", "fbgemm")
@@ -56,14 +57,14 @@ def convert_for_this_cpu(
     names = [plan.qengine]
     if not isinstance(plan.spec, DynamicSpec) and plan.spec.qengine == "auto":
         names += [name for name in _KERNELS if name not in names and name in torch.backends.quantized.supported_engines]
-    trial = HeldBack(model, samples)
+    float_reference = FloatReference(model, samples)
     some = padded_to(samples.read(0, min(model.batch_size, samples.count)).inputs, model.batch.low)
     found: dict[str, Closeness] = {}
     departing: dict[str, list[str]] = {}
     saved: dict[str, io.BytesIO] = {}
     for name in names:  # one after the other: each is a model
         int8 = freeze_quantized(convert(prepared, replace(plan, qengine=name)), example)
-        found[name] = trial.measure(int8.frozen)
+        found[name] = float_reference.measure(int8.frozen)
         departing[name] = _departing(int8, some)
         if not departing[name]:
             saved[name] = in_memory(int8.frozen)
@@ -79,13 +80,13 @@ def convert_for_this_cpu(
         use_kernels_of(settled)
     else:
         int8 = freeze_quantized(convert(prepared, settled), example)
-    reference = trial.measure(simulate(prepared, plan).run)
+    reference = float_reference.measure(simulate(prepared, plan).run)
     collect_garbage()
     trials = [
         KernelTrial(
             qengine=name,
-            sqnr_db=reportable(found[name]),
-            reference_sqnr_db=reportable(reference),
+            sqnr_db=found[name].reported_db,
+            reference_sqnr_db=reference.reported_db,
             latency_ms=medians_ms.get(name),
             saturates=name not in saved,
             chosen=name == fastest,

@@ -14,7 +14,7 @@ from shared.job_report import DataSource, MetricResult, OutputFidelity, Quality
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.datasets import Samples, batches
 from worker.inference import Model, run_model
-from worker.numerics import FidelityAccumulator, MetricAccumulator, MetricName, accuracy_drop
+from worker.numerics import MetricAccumulator, MetricName, ModelFidelity, accuracy_drop
 from worker.progress import ProgressTracker
 from worker.steps.load import JobData, LoadedModel
 
@@ -61,7 +61,7 @@ def evaluate(
     model: LoadedModel, candidates: Sequence[Model], yardstick: Yardstick, advance: Callable[[float, float], None]
 ) -> list[Quality]:
     """The quality of each candidate against the float model."""
-    fidelity = [[FidelityAccumulator(name) for name in model.outputs] for _ in candidates]
+    fidelity = [ModelFidelity(model.outputs) for _ in candidates]
     metrics = [
         None if yardstick.metric is None else MetricAccumulator(yardstick.metric) for _ in range(len(candidates) + 1)
     ]
@@ -70,10 +70,9 @@ def evaluate(
         for batch in batches(yardstick.samples, model.batch_size):
             reference = run_model(model.raised, batch.inputs, model.batch)
             _update(metrics[0], reference, batch.labels)
-            for candidate, accumulators, metric in zip(candidates, fidelity, metrics[1:], strict=True):
+            for candidate, accumulator, metric in zip(candidates, fidelity, metrics[1:], strict=True):
                 outputs = run_model(candidate, batch.inputs, model.batch)
-                for accumulator, expected, found in zip(accumulators, reference, outputs, strict=True):
-                    accumulator.update(expected, found)
+                accumulator.update(reference, outputs)
                 _update(metric, outputs, batch.labels)
             done += batch.size
             advance(done, yardstick.samples.count)
@@ -82,9 +81,9 @@ def evaluate(
             data=yardstick.source,
             samples=yardstick.samples.count,
             metric=_metric_result(metrics[0], metric, yardstick.max_drop),
-            fidelity=[accumulator.result() for accumulator in accumulators],
+            fidelity=accumulator.results(),
         )
-        for accumulators, metric in zip(fidelity, metrics[1:], strict=True)
+        for accumulator, metric in zip(fidelity, metrics[1:], strict=True)
     ]
 
 

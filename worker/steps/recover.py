@@ -14,10 +14,11 @@ from torch import Tensor, fx
 
 from shared.job_report import RecoveryResult
 from shared.quantization_spec import StaticSpec, Toggle
+from worker.closeness import Closeness
 from worker.datasets import Samples, batches
 from worker.inference import padded_to, run_model
 from worker.quantization import Plan, channel_maxima, collect_garbage, equalize, prepare, settle_rule, simulate, smooth
-from worker.steps.held_back import Closeness, HeldBack, reportable
+from worker.steps.float_reference import FloatReference
 from worker.steps.load import LoadedModel
 from worker.steps.refine import asked
 
@@ -38,7 +39,7 @@ class Recovery:
         self._model = model
         self._plan = plan
         self._observed = observed
-        self._trial = HeldBack(model, held_back)
+        self._reference = FloatReference(model, held_back)
         self._example = example
         self._so_far: Closeness | None = None
 
@@ -76,7 +77,7 @@ class Recovery:
             for inputs in self._some():
                 run_model(prepared, inputs, self._model.batch)
         settle_rule(prepared, "minmax")
-        found = self._trial.measure(simulate(prepared, self._plan).run)
+        found = self._reference.measure(simulate(prepared, self._plan).run)
         del prepared
         collect_garbage()
         return found
@@ -102,8 +103,8 @@ class Recovery:
                     "name": name,
                     "asked": asked(toggle),
                     "applied": applied,
-                    "without_sqnr_db": None if without is None else reportable(without),
-                    "with_sqnr_db": None if found is None else reportable(found),
+                    "without_sqnr_db": None if without is None else without.reported_db,
+                    "with_sqnr_db": None if found is None else found.reported_db,
                     "layers": layers,
                     "note": note,
                 }

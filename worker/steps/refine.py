@@ -21,6 +21,7 @@ from torch import fx
 
 from shared.job_report import RangeTrial, RecoveryResult
 from shared.quantization_spec import ActivationObserver, StaticSpec, Toggle
+from worker.closeness import Closeness
 from worker.datasets import Samples, batches
 from worker.inference import padded_to
 from worker.numerics import sqnr_db
@@ -35,7 +36,8 @@ from worker.quantization import (
     simulate,
     without_islands,
 )
-from worker.steps.held_back import Closeness, HeldBack, reportable, spread
+from worker.steps.float_reference import FloatReference
+from worker.steps.held_back import spread
 from worker.steps.load import LoadedModel
 
 _RULES: tuple[ActivationObserver, ...] = ("minmax", "histogram", "percentile")
@@ -77,10 +79,10 @@ def refine(
     held_back: Samples,
 ) -> Refined:
     """Settle what is open. Changes the rules of the observers and the biases of `prepared`."""
-    trial = HeldBack(model, held_back)
-    plan, ranges = _choose_ranges(model, prepared, plan, trial, observed)
-    recovery = _correct_biases(model, prepared, plan, trial, toggle=spec.recovery.bias_correction, observed=observed)
-    plan = _spare_layers(model, prepared, plan, trial)
+    unseen = FloatReference(model, held_back)
+    plan, ranges = _choose_ranges(model, prepared, plan, unseen, observed)
+    recovery = _correct_biases(model, prepared, plan, unseen, toggle=spec.recovery.bias_correction, observed=observed)
+    plan = _spare_layers(model, prepared, plan, unseen)
     return Refined(plan, ranges, [] if recovery is None else [recovery])
 
 
@@ -90,37 +92,43 @@ def asked(toggle: Toggle) -> Literal["auto", "on"]:
 
 
 def _choose_ranges(
-    model: LoadedModel, prepared: fx.GraphModule, plan: Plan, trial: HeldBack, observed: Samples
+    model: LoadedModel, prepared: fx.GraphModule, plan: Plan, unseen: FloatReference, observed: Samples
 ) -> tuple[Plan, list[RangeTrial]]:
     if plan.settings.activation.observer != "auto":
         return plan, []
 
-    def measure(rule: ActivationObserver, on: HeldBack) -> Closeness:
+    def measure(rule: ActivationObserver, on: FloatReference) -> Closeness:
         settle_rule(prepared, rule)
         return on.measure(simulate(prepared, plan).run)
 
-    found = {rule: measure(rule, trial) for rule in _RULES}
+    found = {rule: measure(rule, unseen) for rule in _RULES}
     best: ActivationObserver = "minmax"
     clipping = max(_RULES, key=lambda rule: found[rule].sqnr_db)
     if found[clipping].sqnr_db >= found[best].sqnr_db + _MIN_RULE_GAIN_DB:
-        seen = HeldBack(model, spread(observed, _CONFIRMED_SAMPLES))
+        seen = FloatReference(model, spread(observed, _CONFIRMED_SAMPLES))
         if measure(clipping, seen).sqnr_db >= measure(best, seen).sqnr_db + _MIN_RULE_GAIN_DB:
             best = clipping
     settle_rule(prepared, best)
-    trials = [RangeTrial(observer=rule, sqnr_db=reportable(each), chosen=rule == best) for rule, each in found.items()]
+    trials = [RangeTrial(observer=rule, sqnr_db=each.reported_db, chosen=rule == best) for rule, each in found.items()]
     return plan.with_observer(best), trials
 
 
 def _correct_biases(
-    model: LoadedModel, prepared: fx.GraphModule, plan: Plan, trial: HeldBack, *, toggle: Toggle, observed: Samples
+    model: LoadedModel,
+    prepared: fx.GraphModule,
+    plan: Plan,
+    unseen: FloatReference,
+    *,
+    toggle: Toggle,
+    observed: Samples,
 ) -> RecoveryResult | None:
     if toggle is False:
         return None
     some = itertools.islice(batches(observed, model.batch_size), _CORRECTED_BATCHES)
-    without = trial.measure(simulate(prepared, plan).run)
+    without = unseen.measure(simulate(prepared, plan).run)
     corrections = bias_corrections(prepared, plan, (padded_to(batch.inputs, model.batch.low) for batch in some))
     before = correct_biases(prepared, corrections)
-    corrected = trial.measure(simulate(prepared, plan).run)
+    corrected = unseen.measure(simulate(prepared, plan).run)
     applied = toggle is True or corrected.sqnr_db >= without.sqnr_db + _MIN_GAIN_DB
     if not applied:
         before.restore()
@@ -128,13 +136,13 @@ def _correct_biases(
         name="bias_correction",
         asked=asked(toggle),
         applied=applied,
-        without_sqnr_db=reportable(without),
-        with_sqnr_db=reportable(corrected),
+        without_sqnr_db=without.reported_db,
+        with_sqnr_db=corrected.reported_db,
         layers=len(corrections),
     )
 
 
-def _spare_layers(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, trial: HeldBack) -> Plan:
+def _spare_layers(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, unseen: FloatReference) -> Plan:
     """The plan with those layers in float that cost the output most for the arithmetic they do.
 
     The head, where it alone costs clearly more than noise: it decides the output, and is small. Others only while the
@@ -145,8 +153,8 @@ def _spare_layers(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, tria
     macs = layer_macs(model.raised)
     total = max(1, sum(macs.values()))
     left = _SPARED_MACS * total
-    tries = max(_FEWEST_TRIES, int(_TRIED_MACS / (total * trial.samples.count)))
-    now = trial.measure(simulate(prepared, plan).run)
+    tries = max(_FEWEST_TRIES, int(_TRIED_MACS / (total * unseen.samples.count)))
+    now = unseen.measure(simulate(prepared, plan).run)
 
     def spare(candidates: Sequence[str], least_gain_db: float) -> bool:
         nonlocal plan, now, left
@@ -154,7 +162,7 @@ def _spare_layers(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, tria
         gains: dict[str, Closeness] = {}
         for layer in [each for each in candidates if macs.get(each, 0) <= left]:
             others = without_islands(model.raised, plan.without(layer, "tried")).int8_layers
-            gains[layer] = trial.measure(functools.partial(simulation.run, int8=others & {*simulation.layers}))
+            gains[layer] = unseen.measure(functools.partial(simulation.run, int8=others & {*simulation.layers}))
         best = max(gains, key=lambda layer: gains[layer].sqnr_db, default=None)
         if best is None or gains[best].sqnr_db < now.sqnr_db + least_gain_db or len(plan.int8_layers) == 1:
             return False
@@ -166,7 +174,7 @@ def _spare_layers(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, tria
     if head is not None and head in plan.int8_layers - plan.asked_layers:
         spare([head], _HEAD_GAIN_DB)
     while tries > 0 and not _is_near(now):
-        candidates = _most_erring(model, plan, simulate(prepared, plan).trace, trial)[: min(_CANDIDATES, tries)]
+        candidates = _most_erring(model, plan, simulate(prepared, plan).trace, unseen)[: min(_CANDIDATES, tries)]
         tries -= len(candidates)
         if not candidates or not spare(candidates, _SPARED_GAIN_DB):
             break
@@ -178,7 +186,7 @@ def _is_near(found: Closeness) -> bool:
     return found.sqnr_db >= (_NEAR_ENOUGH_DB if agrees else _NEAR_DB)
 
 
-def _most_erring(model: LoadedModel, plan: Plan, trace: Callable[..., object], trial: HeldBack) -> list[str]:
+def _most_erring(model: LoadedModel, plan: Plan, trace: Callable[..., object], unseen: FloatReference) -> list[str]:
     """int8 layers by the error that each makes of its own, the worst first; those that were asked for stay."""
     own_db: dict[str, float] = {}
 
@@ -187,7 +195,7 @@ def _most_erring(model: LoadedModel, plan: Plan, trace: Callable[..., object], t
             found = sqnr_db(layer.reference, layer.own)
             own_db[layer.layer] = math.inf if found is None else found
 
-    some = padded_to(trial.samples.read(0, min(model.batch_size, trial.samples.count)).inputs, model.batch.low)
+    some = padded_to(unseen.samples.read(0, min(model.batch_size, unseen.samples.count)).inputs, model.batch.low)
     with torch.inference_mode():
         trace(*some, visit=note)
     return sorted(own_db, key=own_db.__getitem__)

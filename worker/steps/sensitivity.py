@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from shared.layer_report import LayerSensitivity, Sensitivity
+from worker.closeness import Closeness
 from worker.datasets import Batch, Samples
 from worker.inference import run_model
-from worker.numerics import SQNR_LIMIT_DB, FidelityAccumulator, MetricAccumulator
+from worker.numerics import MetricAccumulator, ModelFidelity
 from worker.progress import StepProgress
 from worker.steps.evaluate import Yardstick
 from worker.steps.load import LoadedModel
@@ -53,7 +54,7 @@ def measure_sensitivity(
     began_at = time.perf_counter()
     everything = frozenset(mixed.layers)
     trial = _Trial(model, mixed, yardstick, _sample_count(model, mixed, len(units), yardstick.samples, budget_seconds))
-    base_db, base_metric = trial.measure(everything)
+    base, base_metric = trial.measure(everything)
     found: list[LayerSensitivity] = []
     not_reached = list(units)
     layer_seconds = 0.0
@@ -61,16 +62,16 @@ def measure_sensitivity(
         layer_began_at = time.perf_counter()
         if layer_began_at + layer_seconds - began_at > budget_seconds:
             break
-        alone_int8 = trial.measure(frozenset(members))
-        alone_float = trial.measure(everything - frozenset(members))
+        alone_int8, int8_metric = trial.measure(frozenset(members))
+        alone_float, float_metric = trial.measure(everything - frozenset(members))
         found.append(
             LayerSensitivity(
                 layer=layer,
-                alone_int8_sqnr_db=alone_int8[0],
-                alone_float_sqnr_db=alone_float[0],
-                gain_db=_finite(alone_float[0]) - _finite(base_db),
-                alone_int8_metric=alone_int8[1],
-                alone_float_metric=alone_float[1],
+                alone_int8_sqnr_db=alone_int8.reported_db,
+                alone_float_sqnr_db=alone_float.reported_db,
+                gain_db=alone_float.sqnr_db - base.sqnr_db,
+                alone_int8_metric=int8_metric,
+                alone_float_metric=float_metric,
             )
         )
         not_reached.remove(layer)
@@ -78,7 +79,7 @@ def measure_sensitivity(
         advance(1 + len(found) / len(units), 2, f"Sensitivity: {len(found)} of {len(units)} layers")
     return Sensitivity(
         samples=trial.samples,
-        base_sqnr_db=base_db,
+        base_sqnr_db=base.reported_db,
         base_metric=base_metric,
         budget_seconds=budget_seconds,
         seconds=time.perf_counter() - began_at,
@@ -97,18 +98,16 @@ class _Trial:
         self._yardstick = yardstick
         self._references = [self._run(batch, frozenset()) for batch in self._batches()]
 
-    def measure(self, int8: Collection[str]) -> tuple[float | None, float | None]:
-        """SQNR of the worst output in dB, None when all are equal; and the metric, None without labels."""
-        fidelity = [FidelityAccumulator(name) for name in self._model.outputs]
+    def measure(self, int8: Collection[str]) -> tuple[Closeness, float | None]:
+        """How near the outputs are; and the metric, None without labels."""
+        fidelity = ModelFidelity(self._model.outputs)
         metric = None if self._yardstick.metric is None else MetricAccumulator(self._yardstick.metric)
         for batch, reference in zip(self._batches(), self._references, strict=True):
             outputs = self._run(batch, int8)
-            for accumulator, wanted, found in zip(fidelity, reference, outputs, strict=True):
-                accumulator.update(wanted, found)
+            fidelity.update(reference, outputs)
             if metric is not None and batch.labels is not None:
                 metric.update(outputs[0], batch.labels)
-        found_db = [accumulator.sqnr_db for accumulator in fidelity if accumulator.sqnr_db is not None]
-        return min(found_db, default=None), None if metric is None else metric.value()
+        return fidelity.closeness(), None if metric is None else metric.value()
 
     def _batches(self) -> Iterator[Batch]:
         size = _batch_size(self._model)
@@ -137,7 +136,3 @@ def _sample_count(model: LoadedModel, mixed: MixedModel, layers: int, samples: S
         taken.append(time.perf_counter() - began_at)
     affordable = int(_PLANNED * budget_seconds / (2 * max(1, layers) * max(1e-9, taken[-1])))
     return min(samples.count, max(few, min(_MOST_SAMPLES, affordable * size)))
-
-
-def _finite(sqnr_db: float | None) -> float:
-    return SQNR_LIMIT_DB if sqnr_db is None else sqnr_db

@@ -13,8 +13,8 @@ from typing import Literal
 from torch import fx, nn
 
 from shared.job_report import EpochResult, Quality, Suggestion, TrainingResult
+from worker.closeness import SQNR_LIMIT_DB
 from worker.job_folder import JobFolder
-from worker.numerics import SQNR_LIMIT_DB
 from worker.progress import StepProgress
 from worker.steps.evaluate import mean_sqnr_db
 from worker.steps.train import Advance, Course, Finished, Keep, Training

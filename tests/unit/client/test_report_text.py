@@ -35,6 +35,16 @@ def test_a_report_as_a_table() -> None:
     ]
 
 
+def test_an_output_of_choices_has_an_agreement_and_no_sqnr() -> None:
+    quality = samples.report()["quality"]
+    choice = {"output": "class", "discrete": True, "sqnr_db": None, "cosine": None, "agreement": 0.75}
+    lines = report(quality={**quality, "fidelity": [*quality["fidelity"], choice]}).table().splitlines()
+    told = [" ".join(line.split()) for line in lines]
+    assert "SQNR of 0 31.2 dB" in told
+    assert "same values of class 75.00%" in told
+    assert not [line for line in told if line.startswith("SQNR of class")]
+
+
 def test_a_suggestion_names_the_layer_the_evidence_and_what_to_type() -> None:
     lines = report_text(explained(), width=80, job_id=samples.JOB_ID).splitlines()
     start = lines.index("What to do")

@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
+from worker.closeness import SQNR_LIMIT_DB
 from worker.numerics import (
-    SQNR_LIMIT_DB,
     FidelityAccumulator,
     MetricAccumulator,
     MetricName,
+    ModelFidelity,
     accuracy_drop,
     sqnr_db,
 )
@@ -65,6 +66,26 @@ def test_agreement_is_null_for_outputs_without_classes(shape: tuple[int, ...]) -
     accumulator = FidelityAccumulator("y")
     accumulator.update(torch.ones(shape), torch.ones(shape))
     assert accumulator.result().agreement is None
+
+
+@pytest.mark.parametrize(("dtype", "agreement"), [(torch.int64, 0.5), (torch.bool, 0.75)])
+def test_discrete_outputs_agree_or_do_not(dtype: torch.dtype, agreement: float) -> None:
+    """7 and 8 are as different as 7 and 1: no noise, no angle, whatever the shape and the batches."""
+    accumulator = FidelityAccumulator("y")
+    accumulator.update(torch.tensor([[7, 7]]).to(dtype), torch.tensor([[7, 8]]).to(dtype))
+    accumulator.update(torch.tensor([[0, 1]]).to(dtype), torch.tensor([[1, 1]]).to(dtype))
+    result = accumulator.result()
+    assert result.discrete
+    assert (result.sqnr_db, result.cosine, result.agreement) == (None, None, agreement)
+
+
+def test_a_model_with_a_signal_and_a_choice_is_weighed_by_the_signal() -> None:
+    model = ModelFidelity(["y", "class"])
+    model.update([torch.tensor([[3.0, 4.0]]), torch.tensor([1])], [torch.tensor([[3.0, 4.5]]), torch.tensor([0])])
+    found = model.closeness()
+    assert [each.output for each in model.results()] == ["y", "class"]
+    assert found.sqnr_db == pytest.approx(20.0)
+    assert found.agreement == 0.0
 
 
 def test_elements_masked_alike_with_infinity_are_left_out() -> None:

@@ -84,6 +84,13 @@ def test_without_a_metric_fidelity_decides(sqnr_db: float | None, agreement: flo
     assert verdict.sentence.startswith("Accuracy not evaluated; ")
 
 
+def test_choices_are_told_as_such_and_judged_by_their_agreement() -> None:
+    choice = OutputFidelity(output="class", discrete=True, sqnr_db=None, cosine=None, agreement=0.9)
+    alone = judge(quality().model_copy(update={"fidelity": [choice]}), [FASTER], SIZE)
+    assert alone.word == "low_fidelity"
+    assert "; agrees with float on 90.0 % of the values on 500 evaluation samples; " in alone.sentence
+
+
 def test_a_metric_without_a_target_is_told_and_not_judged() -> None:
     verdict = judge(quality(top1(0.9, 0.5, max_drop=None)), [FASTER], SIZE)
     assert (verdict.word, verdict.accuracy) == ("recommended", "not_evaluated")

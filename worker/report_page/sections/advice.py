@@ -6,10 +6,11 @@ import shlex
 from typing import Any
 
 from shared.job_report import Before, JobReport, ReportWarning, Suggestion
+from worker.closeness import worst_output
 from worker.report_page.figures import byte_size, decibels, milliseconds, signed, times
 from worker.report_page.layout import Column, Section, as_json, name, note, subheading, table
 from worker.report_page.markup import Content, Html, element, join
-from worker.report_page.sections.verdict import METRIC_NAMES, metric_value, verdict_title, worst_output
+from worker.report_page.sections.verdict import METRIC_NAMES, metric_value, verdict_title
 
 _NEEDS = {"static": ("calibration", "images.npz"), "qat": ("training", "train.npz")}
 """The dataset that a method cannot do without, and a name to stand for its file."""
@@ -81,7 +82,7 @@ def _quality_rows(report: JobReport, before: Before) -> list[list[Content]]:
         cells = [metric_value(each.name, each.int8_value) for each in (old, new)]
         rows.append([f"{METRIC_NAMES[new.name]}, int8", *cells, shown])
     worst_old, worst_new = worst_output(before.quality.fidelity), worst_output(report.quality.fidelity)
-    if worst_old is not None and worst_new is not None:
+    if worst_old is not None and worst_new is not None and not worst_new.discrete:
         both = (worst_old.sqnr_db, worst_new.sqnr_db)
         gain = None if None in both else f"{signed((both[1] or 0.0) - (both[0] or 0.0))} dB"
         rows.append(["SQNR, worst output", *map(decibels, both), gain])

@@ -30,7 +30,8 @@ def quality(report: JobReport) -> Section:
         note(
             f"Both models ran on the same {plural(measured.samples, 'sample')} of {DATA_NAMES[measured.data]}. "
             "SQNR tells how far the outputs are apart: 20 dB is a noise of 10 %, 40 dB of 1 %. "
-            "Agreement is the share of samples for which both choose the same class."
+            "Agreement is the share of samples for which both choose the same class; of an output of integers, "
+            "the share of its values that are equal."
         )
     ]
     metric = measured.metric
@@ -53,7 +54,12 @@ def fidelity_table(caption: str, fidelity: list[OutputFidelity]) -> Html:
         Column("Agreement", "number"),
     ]
     rows = [
-        [name(each.output), decibels(each.sqnr_db), decimal(each.cosine, 5), percent(each.agreement, 2)]
+        [
+            name(each.output),
+            NONE if each.discrete else decibels(each.sqnr_db),
+            decimal(each.cosine, 5),
+            percent(each.agreement, 2),
+        ]
         for each in fidelity
     ]
     return table(caption, columns, rows)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from shared.job_report import BenchmarkResult, JobReport, MetricResult, OutputFidelity, Quality
+from shared.job_report import BenchmarkResult, JobReport, MetricResult, Quality
+from worker.closeness import worst_output
 from worker.report_page.figures import (
-    EXACT,
+    NONE,
     byte_size,
     decibels,
     decimal,
@@ -76,21 +77,16 @@ def _change(metric: MetricResult) -> str:
     return f"{'gain' if gained else 'drop'} {metric_drop(metric.model_copy(update={'drop': abs(metric.drop)}))}"
 
 
-def worst_output(fidelity: list[OutputFidelity]) -> OutputFidelity | None:
-    """The output furthest from the float model's."""
-    return min(fidelity, key=lambda each: float("inf") if each.sqnr_db is None else each.sqnr_db, default=None)
-
-
 def _quality(quality: Quality) -> Html:
     worst = worst_output(quality.fidelity)
-    near = "nothing compared" if worst is None else f"SQNR {decibels(worst.sqnr_db)}"
-    if worst is not None and worst.agreement is not None:
-        near += f", {percent(worst.agreement)} agreement"
+    agreement = None if worst is None or worst.agreement is None else f"{percent(worst.agreement)} agreement"
+    distance = None if worst is None or worst.discrete else decibels(worst.sqnr_db)
     metric = quality.metric
     if metric is None:
-        shown = EXACT if worst is None else decibels(worst.sqnr_db)
-        agreement = None if worst is None or worst.agreement is None else f"{percent(worst.agreement)} agreement"
-        return _figure("Fidelity (SQNR)", shown if worst else "–", agreement, "No labels: no accuracy")
+        if distance is None:
+            return _figure("Agreement", NONE if worst is None else percent(worst.agreement), "No labels: no accuracy")
+        return _figure("Fidelity (SQNR)", distance, agreement, "No labels: no accuracy")
+    near = ", ".join(filter(None, [distance and f"SQNR {distance}", agreement])) or "nothing compared"
     target = "no target" if metric.max_drop is None else f"target {'met' if metric.met else 'not met'}"
     return _figure(
         METRIC_NAMES[metric.name],

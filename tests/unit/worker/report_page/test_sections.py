@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.job_report import JobReport, ReportWarning, Suggestion
+from shared.job_report import JobReport, OutputFidelity, ReportWarning, Suggestion
 from shared.layer_report import LayerError, LayerSummary
 from tests.unit.worker.report_page.parsed import Node, parse
 from tests.unit.worker.report_page.samples import WRONG_LAYER, bare_dynamic, residual_cnn, trained
@@ -56,6 +56,21 @@ def test_without_labels_fidelity_stands_for_accuracy_and_random_inputs_are_not_t
     told = plain(section(bare_dynamic(), "verdict"))
     assert "Fidelity (SQNR)38.1 dB" in told
     assert "random inputs: trust it little" in told
+
+
+def test_an_output_of_choices_has_an_agreement_and_no_sqnr() -> None:
+    """Beside a signal it is not what the verdict shows; alone it is."""
+    report = bare_dynamic()
+    [signal] = report.quality.fidelity
+    choice = OutputFidelity(output="class", discrete=True, sqnr_db=None, cosine=None, agreement=0.913)
+    both, alone = (
+        report.model_copy(update={"quality": report.quality.model_copy(update={"fidelity": fidelity})})
+        for fidelity in ([signal, choice], [choice])
+    )
+    assert rows(section(both, "quality"), "Outputs")["class"] == ["–", "–", "91.30 %"]
+    assert "Fidelity (SQNR)38.1 dB" in plain(section(both, "verdict"))
+    assert "Agreement91.3 %" in plain(section(alone, "verdict"))
+    assert "SQNR" not in plain(section(alone, "verdict"))
 
 
 def test_a_warning_comes_with_its_evidence_its_patch_and_the_command_that_applies_it() -> None:

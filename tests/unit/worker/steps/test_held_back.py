@@ -1,16 +1,12 @@
-"""What is held back from the observers, and how near to float a model is on it."""
+"""What is held back from the observers."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
-from tests.unit.worker.conftest import Digits
 from worker.datasets import InMemorySamples, Samples
-from worker.numerics import SQNR_LIMIT_DB
-from worker.steps.held_back import HeldBack, divide, spread
-from worker.steps.load import LoadedModel
+from worker.steps.held_back import divide, spread
 
 
 def numbered(count: int) -> InMemorySamples:
@@ -60,31 +56,3 @@ def test_spread_takes_at_most_so_many_from_all_over(count: int, most: int) -> No
     assert len(set(chosen)) == len(chosen)
     assert chosen[0] == 0
     assert chosen[-1] >= count - -(-count // most)
-
-
-# --- closeness -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def trial(model: LoadedModel, digits: Digits) -> HeldBack:
-    return HeldBack(model, InMemorySamples((torch.from_numpy(digits.training_x[:40]),), None))
-
-
-def test_the_float_model_is_as_near_as_can_be_said(trial: HeldBack, model: LoadedModel) -> None:
-    found = trial.measure(model.raised)
-    assert (found.sqnr_db, found.agreement) == (SQNR_LIMIT_DB, 1.0)
-
-
-def test_closeness_is_measured_over_all_that_was_held_back(trial: HeldBack, model: LoadedModel) -> None:
-    """Off by a tenth everywhere: 20 dB; classes swapped in the last batch of 8: a fifth disagrees."""
-
-    def tenth_off(x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(1.1 * output for output in model.raised(x))
-
-    def last_batch_swapped(x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(output.flip(1) if len(x) == 8 else output for output in model.raised(x))
-
-    off = trial.measure(tenth_off)
-    assert off.sqnr_db == pytest.approx(20, abs=1e-3)
-    assert off.agreement == 1
-    assert trial.measure(last_batch_swapped).agreement == pytest.approx(32 / 40, abs=0.01)

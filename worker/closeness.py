@@ -1,0 +1,54 @@
+"""How near an int8 model is to the float model in all of its outputs: those furthest from it decide.
+
+Float outputs are weighed by SQNR. Discrete ones (integers and booleans: an arg max beside the logits, say) are not
+signals: class 7 is no nearer to 8 than to 1, so of them only the share of equal elements counts. A model that gives
+nothing else is weighed by the SQNR of its outputs written as one-hot vectors, `−10·log10(2·share that differs)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.job_report import OutputFidelity
+
+SQNR_LIMIT_DB = 200.0
+"""Reported SQNR is clamped to ±this: an all-zero float output, or a NaN in int8 only, has no finite SQNR."""
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How near a model is to the float model on some samples."""
+
+    sqnr_db: float
+    """Of the worst output; SQNR_LIMIT_DB when all are equal."""
+    agreement: float | None
+    """Of the worst output that has classes or is discrete; None when none is."""
+
+    @property
+    def reported_db(self) -> float | None:
+        """SQNR as the report says it: None where the outputs are equal."""
+        return None if self.sqnr_db >= SQNR_LIMIT_DB else self.sqnr_db
+
+
+def closeness(fidelity: Sequence[OutputFidelity]) -> Closeness:
+    """Of a model with these outputs."""
+    worst = worst_output(fidelity)
+    return Closeness(
+        sqnr_db=SQNR_LIMIT_DB if worst is None else _comparable_db(worst),
+        agreement=min((output.agreement for output in fidelity if output.agreement is not None), default=None),
+    )
+
+
+def worst_output(fidelity: Sequence[OutputFidelity]) -> OutputFidelity | None:
+    """The float output with the least SQNR; of a model without float outputs the one that agrees least."""
+    weighed = [output for output in fidelity if not output.discrete] or fidelity
+    return min(weighed, key=_comparable_db, default=None)
+
+
+def _comparable_db(output: OutputFidelity) -> float:
+    if not output.discrete:
+        return SQNR_LIMIT_DB if output.sqnr_db is None else output.sqnr_db
+    differing = 0.0 if output.agreement is None else 1 - output.agreement
+    return SQNR_LIMIT_DB if differing <= 0 else -10 * math.log10(2 * differing)
