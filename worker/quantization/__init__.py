@@ -25,6 +25,7 @@ from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import departing_layers
 from worker.quantization.learnable_scales import keep_scales_positive, learn_scales, scale_parameters
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
+from worker.quantization.parking import parked
 from worker.quantization.planning import Plan, has_vnni, head_of
 from worker.quantization.preparing import (
     freeze_batch_norm,
@@ -73,6 +74,7 @@ __all__ = [
     "learn_scales",
     "load_program",
     "output_names",
+    "parked",
     "per_channel_gain_db",
     "plan",
     "prepare",

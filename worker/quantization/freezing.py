@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from shared.errors import ModelUnsupported
 from worker.quantization.batching import other_batches
+from worker.quantization.parking import parked
 from worker.quantization.raising import interface
 
 #: Traced and eager differ only where a kernel takes another path at another batch size.
@@ -21,29 +23,30 @@ def freeze(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptMod
     """Trace the module on these inputs and freeze it; it returns what the module returns.
 
     Where the program's batch is dynamic the trace is run at another batch size and compared with the module. Raises
-    ModelUnsupported when the trace does not hold there.
+    ModelUnsupported when the trace does not hold there. Freezing takes the weights twice: the module's own are parked.
     """
     module.eval()
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and tracing warns of sizes it follows well
-        traced = torch.jit.trace(module, inputs, check_trace=False, strict=False)
-        frozen = torch.jit.freeze(_apart(traced).eval())
-        frozen(*inputs)
-        for other in other_batches(interface(module).inputs, inputs):
-            _require_same(module(*other), _run(frozen, other))
+        others = other_batches(interface(module).inputs, inputs)
+        wanted = [module(*other) for other in others]
+        traced = Path(scratch) / "traced.pt"
+        torch.jit.save(torch.jit.trace(module, inputs, check_trace=False, strict=False), traced)
+        with parked(module):
+            frozen = torch.jit.freeze(_load(traced).eval())
+            frozen(*inputs)
+            for other, eager in zip(others, wanted, strict=True):
+                _require_same(eager, _run(frozen, other))
     return frozen
 
 
-def _apart(traced: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The same module in a compilation unit of its own.
+def _load(traced: Path) -> torch.jit.ScriptModule:
+    """The traced module in a compilation unit of its own.
 
     Freezing makes constants of the weights, and what is traced shares one unit for the life of the process: torch would
     hold the weights of every model that was ever frozen.
     """
-    with tempfile.TemporaryDirectory() as scratch:  # a file: in memory it would be there twice more
-        path = f"{scratch}/traced.pt"
-        torch.jit.save(traced, path)
-        loaded: torch.jit.ScriptModule = torch.jit.load(path)
+    loaded: torch.jit.ScriptModule = torch.jit.load(traced)
     return loaded
 
 
