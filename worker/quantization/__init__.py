@@ -33,9 +33,10 @@ from worker.quantization.preparing import (
     prepare,
     prepare_qat,
 )
+from worker.quantization.quantizers import Quantizer
 from worker.quantization.raising import raise_program
 from worker.quantization.ranging import settle_rule
-from worker.quantization.simulating import LayerTrace, Quantizer, Simulation, simulate
+from worker.quantization.simulating import LayerTrace, Simulation, simulate
 from worker.quantization.smoothing import channel_maxima, smooth
 from worker.quantization.trying import plan
 from worker.quantization.verifying import verify_raised

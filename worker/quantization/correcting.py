@@ -8,13 +8,12 @@ ones already in. torch.ao has it for eager modules only (`torch.ao.quantization.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from worker.quantization.planning import Plan
-from worker.quantization.simulating import FLOAT_BIASES, simulate
+from worker.quantization.simulating import FLOAT_BIASES, first_layer, simulate
 
 
 def bias_corrections(prepared: fx.GraphModule, plan: Plan, batches: Iterable[tuple[Tensor, ...]]) -> dict[str, Tensor]:
@@ -26,7 +25,7 @@ def bias_corrections(prepared: fx.GraphModule, plan: Plan, batches: Iterable[tup
     simulation = simulate(prepared, plan)
     shifts: dict[str, Tensor] = {}
     seen = 0
-    modules = {str(node.target): _layer(module) for node, module in simulation.weighted()}
+    modules = {str(node.target): first_layer(module) for node, module in simulation.weighted()}
 
     def meet(node: fx.Node, reference: Tensor, found: Tensor) -> Tensor:
         name = str(node.target)
@@ -57,7 +56,7 @@ class Biases:
     def restore(self) -> None:
         """Put them back, to the bit."""
         for name, bias in self._found.items():
-            _layer(self._prepared.get_submodule(name)).bias = bias
+            first_layer(self._prepared.get_submodule(name)).bias = bias
         del self._prepared.meta[FLOAT_BIASES]
 
 
@@ -68,17 +67,12 @@ def correct_biases(prepared: fx.GraphModule, corrections: dict[str, Tensor]) -> 
     """
     before: dict[str, nn.Parameter | None] = {}
     for name, shift in corrections.items():
-        layer = _layer(prepared.get_submodule(name))
+        layer = first_layer(prepared.get_submodule(name))
         before[name] = layer.bias
         corrected = shift if layer.bias is None else layer.bias.detach() + shift
         layer.bias = nn.Parameter(corrected, requires_grad=False)
     prepared.meta[FLOAT_BIASES] = before
     return Biases(before, prepared)
-
-
-def _layer(module: nn.Module) -> Any:
-    """The convolution or Linear of a module that is fused with an activation."""
-    return next(iter(module)) if isinstance(module, nn.Sequential) else module
 
 
 def _channel_axis(module: nn.Module, output: Tensor) -> int:

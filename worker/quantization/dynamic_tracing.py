@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, fx
 
 from worker.quantization.int8_modules import precision_of
-from worker.quantization.simulating import LayerTrace, Quantizer
+from worker.quantization.quantizers import Quantizer
+from worker.quantization.simulating import LayerTrace
 
 
 class DynamicModel:

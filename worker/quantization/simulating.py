@@ -21,29 +21,11 @@ from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.func import functional_call
 
 from worker.quantization.planning import Plan
+from worker.quantization.quantizers import Quantizer, quantized_weight, quantizer_of
 
-_QUINT8 = (0, 255)
 #: In the meta of a prepared graph: the biases, by module, of layers whose bias was corrected for int8.
 FLOAT_BIASES = "octavo_float_biases"
-
-
-@dataclass(frozen=True)
-class Quantizer:
-    """`clamp(round(x / scale) + zero_point)` and back, as kernels do it: they clamp at the dtype's limits."""
-
-    scale: float
-    zero_point: int
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """The values as int8 holds them; a fifth of the time that torch's fake quantize takes."""
-        low, high = (limit - self.zero_point for limit in _QUINT8)
-        return values.mul(1 / self.scale).round_().clamp_(low, high).mul_(self.scale)
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """The least and the greatest value that can be held."""
-        low, high = _QUINT8
-        return (low - self.zero_point) * self.scale, (high - self.zero_point) * self.scale
+_FLOAT: frozenset[str] = frozenset()  # the layers that are in int8 in the float model
 
 
 @dataclass(frozen=True)
@@ -96,71 +78,45 @@ class Simulation:
         """The model's outputs with only these layers in int8; with None all that the plan names."""
         chosen = self._int8 if int8 is None else frozenset(int8)
         values: dict[fx.Node, Any] = {}
-        places = iter(inputs)
-        for node in self._graph.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = next(places)
-            elif node.op == "output":
-                return tuple(fx.node.map_arg(node.args[0], self._reading(None, values, chosen)))
-            elif not self._observes(node):
-                values[node] = self._compute(node, self._reading(node, values, chosen), chosen)
-            self._forget(node, values)
-        raise AssertionError("a graph without an output")
+        for node in self._walk(inputs, values):
+            self._advance(node, values, chosen)
+        return self._outputs(values)
 
     def trace(self, *inputs: Tensor, visit: Callable[[LayerTrace], None]) -> tuple[tuple[Tensor, ...], ...]:
         """Run float and int8 side by side and show every int8 layer once, in order.
 
         Returns the outputs of the float and of the int8 model. Only what is still read is held.
         """
-        none: frozenset[str] = frozenset()
         reference: dict[fx.Node, Any] = {}
         total: dict[fx.Node, Any] = {}
         own: dict[fx.Node, Any] = {}
         arriving: dict[str, list[tuple[Tensor, Tensor]]] = {}  # of a layer of several nodes: kept until its last
-        places = iter(inputs)
-        for node in self._graph.graph.nodes:
-            if node.op == "placeholder":
-                reference[node] = total[node] = next(places)
-            elif node.op == "output":
-                return tuple(
-                    tuple(fx.node.map_arg(node.args[0], self._reading(None, values, chosen)))
-                    for values, chosen in ((reference, none), (total, self._int8))
-                )
-            elif not self._observes(node):
-                reference[node] = self._compute(node, self._reading(node, reference, none), none)
-                total[node] = self._compute(node, self._reading(node, total, self._int8), self._int8)
-                if self._is_int8(node):
-                    arriving.setdefault(self._owner[node], []).extend(self._arriving(node, reference, total))
-                    own[node] = self._compute(node, functools.partial(self._read_own, node, reference, own), self._int8)
-                    if node in self._ends:
-                        arrived = tuple(arriving.pop(self._owner[node]))
-                        if isinstance(reference[node], Tensor):
-                            visit(self._shown(node, arrived, reference[node], total[node], own[node]))
-            for values in (reference, total, own):
-                self._forget(node, values)
-        raise AssertionError("a graph without an output")
+        for node in self._walk(inputs, reference, total, own):
+            self._advance(node, reference, _FLOAT)
+            self._advance(node, total, self._int8)
+            if self._is_int8(node):
+                arriving.setdefault(self._owner[node], []).extend(self._arriving(node, reference, total))
+                own[node] = self._compute(node, functools.partial(self._read_own, node, reference, own), self._int8)
+                if node in self._ends:
+                    arrived = tuple(arriving.pop(self._owner[node]))
+                    if isinstance(reference[node], Tensor):
+                        visit(self._shown(node, arrived, reference[node], total[node], own[node]))
+        return self._outputs(reference), self._outputs(total)
 
     def amend(self, *inputs: Tensor, meet: Callable[[fx.Node, Tensor, Tensor], Tensor]) -> None:
         """Run float and int8 side by side, and let `meet` change what every quantized weight gives in int8.
 
         It is given the node, its output in the float model, and its output in the int8 model, before any activation.
         """
-        none: frozenset[str] = frozenset()
         reference: dict[fx.Node, Any] = {}
         total: dict[fx.Node, Any] = {}
         before: dict[fx.Node, Tensor] = {}
-        places = iter(inputs)
-        for node in self._graph.graph.nodes:
-            if node.op == "placeholder":
-                reference[node] = total[node] = next(places)
-            elif node.op != "output" and not self._observes(node):
-                met = node in self._weights
-                note = functools.partial(before.setdefault, node) if met else None
-                change = functools.partial(self._meet, meet, node, before) if met else None
-                reference[node] = self._compute(node, self._reading(node, reference, none), none, note)
-                total[node] = self._compute(node, self._reading(node, total, self._int8), self._int8, change)
-            for values in (reference, total):
-                self._forget(node, values)
+        for node in self._walk(inputs, reference, total):
+            met = node in self._weights
+            note = functools.partial(before.setdefault, node) if met else None
+            change = functools.partial(self._meet, meet, node, before) if met else None
+            self._advance(node, reference, _FLOAT, note)
+            self._advance(node, total, self._int8, change)
 
     @staticmethod
     def _meet(
@@ -173,7 +129,36 @@ class Simulation:
         for node in self._weights:
             yield node, self._modules[str(node.target)]
 
+    def _walk(self, inputs: tuple[Tensor, ...], *ways: dict[fx.Node, Any]) -> Iterator[fx.Node]:
+        """The nodes to compute, in order, the output last.
+
+        Every way through the graph is given the inputs, and loses what nobody reads any more.
+        """
+        places = iter(inputs)
+        for node in self._graph.graph.nodes:
+            if node.op == "placeholder":
+                given = next(places)
+                for values in ways:
+                    values[node] = given
+            elif not self._observes(node):
+                yield node
+            for done in self._last_use.get(node, ()):
+                for values in ways:
+                    values.pop(done, None)
+
     # --- one node ----------------------------------------------------------------------------------------------------
+
+    def _advance(
+        self,
+        node: fx.Node,
+        values: dict[fx.Node, Any],
+        int8: Collection[str],
+        amend: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        values[node] = self._compute(node, functools.partial(self._read, node, values, int8), int8, amend)
+
+    def _outputs(self, values: Mapping[fx.Node, Any]) -> tuple[Tensor, ...]:
+        return tuple(values[next(reversed(self._graph.graph.nodes))])
 
     def _compute(
         self,
@@ -183,6 +168,8 @@ class Simulation:
         amend: Callable[[Tensor], Tensor] | None = None,
     ) -> Any:
         args, kwargs = fx.node.map_arg(node.args, read), fx.node.map_arg(node.kwargs, read)
+        if node.op == "output":
+            return args[0]
         if node.op == "get_attr":
             return _attribute(self._graph, str(node.target))
         if node.op == "call_method":
@@ -201,27 +188,28 @@ class Simulation:
         quantized: bool,
     ) -> Any:
         module = self._modules[str(node.target)]
-        if str(node.target) in self._float_biases and not quantized:
-            return _with_bias(module, self._float_biases[str(node.target)], args, amend)
-        if node in self._weights:
-            return self._weights[node].call(module, args, quantized=quantized, amend=amend)
+        others = self._other_tensors(node, module, quantized=quantized)
+        if others or amend is not None:
+            return _called_with(module, others, args, amend)
         if quantized or not isinstance(getattr(module, "weight_fake_quant", None), FakeQuantizeBase):
             return module(*args, **kwargs)
         with _without_fake_quantize(module.weight_fake_quant):
             return module(*args, **kwargs)
 
-    def _reading(
-        self, reader: fx.Node | None, values: Mapping[fx.Node, Any], int8: Collection[str]
-    ) -> Callable[[fx.Node], Any]:
-        return functools.partial(self._read, reader, values, int8)
+    def _other_tensors(self, node: fx.Node, module: nn.Module, *, quantized: bool) -> dict[str, Tensor]:
+        """What a module computes with instead of its own: in int8 a quantized weight, in float its uncorrected bias."""
+        if quantized:
+            return {"weight": self._weights[node].of(module)} if node in self._weights else {}
+        if str(node.target) not in self._float_biases:
+            return {}
+        bias = self._float_biases[str(node.target)]
+        return {"bias": torch.zeros_like(first_layer(module).bias) if bias is None else bias}
 
-    def _read(
-        self, reader: fx.Node | None, values: Mapping[fx.Node, Any], int8: Collection[str], source: fx.Node
-    ) -> Any:
+    def _read(self, reader: fx.Node, values: Mapping[fx.Node, Any], int8: Collection[str], source: fx.Node) -> Any:
         """What a node sees of another: through the observers between them, if either is in int8."""
         source, quantizer, cap = self._observed(source)
         value = values[source] if cap is None else values[source].clamp(max=cap)
-        in_int8 = self._owner[source] in int8 or (reader is not None and self._owner[reader] in int8)
+        in_int8 = self._owner[source] in int8 or self._owner[reader] in int8
         return quantizer(value) if quantizer is not None and in_int8 else value
 
     def _read_own(
@@ -248,14 +236,13 @@ class Simulation:
         self, node: fx.Node, reference: Mapping[fx.Node, Any], total: Mapping[fx.Node, Any]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """What a node reads from outside of its layer: in the float model, and in the int8 model as it takes it."""
-        none: frozenset[str] = frozenset()
         for source in node.all_input_nodes:
             origin = self._unobserved(source)
             arrived = reference.get(origin)
             if self._owner[origin] == self._owner[node] or not isinstance(arrived, Tensor):
                 continue
             if arrived.is_floating_point():  # a mask or an index has no error
-                yield self._read(node, reference, none, source), self._read(node, total, self._int8, source)
+                yield self._read(node, reference, _FLOAT, source), self._read(node, total, self._int8, source)
 
     def _shown(
         self, node: fx.Node, arriving: tuple[tuple[Tensor, Tensor], ...], reference: Tensor, total: Tensor, own: Tensor
@@ -300,10 +287,6 @@ class Simulation:
                 last[self._owner[node]] = node
         return list(last.values())
 
-    def _forget(self, node: fx.Node, values: dict[fx.Node, Any]) -> None:
-        for done in self._last_use.get(node, ()):
-            values.pop(done, None)
-
 
 @contextmanager
 def _without_fake_quantize(weight: FakeQuantizeBase) -> Iterator[None]:
@@ -321,68 +304,12 @@ def simulate(prepared: fx.GraphModule, plan: Plan) -> Simulation:
     return Simulation(prepared, plan)
 
 
-def quantizer_of(observer: nn.Module) -> Quantizer | None:
-    """What an observer or fake quantize makes of activations; None when it saw nothing, or only passes on."""
-    calculate: Any = getattr(observer, "calculate_qparams", None)
-    if calculate is None or getattr(observer, "dtype", torch.quint8) is not torch.quint8 or _saw_nothing(observer):
-        return None
-    scale, zero_point = calculate()
-    return Quantizer(float(scale), int(zero_point))
-
-
-def _saw_nothing(observer: nn.Module) -> bool:
-    inner = getattr(observer, "activation_post_process", observer)
-    least = getattr(inner, "min_val", None)
-    return isinstance(least, Tensor) and (least.numel() == 0 or not bool(torch.isfinite(least).all()))
-
-
-@dataclass(frozen=True)
-class QuantizedWeight:
-    """How a module's weight is quantized; the weight itself is made at each call: it is large."""
-
-    name: str  #: of the parameter in the module
-    scale: Tensor  #: one, or one a channel
-    zero_point: Tensor
-    axis: int | None
-    limits: tuple[int, int]
-
-    def of(self, module: nn.Module) -> Tensor:
-        """The weight as int8 holds it, in float."""
-        weight = module.get_parameter(self.name).detach()
-        scale, zero_point = self.scale, self.zero_point
-        if self.axis is not None:
-            shape = [1] * weight.dim()
-            shape[self.axis] = -1
-            scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
-        steps = (weight / scale).add_(zero_point).round_().clamp_(*self.limits)  # in place: a third of the time
-        return steps.sub_(zero_point).mul_(scale)
-
-    def call(
-        self,
-        module: nn.Module,
-        args: tuple[Any, ...],
-        *,
-        quantized: bool,
-        amend: Callable[[Tensor], Tensor] | None = None,
-    ) -> Any:
-        """The module's output, with its weight quantized or not; `amend` sees it before a fused activation does."""
-        name = self.name.rpartition(".")[2]
-        return _called_with(module, {name: self.of(module)} if quantized else {}, args, amend)
-
-
-def _with_bias(
-    module: nn.Module, bias: Tensor | None, args: tuple[Any, ...], amend: Callable[[Tensor], Tensor] | None
-) -> Any:
-    """A module's output with the bias that it had before it was corrected."""
-    layer = next(iter(module)) if isinstance(module, nn.Sequential) else module
-    return _called_with(module, {"bias": torch.zeros_like(layer.bias) if bias is None else bias}, args, amend)  # type: ignore[arg-type] # a bias is a tensor
-
-
 def _called_with(
     module: nn.Module, tensors: dict[str, Tensor], args: tuple[Any, ...], amend: Callable[[Tensor], Tensor] | None
 ) -> Any:
     """A module's output with other tensors of its first layer; `amend` sees what that gives before any activation."""
-    layer, *activations = module if isinstance(module, nn.Sequential) else (module,)
+    activations = [*module][1:] if isinstance(module, nn.Sequential) else []
+    layer = first_layer(module)
     result = functional_call(layer, tensors, args) if tensors else layer(*args)
     result = result if amend is None else amend(result)
     for activation in activations:
@@ -390,30 +317,9 @@ def _called_with(
     return result
 
 
-def quantized_weight(module: nn.Module, qconfig: Any) -> QuantizedWeight | None:
-    """How conversion will quantize a module's weight; None for modules without one, and for those in training."""
-    name = next((name for name, _ in module.named_parameters() if name.rpartition(".")[2] == "weight"), None)
-    if name is None or qconfig is None or hasattr(module, "weight_fake_quant"):
-        return None
-    if module.get_parameter(name).dim() < 2:  # of a batch or layer norm: its kernel takes it in float
-        return None
-    observer = qconfig.weight()
-    if getattr(observer, "dtype", None) not in (torch.qint8, torch.quint8) or not hasattr(
-        observer, "calculate_qparams"
-    ):
-        return None
-    observer(module.get_parameter(name).detach())
-    scale, zero_point = observer.calculate_qparams()
-    per_channel = observer.qscheme in (
-        torch.per_channel_affine, torch.per_channel_symmetric, torch.per_channel_affine_float_qparams,
-    )  # fmt: skip
-    return QuantizedWeight(
-        name=name,
-        scale=scale,
-        zero_point=zero_point.to(scale.dtype),
-        axis=observer.ch_axis if per_channel else None,
-        limits=(observer.quant_min, observer.quant_max),
-    )
+def first_layer(module: nn.Module) -> Any:
+    """The convolution or Linear of a module that is fused with an activation."""
+    return module[0] if isinstance(module, nn.Sequential) else module
 
 
 def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

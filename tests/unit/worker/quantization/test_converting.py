@@ -15,7 +15,7 @@ from tests.unit.worker.quantization.test_preparing import calibrated
 from worker.quantization import convert, prepare, prepare_qat, simulate
 from worker.quantization.int8_modules import precision_of
 from worker.quantization.planning import choose_plan
-from worker.quantization.simulating import quantized_weight
+from worker.quantization.quantizers import quantized_weight
 
 
 class Between(nn.Module):
