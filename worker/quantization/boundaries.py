@@ -10,16 +10,18 @@ import glob
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import fx, nn
-from torch.ao.quantization.backend_config import get_native_backend_config
+from torch import fx
 
 from shared.layer_report import QuantBoundary
-from worker.quantization.grouping import RECURRENT, Group
+from worker.quantization.grouping import Group
+from worker.quantization.int8_kernels import has_kernel
 from worker.quantization.labelling import is_boundary, is_quantize, label, owners, passes_on
 from worker.quantization.observing import Observed
 from worker.quantization.planning import Plan
 
 OUTPUT = "output"
+#: A layer's name with the layer; an input of the model or its output may bear the name of one, and is none.
+_Computing = tuple[str, Group | None]
 _HOPELESS = ("int8 form fails", "kernel is wrong")
 
 
@@ -37,14 +39,14 @@ def quant_boundaries(
         quantizes = is_quantize(node)
         found.append(
             QuantBoundary(
-                producer=", ".join(producers),
-                consumer=", ".join(consumers),
+                producer=", ".join(name for name, _ in producers),
+                consumer=", ".join(name for name, _ in consumers),
                 direction="quantize" if quantizes else "dequantize",
                 elements=observed.given[node].elements // max(1, observed.samples),
                 cost_ms=observed.boundary_ms.get(node),
                 removed_by=_removed_by(
-                    [groups.get(name) for name in (producers if quantizes else consumers)],
-                    [groups.get(name) for name in (consumers if quantizes else producers)],
+                    [group for _, group in (producers if quantizes else consumers)],
+                    [group for _, group in (consumers if quantizes else producers)],
                     plan,
                 ),
             )
@@ -70,10 +72,7 @@ def in_float(layer: str) -> dict[str, Any]:
 def has_int8_kernel(group: Group, plan: Plan) -> bool:
     """Whether FX has an int8 form of all its operators, and nothing was found wrong with it here."""
     reason = plan.float_reasons.get(group.name, "")
-    if isinstance(group.module, RECURRENT) or any(told in reason for told in _HOPELESS):
-        return False
-    known = _patterns()
-    return all(_callee(node, group) in known for node in group.nodes[:1])
+    return has_kernel(group) and not any(told in reason for told in _HOPELESS)
 
 
 def _removed_by(floats: list[Group | None], int8s: list[Group | None], plan: Plan) -> dict[str, Any] | None:
@@ -88,20 +87,6 @@ def _removed_by(floats: list[Group | None], int8s: list[Group | None], plan: Pla
     return {"overrides": [override for patch in patches for override in patch["overrides"]]}
 
 
-def _callee(node: fx.Node, group: Group) -> Any:
-    if node.op == "call_module":
-        return type(group.module)
-    return node.target
-
-
-def _patterns() -> set[Any]:
-    """The modules, functions and methods that torch.ao has an int8 form of."""
-    configs = get_native_backend_config().configs
-    return {
-        config.pattern for config in configs if config.pattern is not None and not isinstance(config.pattern, tuple)
-    } - {nn.LSTM, nn.GRU}
-
-
 class _Names:
     """Whose tensor a node passes on, and to whom."""
 
@@ -110,34 +95,34 @@ class _Names:
         self._layers = layers
         self._groups = groups
 
-    def before(self, node: fx.Node) -> list[str]:
+    def before(self, node: fx.Node) -> list[_Computing]:
         return self._follow(node, lambda step: step.all_input_nodes[:1])
 
-    def after(self, node: fx.Node) -> list[str]:
+    def after(self, node: fx.Node) -> list[_Computing]:
         return self._follow(node, lambda step: step.users)
 
-    def _follow(self, node: fx.Node, onwards: Callable[[fx.Node], Iterable[fx.Node]]) -> list[str]:
-        found: dict[str, None] = {}
+    def _follow(self, node: fx.Node, onwards: Callable[[fx.Node], Iterable[fx.Node]]) -> list[_Computing]:
+        found: dict[_Computing, None] = {}
         waiting, seen = list(onwards(node)), {node}
         while waiting:
             step = waiting.pop(0)
             if step in seen:
                 continue
             seen.add(step)
-            name = self._computing(step)
-            if name is not None:
-                found[name] = None
+            computing = self._computing(step)
+            if computing is not None:
+                found[computing] = None
             else:
                 waiting.extend(onwards(step))
         return list(found)
 
-    def _computing(self, node: fx.Node) -> str | None:
-        """The layer that computes at a node; None when tensors only pass it."""
+    def _computing(self, node: fx.Node) -> _Computing | None:
+        """Who computes at a node; None when tensors only pass it."""
         if node.op == "output":
-            return OUTPUT
+            return OUTPUT, None
         if node.op == "placeholder":
-            return node.name
+            return node.name, None
         group = self._groups.get(self._layers.get(node, ""))
         if node.op == "get_attr" or group is None or passes_on(self._quantized, node):
             return None
-        return group.name
+        return group.name, group

@@ -117,6 +117,27 @@ def test_boundaries_are_found_through_shapes_with_the_override_that_removes_them
     assert all(boundary.cost_ms is not None and boundary.cost_ms > 0 for boundary in found.boundaries)
 
 
+class Namesake(nn.Module):
+    """A convolution that is called as the model's input is, and another that is called as its output is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.x, self.output = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.x(x))
+
+
+def test_no_override_removes_the_edge_of_a_model_whose_layer_is_called_as_its_input_is() -> None:
+    found, _ = described(Namesake(), images())
+    assert [(boundary.producer, boundary.consumer) for boundary in found.boundaries] == [
+        ("x", "x"),
+        ("output", "output"),
+    ]
+    assert [boundary.removed_by for boundary in found.boundaries] == [None, None]
+
+
 def test_the_graphs_are_told_before_and_after_with_layer_precision_and_shape() -> None:
     found, _ = described(Island(), images(), overrides=[{"layer": "b"}])
     before = {node.name: node for node in found.graphs.float_nodes}
