@@ -10,6 +10,10 @@ observes like any fake quantize until `learn_scales`, and learns from then on:
 times `1 / sqrt(N · Qp)`, with N the values of one sample that share the scale and Qp the greatest integer. The zero
 point stays as observed. The scale of a weight starts from the better of the observed one and the paper's
 `2 · mean |w| / sqrt(Qp)`, channel by channel: the paper's is the better one at few bits, the observed one at eight.
+
+Batch norm behind a convolution is folded into the weight that is quantized, which so moves with the statistics of every
+batch and would leave a scale of its own behind. There the scale that is learned is that of the layer's own weight, and
+what folding multiplies the weight by multiplies the scale as well.
 """
 
 from __future__ import annotations
@@ -67,6 +71,7 @@ class LearnableFakeQuantize(FakeQuantizeBase):
         self.ch_axis = getattr(self.activation_post_process, "ch_axis", -1)
         self.is_weight = is_weight
         self.learns = False
+        self._folded: tuple[nn.modules.batchnorm._BatchNorm, ...] = ()  # a tuple: the module belongs to another
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("zero_point", torch.zeros(1))
 
@@ -78,26 +83,46 @@ class LearnableFakeQuantize(FakeQuantizeBase):
         if not int(self.fake_quant_enabled):
             return x
         scale, zero_point = self.scale, self.zero_point
+        factor = self._factor()
         if self.is_per_channel:
             shape = [1] * x.ndim
             shape[self.ch_axis] = -1
             scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+            factor = None if factor is None else factor.reshape(shape)
         limits = (self.quant_min - zero_point, self.quant_max - zero_point)
-        quantized: Tensor = _LearnedStep.apply(x, scale, *limits, self._gradient_scale(x))
-        return quantized
+        own = x if factor is None else x / factor
+        quantized: Tensor = _LearnedStep.apply(own, scale, *limits, self._gradient_scale(x))
+        return quantized if factor is None else quantized * factor
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # torch leaves it untyped
-        """The scale, as observed or as learned, and the integer zero point."""
-        return self.scale.detach().clamp(min=_LEAST_SCALE), self.zero_point.round().to(torch.int64)
+        """The scale of what is quantized, as observed or as learned, and the integer zero point."""
+        factor = self._factor()
+        scale = self.scale if factor is None else self.scale * factor
+        return scale.detach().clamp(min=_LEAST_SCALE), self.zero_point.round().to(torch.int64)
 
-    def start_learning(self, weight: Tensor | None) -> None:
-        """Turn the scale into a parameter; `weight` is what a weight's quantizer will see, None for activations."""
+    def start_learning(self, weight: Tensor | None, folded: nn.modules.batchnorm._BatchNorm | None = None) -> None:
+        """Turn the scale into a parameter; `weight` is what a weight's quantizer will see, None for activations.
+
+        `folded` is the batch norm that `weight` is already multiplied by.
+        """
         if weight is not None and _is_symmetric_quant(self.qscheme):
             self._start_from(weight.detach())
         start = self.scale.detach().clone()
+        if folded is not None and self.is_per_channel:  # one scale for all channels cannot follow each
+            self._folded = (folded,)
+            factor = self._factor()
+            assert factor is not None
+            start /= factor.detach()
         del self.scale
         self.scale = nn.Parameter(start)
         self.learns = True
+
+    def _factor(self) -> Tensor | None:
+        """What folding batch norm multiplies each channel's weight by, without its sign; None where none is folded."""
+        if not self._folded:
+            return None
+        # Of a channel that is switched off the weight is zero, whatever its scale.
+        return fold_factor(self._folded[0]).abs().clamp(min=_LEAST_SCALE)
 
     def _take_observed(self) -> None:
         scale, zero_point = self.activation_post_process.calculate_qparams()
@@ -130,6 +155,12 @@ class LearnableFakeQuantize(FakeQuantizeBase):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+def fold_factor(norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
+    """What folding this batch norm multiplies the weight of each channel by."""
+    assert norm.running_var is not None
+    return norm.weight / torch.sqrt(norm.running_var + norm.eps)
+
+
 def learn_scales(prepared: nn.Module) -> None:
     """Let every learnable scale be trained from now on, starting from what was observed; observers see no more.
 
@@ -139,7 +170,7 @@ def learn_scales(prepared: nn.Module) -> None:
     for module in prepared.modules():
         if isinstance(module, LearnableFakeQuantize):
             module.disable_observer()
-            module.start_learning(weights.get(id(module)))
+            module.start_learning(*weights.get(id(module), (None, None)))
 
 
 def keep_scales_positive(scales: Iterable[nn.Parameter]) -> None:
@@ -156,17 +187,16 @@ def scale_parameters(network: nn.Module) -> Iterator[nn.Parameter]:
             yield module.scale
 
 
-def _weights_seen(prepared: nn.Module) -> dict[int, Tensor]:
-    """What each weight's quantizer is given, by its id: behind batch norm the weight is scaled first."""
+def _weights_seen(prepared: nn.Module) -> dict[int, tuple[Tensor, nn.modules.batchnorm._BatchNorm | None]]:
+    """What each weight's quantizer is given, by its id, and the batch norm that is folded into it."""
     seen = {}
     for module in prepared.modules():
         quantizer, weight = getattr(module, "weight_fake_quant", None), getattr(module, "weight", None)
         if not isinstance(quantizer, LearnableFakeQuantize) or not isinstance(weight, Tensor):
             continue
         norm = getattr(module, "bn", None)
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            assert norm.running_var is not None
-            factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-            weight = weight * factor.reshape(-1, *([1] * (weight.ndim - 1)))
-        seen[id(quantizer)] = weight
+        folded = norm if isinstance(norm, nn.modules.batchnorm._BatchNorm) else None
+        if folded is not None:
+            weight = weight * fold_factor(folded).reshape(-1, *([1] * (weight.ndim - 1)))
+        seen[id(quantizer)] = (weight, folded)
     return seen

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver  # noqa: TID251 - what it is built of
 
-from worker.quantization.learnable_scales import LearnableFakeQuantize, keep_scales_positive, learn_scales
+from worker.quantization.learnable_scales import (
+    LearnableFakeQuantize,
+    fold_factor,
+    keep_scales_positive,
+    learn_scales,
+)
 
 WEIGHT: dict[str, Any] = {"dtype": torch.qint8, "quant_min": -4, "quant_max": 3, "is_weight": True}
 
@@ -108,3 +113,56 @@ def test_all_scales_of_a_network_learn_from_then_on_and_observers_see_no_more() 
     assert not int(layer.weight_fake_quant.observer_enabled)
     state = layer.state_dict()
     assert state["weight_fake_quant.scale"].shape == (4,)
+
+
+class FoldedConvolution(nn.Module):
+    """As `torch.ao` makes them: the weight is quantized with batch norm folded into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 18))
+        self.bn = nn.BatchNorm1d(4)
+        self.bn.weight.data.copy_(torch.tensor([1.0, -2.0, 0.5, 0.0]))
+        self.weight_fake_quant = LearnableFakeQuantize(
+            PerChannelMinMaxObserver, qscheme=torch.per_channel_symmetric, **WEIGHT
+        )
+
+    def folded(self) -> Tensor:
+        return self.weight * fold_factor(self.bn)[:, None]
+
+    def integers(self) -> Tensor:
+        """What conversion would make of it."""
+        steps = self.weight_fake_quant(self.folded()) / self.weight_fake_quant.calculate_qparams()[0][:, None]
+        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
+        whole: Tensor = steps.round().detach()
+        return whole
+
+
+def test_behind_a_convolution_the_learned_scale_follows_the_batch_norm_that_is_folded() -> None:
+    """Statistics that change every channel's folded weight leave its integers as they are."""
+    torch.manual_seed(0)
+    layer = FoldedConvolution()
+    layer.weight_fake_quant(layer.folded())
+    learn_scales(layer)
+    begun = layer.integers()
+    assert layer.bn.running_var is not None
+    layer.bn.running_var.copy_(torch.tensor([9.0, 0.1, 4.0, 2.0]))
+    assert torch.equal(layer.integers(), begun)
+    assert len(begun[0].unique()) > 4  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    assert not begun[3].any()
+
+
+def test_a_gradient_is_that_of_quantizing_the_convolutions_own_weight() -> None:
+    torch.manual_seed(0)
+    layer = FoldedConvolution()
+    layer.weight_fake_quant(layer.folded())
+    learn_scales(layer)
+    toward = torch.randn(3, 18)  # the gradient of a channel that is switched off is another matter
+    learnt = [layer.weight, layer.weight_fake_quant.scale, layer.bn.weight]
+    found = torch.autograd.grad((layer.weight_fake_quant(layer.folded())[:3] * toward).sum(), learnt)
+    factor = fold_factor(layer.bn)[:3, None]
+    own = layer.weight[:3] * factor.sign().detach()
+    written = written_out(own, layer.weight_fake_quant.scale[:3, None], -4, 3, 1 / math.sqrt(18 * 3))
+    expected = torch.autograd.grad((written * factor.abs() * toward).sum(), learnt)
+    for each, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, wanted, rtol=1e-4, atol=1e-5)
