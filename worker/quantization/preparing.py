@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.ao.nn.intrinsic.qat import freeze_bn_stats
 from torch.ao.quantization import (
@@ -31,6 +32,8 @@ from worker.quantization.grouping import TRANSPOSED, Group, groups
 from worker.quantization.planning import Plan
 from worker.quantization.qconfigs import LayerSettings, qconfig_for
 from worker.quantization.ranging import RangeObserver
+
+_LEAST_FOLD_FACTOR = 1e-4  # 80 dB below a channel that is on: no step of int8 is so fine
 
 
 def prepare(raised: fx.GraphModule, plan: Plan, example_inputs: tuple[Tensor, ...]) -> fx.GraphModule:
@@ -72,12 +75,30 @@ def _prepare(
         str(node.meta["layer"]): group.name for group in groups(raised) for node in group.nodes
     }
     _widen_shared_ranges(prepared)
+    if trainable:
+        _keep_fold_factors_from_zero(prepared)
     _look_behind(prepared, plan)
     prepared.meta |= {key: value for key, value in raised.meta.items() if key.startswith("octavo")}
     assert isinstance(prepared, fx.GraphModule)
     del model, fused
     collect_garbage()
     return prepared
+
+
+def _keep_fold_factors_from_zero(prepared: fx.GraphModule) -> None:
+    """Give channels that batch norm switches off, as pruning does, a weight too small to show.
+
+    torch.ao trains a layer by folding batch norm into its weight and dividing the output by the same factor: where that
+    is zero the first loss is NaN.
+    """
+    for module in prepared.modules():
+        norm = getattr(module, "bn", None)
+        if not hasattr(module, "weight_fake_quant") or not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            continue
+        with torch.no_grad():
+            assert norm.running_var is not None
+            least = _LEAST_FOLD_FACTOR * torch.sqrt(norm.running_var + norm.eps)
+            norm.weight.copy_(torch.where(norm.weight.abs() < least, least.copysign(norm.weight), norm.weight))
 
 
 def _widen_shared_ranges(prepared: fx.GraphModule) -> None:

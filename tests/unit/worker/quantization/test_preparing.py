@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from tests.unit.worker.quantization.test_planning import raised, spec, sqnr_db
-from worker.quantization import Plan, convert, prepare, simulate
+from worker.quantization import Plan, convert, prepare, prepare_qat, simulate
 from worker.quantization.planning import choose_plan
 from worker.quantization.ranging import RangeObserver
 
@@ -242,3 +242,47 @@ def test_a_layer_that_the_policy_leaves_in_float_is_int8_where_that_is_asked() -
         kinds[bool(overrides)] = type(convert(prepared, settled).get_submodule("3"))
     assert kinds[False] is nn.Linear
     assert kinds[True].__module__.startswith("torch.ao.nn.quantized")
+
+
+class PrunedConv(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class PrunedLinear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.norm = nn.Linear(8, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.linear(x))
+        return out
+
+
+@pytest.mark.parametrize(("network", "shape"), [(PrunedConv, (16, 3, 8, 8)), (PrunedLinear, (64, 8))])
+def test_channels_that_batch_norm_switches_off_are_trained_without_a_nan_and_stay_off(
+    network: type[nn.Module], shape: tuple[int, ...]
+) -> None:
+    model = network()
+    norm = model.norm
+    assert isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d))
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.0, -0.0, 1e-12, -2.0]))
+        norm.bias.copy_(torch.tensor([0.5, 0.0, 0.1, 0.2]))
+    x = inputs(*shape)
+    graph = raised(model, x)
+    prepared = prepare_qat(graph, choose_plan(graph, spec("qat")), (x[:2],))
+    with torch.no_grad():
+        (before,), (after,) = graph(x), prepared.eval()(x)
+    assert sqnr_db(before, after) > 30
+    assert torch.equal(after[:, :3], after[:1, :3].expand_as(after[:, :3]))  # whatever the input
+    (trained,) = prepared.train()(x)
+    trained.square().sum().backward()
+    gradients = [each.grad for each in prepared.parameters()]
+    assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
