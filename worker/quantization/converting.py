@@ -35,13 +35,15 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
     # FX's own convert works on what it is given; it also wants evaluation mode and no gradients.
     model = copy_structure(prepared, frozen=True).eval()
     _take_out_float_layers(model, plan)
-    hidden = _hide_float_operators(model, plan)
+    hidden, hidden_modules = _hide_float_operators(model, plan), _hide_float_modules(model, plan)
     with torch.no_grad():
         converted = _convert(model)
     for node in converted.graph.nodes:
         node.target = hidden.get(node.target, node.target)
     converted.recompile()
     assert isinstance(converted, fx.GraphModule)
+    for name, module in hidden_modules.items():
+        converted.set_submodule(name, module)
     _quantize_bags(converted, plan)
     _keep_limits(converted, plan, model.meta["octavo_groups"])
     share_equal_weights(converted)
@@ -99,6 +101,36 @@ def _hide_float_operators(model: fx.GraphModule, plan: Plan) -> dict[Any, Any]:
             hidden[hiding] = node.target
             node.target = hiding
     model.recompile()
+    return hidden
+
+
+class _InFloat(nn.Module):
+    """A module that lowering does not know, around one that it does."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.module(values)
+        return found
+
+
+def _hide_float_modules(model: fx.GraphModule, plan: Plan) -> dict[str, nn.Module]:
+    """Likewise of modules; those that were hidden, by name.
+
+    A dropout between two int8 layers is lowered, and takes their float away from others that read it; a PReLU without
+    a qconfig makes lowering fail.
+    """
+    owners = model.meta["octavo_groups"]
+    hidden: dict[str, nn.Module] = {
+        str(node.target): module
+        for node in model.graph.nodes
+        if isinstance(module := module_of(model, node), nn.Dropout | nn.PReLU)
+        and owners.get(str(node.meta.get("layer")), "") in plan.float_reasons
+    }
+    for name, module in hidden.items():
+        model.set_submodule(name, _InFloat(module))
     return hidden
 
 

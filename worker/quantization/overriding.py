@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import ValidationError
 from torch import fx
@@ -12,6 +12,8 @@ from torch import fx
 from shared.errors import SpecInvalid
 from shared.quantization_spec import ActivationOverride, ActivationSettings, Override, WeightOverride, WeightSettings
 from worker.quantization.grouping import Group
+
+_TOLD = 5
 
 
 def overrides_by_group(all_groups: Sequence[Group], overrides: Sequence[Override]) -> dict[str, Override]:
@@ -26,6 +28,31 @@ def overrides_by_group(all_groups: Sequence[Group], overrides: Sequence[Override
         if not matched:
             raise SpecInvalid(_no_match(index, override, all_groups))
         found |= dict.fromkeys(matched, override)
+    return found
+
+
+def without_kernels(
+    all_groups: Sequence[Group],
+    overrides: Sequence[Override],
+    overridden: Mapping[str, Override],
+    why: Callable[[Group], str | None],
+) -> dict[int, dict[str, str]]:
+    """For each override, by its number, that asks for int8 what cannot have it: these layers, and why.
+
+    `why` tells what keeps a group in float whatever is asked, or None. Raises SpecInvalid when it is all of what an
+    override holds for.
+    """
+    found: dict[int, dict[str, str]] = {}
+    for index, override in enumerate(overrides):
+        held = [group for group in all_groups if overridden.get(group.name) is override]
+        if override.is_float or not held:
+            continue
+        refused = {group.name: reason for group in held if (reason := why(group)) is not None}
+        if len(refused) == len(held):
+            layer, reason = next(iter(refused.items()))
+            raise SpecInvalid(f"overrides[{index}] asks for int8, and {layer} cannot have it: {reason}.")
+        if refused:
+            found[index] = refused
     return found
 
 
@@ -67,9 +94,15 @@ def overridden_weight(settings: WeightSettings, override: WeightOverride) -> Wei
 
 
 def _matches(node: fx.Node, override: Override) -> bool:
-    layer, op = str(node.meta["layer"]), str(node.meta["op"])
-    by_layer = override.layer is None or fnmatch.fnmatchcase(layer, override.layer)
-    return by_layer and (override.op is None or _plain(op) == _plain(override.op))
+    return _matches_layer(node, override.layer) and _matches_op(node, override.op)
+
+
+def _matches_layer(node: fx.Node, pattern: str | None) -> bool:
+    return pattern is None or fnmatch.fnmatchcase(str(node.meta["layer"]), pattern)
+
+
+def _matches_op(node: fx.Node, op: str | None) -> bool:
+    return op is None or _plain(str(node.meta["op"])) == _plain(op)
 
 
 def _plain(op: str) -> str:
@@ -77,11 +110,29 @@ def _plain(op: str) -> str:
 
 
 def _no_match(index: int, override: Override, all_groups: Sequence[Group]) -> str:
+    """What was asked for and is not there; where layer and op are there, and not together, what each is."""
     nodes = [node for group in all_groups for node in group.nodes]
-    asked, known = (
-        (override.layer, [str(node.meta["layer"]) for node in nodes])
-        if override.layer is not None
-        else (override.op or "", [str(node.meta["op"]) for node in nodes])
+    layers, ops = [str(node.meta["layer"]) for node in nodes], [str(node.meta["op"]) for node in nodes]
+    told = f"overrides[{index}] matches nothing in this model:"
+    named = [op for node, op in zip(nodes, ops, strict=True) if _matches_layer(node, override.layer)]
+    of_type = [layer for node, layer in zip(nodes, layers, strict=True) if _matches_op(node, override.op)]
+    if override.layer is not None and not named:
+        return f"{told} no layer {override.layer!r}. Near it: {_near(override.layer, layers)}."
+    if override.op is not None and not of_type:
+        return f"{told} no op {override.op!r}. Near it: {_near(override.op, ops)}."
+    return (
+        f"{told} layer {override.layer!r} matches {some(named)}, and op {override.op!r} matches {some(of_type)}, "
+        "but no layer matches both."
     )
-    near = difflib.get_close_matches(asked, sorted(set(known)), n=3, cutoff=0.3) or sorted(set(known))[:5]
-    return f"overrides[{index}] matches nothing in this model: {asked!r}. Near it: {', '.join(near)}."
+
+
+def _near(asked: str, known: Sequence[str]) -> str:
+    names = sorted(set(known))
+    return ", ".join(difflib.get_close_matches(asked, names, n=3, cutoff=0.3) or names[:_TOLD])
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of them, each once."""
+    once = list(dict.fromkeys(names))
+    more = f" and {len(once) - _TOLD} more" if len(once) > _TOLD else ""
+    return f"{', '.join(once[:_TOLD])}{more}"

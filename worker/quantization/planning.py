@@ -11,6 +11,7 @@ and Linears take int8 well (26 dB). Its last Linear is small and decides the out
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,7 +28,16 @@ from shared.quantization_spec import (
     WeightSettings,
 )
 from worker.quantization.grouping import RECURRENT, Group, cap_of, groups
-from worker.quantization.overriding import asked_by, overridden_activation, overridden_weight, overrides_by_group
+from worker.quantization.int8_kernels import SYMMETRIC_ONLY, has_kernel
+from worker.quantization.labelling import passes_on
+from worker.quantization.overriding import (
+    asked_by,
+    overridden_activation,
+    overridden_weight,
+    overrides_by_group,
+    some,
+    without_kernels,
+)
 from worker.quantization.qconfigs import LayerSettings
 from worker.quantization.ranging import ACTIVATIONS
 
@@ -113,13 +123,34 @@ def choose_plan(raised: fx.GraphModule, spec: StaticSpec | QatSpec) -> Plan:
     """
     all_groups = groups(raised)
     overridden = overrides_by_group(all_groups, spec.overrides)
+    unable = without_kernels(
+        all_groups, spec.overrides, overridden, lambda group: None if _only_passes(raised, group) else _no_kernel(group)
+    )
+    hopeless = {layer for layers in unable.values() for layer in layers}
     plan = _static_plan(all_groups, spec)
     for group, override in overridden.items():
-        plan = plan.without(group, f"overridden: {asked_by(override)}") if override.is_float else plan.with_int8(group)
-    asked = frozenset(group for group, override in overridden.items() if not override.is_float)
-    plan = replace(plan, asked_layers=asked, layer_settings=_layer_settings(all_groups, plan, overridden))
+        if override.is_float:
+            plan = plan.without(group, f"overridden: {asked_by(override)}")
+        elif group not in hopeless:
+            plan = plan.with_int8(group)
+    asked = {group for group, override in overridden.items() if not override.is_float} - hopeless
+    plan = replace(
+        plan,
+        asked_layers=frozenset(asked),
+        layer_settings=_layer_settings(all_groups, plan, overridden),
+        notes=tuple(told_in_float(unable[index]) for index in unable if spec.overrides[index].precision == "int8"),
+    )
     require_something(plan, all_groups)
     return plan
+
+
+def told_in_float(layers: Mapping[str, str]) -> str:
+    """That an override wanted these in int8; each with what keeps it in float."""
+    by_reason: dict[str, list[str]] = {}
+    for layer, reason in layers.items():
+        by_reason.setdefault(reason, []).append(layer)
+    told = "; ".join(f"{some(names)} ({reason})" for reason, names in by_reason.items())
+    return f"in float although an override asks for int8: {told}"
 
 
 def only_weighted(all_groups: list[Group], plan: Plan, why: str) -> Plan:
@@ -127,13 +158,17 @@ def only_weighted(all_groups: list[Group], plan: Plan, why: str) -> Plan:
 
     Raises ModelUnsupported when that is what it was.
     """
-    if plan.operators == "weighted":
+    others = [
+        group
+        for group in all_groups
+        if group.name in plan.int8_layers and not (group.is_weighted or group.is_embedding)
+    ]
+    if not others:
         raise ModelUnsupported(f"This model cannot be quantized statically: {why}.", hint="Try method dynamic.")
-    for group in all_groups:
-        if group.name in plan.int8_layers and not (group.is_weighted or group.is_embedding):
-            plan = plan.without(
-                group.name, "only convolutions and Linears are quantized, for all operators together failed"
-            )
+    for group in others:
+        plan = plan.without(
+            group.name, "only convolutions and Linears are quantized, for all operators together failed"
+        )
     return replace(plan, operators="weighted", notes=(*plan.notes, f"quantizing every operator failed: {why}"))
 
 
@@ -167,12 +202,18 @@ def _kernels(spec: StaticSpec | QatSpec) -> tuple[str, bool]:
     """The qengine and reduce_range: full range wherever kernels and CPU hold it."""
     supported = torch.backends.quantized.supported_engines
     vnni = has_vnni()
+    affine = _where_weights_are_affine(spec)
     qengine = spec.qengine
     if qengine == "auto":
-        if "onednn" in supported and vnni:
+        if "onednn" in supported and vnni and not affine:
             qengine = "onednn"
         else:
             qengine = next(name for name in ("x86", "fbgemm", "qnnpack") if name in supported)
+    elif qengine in SYMMETRIC_ONLY and affine:
+        raise SpecInvalid(
+            f"qengine {qengine} takes symmetric weights only, and {affine} asks for affine ones.",
+            hint="Leave `qengine` at auto, or name x86, fbgemm or qnnpack.",
+        )
     elif qengine not in supported:
         raise SpecInvalid(
             f"This worker has no qengine {qengine}; it has {', '.join(q for q in supported if q != 'none')}.",
@@ -183,6 +224,16 @@ def _kernels(spec: StaticSpec | QatSpec) -> tuple[str, bool]:
         # Seen on a trained mobilenet_v2 with VNNI, full range: onednn 22.8 dB, x86 11.2, fbgemm 1.7: they saturate.
         reduce_range = qengine in ("x86", "fbgemm") or (qengine == "onednn" and not vnni)
     return qengine, reduce_range
+
+
+def _where_weights_are_affine(spec: StaticSpec | QatSpec) -> str | None:
+    """The place in the spec that asks for weights with zero points; None when there is none."""
+    asked = {"weight.qscheme": spec.weight.qscheme} | {
+        f"overrides[{index}].weight.qscheme": override.weight.qscheme
+        for index, override in enumerate(spec.overrides)
+        if override.weight is not None and override.weight.qscheme is not None
+    }
+    return next((place for place, qscheme in asked.items() if qscheme.endswith("affine")), None)
 
 
 # --- operators -------------------------------------------------------------------------------------------------------
@@ -200,10 +251,8 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
     int8, reasons = set(), {}
     head = _small_head(all_groups) if operators == "weighted" else None
     for group in all_groups:
-        if isinstance(group.module, RECURRENT):
-            reasons[group.name] = "recurrent layers have int8 kernels with dynamic ranges only: use method dynamic"
-        elif isinstance(group.module, nn.EmbeddingBag) and group.module.mode == "max":
-            reasons[group.name] = "no int8 kernel takes the maximum over a bag"
+        if isinstance(group.module, RECURRENT) or _takes_maxima(group):
+            reasons[group.name] = str(_no_kernel(group))
         elif group is head:
             reasons[group.name] = "the last Linear: it is small, decides the output, and its outliers clip"
         elif group.op in _AVERAGES:
@@ -224,6 +273,24 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
         float_reasons=reasons,
         settings=LayerSettings(activation, settled_weight(spec.weight)),
     )
+
+
+def _no_kernel(group: Group) -> str | None:
+    """Why a layer stays in float whatever is asked; None when it need not."""
+    if isinstance(group.module, RECURRENT):
+        return "recurrent layers have int8 kernels with dynamic ranges only: use method dynamic"
+    if _takes_maxima(group):
+        return "no int8 kernel takes the maximum over a bag"
+    return None if has_kernel(group) else f"torch has no int8 kernel with calibrated ranges for {group.op}"
+
+
+def _takes_maxima(group: Group) -> bool:
+    return isinstance(group.module, nn.EmbeddingBag) and group.module.mode == "max"
+
+
+def _only_passes(raised: fx.GraphModule, group: Group) -> bool:
+    """Whether an operator only gives its tensor another shape: int8 tensors pass it as they are."""
+    return passes_on(raised, group.nodes[0])
 
 
 def settled_weight(asked: WeightSettings) -> WeightSettings:

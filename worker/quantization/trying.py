@@ -23,11 +23,12 @@ from shared.quantization_spec import DynamicSpec
 from worker.quantization.converting import convert
 from worker.quantization.dynamic_planning import choose_dynamic_plan
 from worker.quantization.dynamic_trying import without_wrong_kernels
-from worker.quantization.grouping import TRANSPOSED, groups
+from worker.quantization.grouping import groups
+from worker.quantization.int8_modules import is_reference
 from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import KernelInspector
 from worker.quantization.loading import InputSpec
-from worker.quantization.planning import Plan, choose_plan, only_weighted, require_something
+from worker.quantization.planning import Plan, choose_plan, only_weighted, require_something, told_in_float
 from worker.quantization.preparing import prepare
 from worker.quantization.raising import interface
 
@@ -61,18 +62,24 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
     for _ in range(_ATTEMPTS):
         faults = _faults(raised, chosen, inputs)
         if not faults:
-            return chosen
-        for fault in faults:
-            if fault.layer in chosen.int8_layers:
-                chosen = chosen.without(fault.layer, fault.reason)
-            elif hopeless := _refused_alone(raised, chosen, inputs):
-                for layer in hopeless:
-                    chosen = chosen.without(layer, fault.reason)
-            else:
-                chosen = only_weighted(all_groups, chosen, fault.reason)
+            return _told(chosen)
+        placed = [fault for fault in faults if fault.layer in chosen.int8_layers]
+        placed = placed or _culprits(
+            raised, chosen, inputs, [group.name for group in all_groups if group.name in chosen.int8_layers]
+        )
+        for fault in placed:
+            chosen = chosen.without(fault.layer, fault.reason)
+        if not placed:
+            chosen = only_weighted(all_groups, chosen, faults[0].reason)
         require_something(chosen, all_groups)
         chosen = without_islands(raised, chosen)
     raise ModelUnsupported("No choice of int8 operators runs for this model.", hint="Try method dynamic.")
+
+
+def _told(plan: Plan) -> Plan:
+    """The same plan with a note of what an override asked for and kernels do not do."""
+    given_up = {layer: plan.float_reasons[layer] for layer in sorted(plan.asked_layers - plan.int8_layers)}
+    return replace(plan, notes=(*plan.notes, told_in_float(given_up))) if given_up else plan
 
 
 def _made_up(specs: tuple[InputSpec, ...]) -> tuple[Tensor, ...]:
@@ -108,6 +115,11 @@ def _faults(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...]) -> l
             converted = convert(prepared, plan)
         except Exception as error:  # noqa: BLE001 - torch.ao raises whatever it stumbles over
             return [Fault("", _first_line(error))]
+        unserved = [name for name, module in converted.named_modules() if is_reference(module)]
+        if unserved:
+            owners = converted.meta["octavo_groups"]
+            layers = dict.fromkeys(owner for layer, owner in owners.items() if _within(unserved, layer))
+            return [Fault(layer, "torch finds no int8 kernel for it where it stands") for layer in layers]
         inspector = KernelInspector(converted)
         try:
             inspector.run(*inputs)
@@ -121,15 +133,22 @@ def _faults(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...]) -> l
     ]
 
 
-def _refused_alone(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...]) -> list[str]:
-    """Transposed convolutions that cannot be converted by themselves: of all layers, their kernels lack most."""
-    layers = [group.name for group in groups(raised) if isinstance(group.module, TRANSPOSED)]
-    return [
-        layer
-        for layer in layers
-        if layer in plan.int8_layers
-        and any(not fault.layer for fault in _faults(raised, replace(plan, int8_layers=frozenset({layer})), inputs))
-    ]
+def _culprits(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...], layers: list[str]) -> list[Fault]:
+    """Of these layers those that fail with no other in int8, or bring others down, found by halving.
+
+    None where it takes several of them together.
+    """
+    faults = _faults(raised, replace(plan, int8_layers=frozenset(layers)), inputs)
+    if not faults:
+        return []
+    if len(layers) == 1:
+        return [Fault(layers[0], faults[0].reason)]
+    middle = len(layers) // 2
+    return [fault for half in (layers[:middle], layers[middle:]) for fault in _culprits(raised, plan, inputs, half)]
+
+
+def _within(modules: list[str], layer: str) -> bool:
+    return any(name == layer or name.startswith(f"{layer}.") for name in modules)
 
 
 def _first_line(error: Exception) -> str:
