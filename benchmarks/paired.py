@@ -36,9 +36,10 @@ class Pairing:
         share `p` (1934) becomes `n (2 p - 1)` of all samples. No such sample tells nothing apart: the interval is zero.
         """
         differing = self.only_ours + self.only_theirs
-        return tuple(  # type: ignore[return-value] # a pair
-            100 * differing * (2 * share - 1) / self.samples for share in share_interval(self.only_ours, differing)
-        )
+        if differing == 0:
+            return 0.0, 0.0
+        low, high = share_interval(self.only_ours, differing)
+        return 100 * differing * (2 * low - 1) / self.samples, 100 * differing * (2 * high - 1) / self.samples
 
     @property
     def surely_above(self) -> bool:

@@ -130,7 +130,7 @@ class RangeTrial(Reported):
 
 
 class RecoveryResult(Reported):
-    """A means of accuracy recovery, with and without it on the same data held back from calibration."""
+    """A means of accuracy recovery, with and without it on the same calibration data."""
 
     name: Literal["cross_layer_equalization", "bias_correction", "smooth_quant"]
     asked: Literal["auto", "on"]

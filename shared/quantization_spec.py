@@ -176,7 +176,7 @@ class Override(_Strict):
 class RecoverySettings(_Strict):
     """Accuracy recovery that costs no training; each is measured with and without, and stands in the report.
 
-    `auto` keeps what brings the int8 model nearer to the float model on calibration data held back; `true` keeps it
+    `auto` keeps what brings the int8 model nearer to the float model on calibration data; `true` keeps it
     in any case; `false` does not try it.
     """
 

@@ -107,7 +107,7 @@ def _recovery(results: list[RecoveryResult]) -> Content:
         rows.append(
             [_RECOVERY_NAMES[each.name], each.asked, *both, gain, whole(each.layers), applied, each.note or NONE]
         )
-    told = note("Means that cost no training, with and without, on the same data held back from calibration.")
+    told = note("Means that cost no training, with and without, on the same calibration data.")
     return join([subheading("Accuracy recovery"), told, table("Accuracy recovery", columns, rows)])
 
 

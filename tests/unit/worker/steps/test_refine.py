@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tests.unit.worker.quantization.test_planning import raised, spec
+from worker.closeness import Closeness
 from worker.datasets import InMemorySamples, batches
 from worker.inference import batch_range
 from worker.quantization import Plan, layer_macs, prepare
@@ -17,7 +18,7 @@ from worker.quantization.planning import choose_plan
 from worker.quantization.raising import interface
 from worker.steps.held_back import divide
 from worker.steps.load import LoadedModel
-from worker.steps.refine import Refined, refine
+from worker.steps.refine import Refined, _is_near, refine
 
 WIDTH = 64
 
@@ -135,6 +136,23 @@ def test_biases_are_corrected_as_asked_and_the_report_says_what_it_gave(toggle: 
         assert result.with_sqnr_db > result.without_sqnr_db + 0.5
 
 
+def test_biases_are_judged_on_what_the_observers_saw_and_not_on_the_few_held_back() -> None:
+    """Those held back are scaled to nothing, so that no bias shows in them; clipping shifts the others."""
+    x = normal().abs()
+    _, held_back = divide(InMemorySamples((torch.arange(len(x))[:, None].float(),), None), 32)
+    few = held_back.read(0, held_back.count).inputs[0].flatten().long()
+    x[few] = 0.0
+    found, _ = refined(
+        Mlp(clamps=False), x, recovery={"bias_correction": "auto"},
+        activation={"observer": "percentile", "percentile": 90},
+    )  # fmt: skip
+    (result,) = found.recovery
+    assert result.applied
+    assert result.with_sqnr_db is not None
+    assert result.without_sqnr_db is not None
+    assert result.with_sqnr_db > result.without_sqnr_db + 0.5
+
+
 # --- layers ----------------------------------------------------------------------------------------------------------
 
 
@@ -186,6 +204,17 @@ def test_no_more_than_a_tenth_of_the_arithmetic_is_left_in_float() -> None:
     assert macs["head"] > 0.1 * sum(macs.values())
     found, _ = refined(module, x, activation={"observer": "minmax"})
     assert {"head", "trunk"} <= found.plan.int8_layers
+
+
+@pytest.mark.parametrize(
+    ("unseen", "agreement_seen", "near"),
+    [((31.0, 0.5), 0.0, True), ((25.0, 1.0), 1.0, True), ((25.0, 1.0), 0.97, False), ((19.0, 1.0), 1.0, False)],
+)
+def test_between_20_and_30_db_the_same_classes_of_many_samples_are_near_enough(
+    unseen: tuple[float, float], agreement_seen: float, near: bool
+) -> None:
+    """That the few held back agree proves nothing."""
+    assert _is_near(Closeness(*unseen), lambda: Closeness(25.0, agreement_seen)) is near
 
 
 def test_where_int8_is_near_float_nothing_is_left_in_float() -> None:
