@@ -275,7 +275,8 @@ class _Histogram:
         least, greatest = (float(end) for end in torch.aminmax(first))
         room = (greatest - least) / 4
         low, high = quantized or (least, greatest)
-        self.low, self.high = min(low, least - room), max(high, greatest + room)
+        widest = torch.finfo(torch.float32).max / 2  # `histc` computes the width in float32
+        self.low, self.high = max(min(low, least - room), -widest), min(max(high, greatest + room), widest)
         self.counts = torch.zeros(_BINS)
 
     def update(self, values: Tensor) -> None:

@@ -7,6 +7,7 @@ A recipe needs only a job's folder: it reads `inputs/`, writes `outputs/`, and t
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import dataclass, field, replace
@@ -27,9 +28,10 @@ from shared.job_report import (
     TrainingResult,
 )
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+from worker.datasets import Samples, batches
 from worker.environment import describe_environment
 from worker.findings import Case, find
-from worker.inference import Model
+from worker.inference import Model, padded_to
 from worker.job_folder import JobFolder, JobInputs
 from worker.latency import FLOAT_EAGER, FLOAT_FROZEN, INT8
 from worker.progress import ProgressTracker, Report
@@ -43,6 +45,7 @@ from worker.quantization import (
     quantize_dynamic,
     use_kernels_of,
     weights_digest,
+    without_masks,
 )
 from worker.steps.advise import advise_on_dynamic
 from worker.steps.analyse import analyse
@@ -73,6 +76,8 @@ _QAT_WEIGHTS = {
     Step.LOAD: 3.0, Step.PREPARE: 3.0, Step.CALIBRATE: 8.0, Step.TRAIN: 60.0, Step.CONVERT: 3.0, Step.EVALUATE: 4.0,
     Step.ANALYSE: 8.0, Step.PACKAGE: 1.0, Step.BENCHMARK: 3.0,
 }  # fmt: skip
+
+_MASKED_BATCHES = 2  #: in which a mask, where the model has one, is found
 
 _WEIGHTS = {"dynamic": _DYNAMIC_WEIGHTS, "static": _STATIC_WEIGHTS, "qat": _QAT_WEIGHTS}
 
@@ -118,7 +123,7 @@ def dynamic(
     model: LoadedModel, data: JobData, spec: DynamicSpec, yardstick: Yardstick, tracker: ProgressTracker
 ) -> Outcome:
     """int8 weights; activation ranges are found at run time."""
-    settled = _plan(model, spec, tracker)
+    settled = _told(plan(model.raised, spec), tracker)
     advise_on_dynamic(spec, settled, tracker)
 
     with tracker.step(Step.CONVERT, "Quantizing the weights"):
@@ -138,7 +143,7 @@ def static(
     example = data.example_inputs(model)
 
     with tracker.step(Step.PREPARE, "Inserting observers"):
-        draft = draft_static(model, _plan(model, spec, tracker), spec, data.calibration, example)
+        draft = draft_static(model, _plan(model, spec, data.calibration, tracker), spec, data.calibration, example)
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
         found = calibrate(model, [draft.prepared], draft.observed, advance, then=(draft.held_back, draft.refine))
@@ -171,10 +176,12 @@ def qat(
     example = data.example_inputs(model)
 
     with tracker.step(Step.PREPARE, "Inserting fake quantize"):
-        settled = _plan(model, spec, tracker)
+        settled = _plan(model, spec, calibration, tracker)
         prepared = prepare_qat(model.raised, settled, example)
         static_spec = _static_of(spec)
-        draft = draft_static(model, _plan(model, static_spec, tracker), static_spec, calibration, example)
+        draft = draft_static(
+            model, _plan(model, static_spec, calibration, tracker), static_spec, calibration, example
+        )
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
         both = [prepared, draft.prepared]
@@ -220,8 +227,13 @@ def _of_draft(draft: StaticDraft, converted: Converted, quality: Quality, calibr
     )
 
 
-def _plan(model: LoadedModel, spec: DynamicSpec | StaticSpec | QatSpec, tracker: ProgressTracker) -> Plan:
-    settled = plan(model.raised, spec)
+def _plan(model: LoadedModel, spec: StaticSpec | QatSpec, samples: Samples, tracker: ProgressTracker) -> Plan:
+    some = itertools.islice(batches(samples, model.batch_size), _MASKED_BATCHES)
+    inputs = (padded_to(batch.inputs, model.batch.low) for batch in some)
+    return _told(without_masks(model.raised, plan(model.raised, spec), inputs), tracker)
+
+
+def _told(settled: Plan, tracker: ProgressTracker) -> Plan:
     for note in settled.notes:
         tracker.warn("plan", f"{note[0].upper()}{note[1:]}.")
     return settled

@@ -109,6 +109,10 @@ class Plan:
         """The same plan with one layer more in float."""
         return replace(self, int8_layers=self.int8_layers - {layer}, float_reasons=self.float_reasons | {layer: reason})
 
+    def noting(self, note: str) -> Plan:
+        """The same plan with one note more."""
+        return replace(self, notes=(*self.notes, note))
+
     def with_int8(self, layer: str) -> Plan:
         """The same plan with one layer more in int8."""
         reasons = {name: reason for name, reason in self.float_reasons.items() if name != layer}
@@ -169,7 +173,7 @@ def only_weighted(all_groups: list[Group], plan: Plan, why: str) -> Plan:
         plan = plan.without(
             group.name, "only convolutions and Linears are quantized, for all operators together failed"
         )
-    return replace(plan, operators="weighted", notes=(*plan.notes, f"quantizing every operator failed: {why}"))
+    return replace(plan, operators="weighted").noting(f"quantizing every operator failed: {why}")
 
 
 def require_something(plan: Plan, all_groups: list[Group]) -> None:

@@ -57,7 +57,7 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
         return without_wrong_kernels(raised, dynamic, inputs) if _runs(raised, inputs) else dynamic
     chosen = without_islands(raised, choose_plan(raised, spec))
     if not _runs(raised, inputs):
-        return replace(chosen, notes=(*chosen.notes, "not tried out: the model does not run on random inputs"))
+        return chosen.noting("not tried out: the model does not run on random inputs")
     all_groups = groups(raised)
     for _ in range(_ATTEMPTS):
         faults = _faults(raised, chosen, inputs)
@@ -79,7 +79,7 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
 def _told(plan: Plan) -> Plan:
     """The same plan with a note of what an override asked for and kernels do not do."""
     given_up = {layer: plan.float_reasons[layer] for layer in sorted(plan.asked_layers - plan.int8_layers)}
-    return replace(plan, notes=(*plan.notes, told_in_float(given_up))) if given_up else plan
+    return plan.noting(told_in_float(given_up)) if given_up else plan
 
 
 def _made_up(specs: tuple[InputSpec, ...]) -> tuple[Tensor, ...]:
