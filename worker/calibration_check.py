@@ -1,7 +1,7 @@
 """What calibration data looks like before any model sees it: constants, duplicates, and the ranges of the inputs.
 
-NaN and infinity are refused when the file is opened, by array and sample (array_files.py). One pass; it keeps a digest
-of 8 bytes a sample and a few numbers an input.
+NaN, infinity and what the model's dtype cannot hold are refused when the file is opened, by array and sample
+(array_files.py, datasets.py). One pass; it keeps a digest of 8 bytes a sample and a few numbers an input.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.errors import DatasetNotFinite
 from shared.job_report import InputCheck
-from worker.datasets import Samples, batches, dtype_name
+from worker.datasets import Samples, batches
 
 _DIGEST_BYTES = 8
 
@@ -35,22 +34,14 @@ class InputTally:
     constant: bool = True  #: whether every sample equals the first
     _first: bytes | None = None
 
-    def add(self, tensor: Tensor, numbers: Sequence[int]) -> None:
-        """Take a batch in; `numbers` are those that its samples have in the dataset.
-
-        Raises DatasetNotFinite when a number does not fit into the model's dtype: the file itself holds finite ones.
-        """
+    def add(self, tensor: Tensor) -> None:
+        """Take a batch in."""
         rows = tensor.reshape(tensor.shape[0], -1)
         if rows.numel() == 0:
             return
         self.values += rows.numel()
         self._compare(rows)
         least, greatest = torch.aminmax(rows.byte() if rows.dtype is torch.bool else rows)
-        if not (least.isfinite() and greatest.isfinite()):
-            first = numbers[int((~rows.isfinite()).any(1).nonzero()[0])]
-            raise DatasetNotFinite(
-                f"Calibration data: input {self.name!r} is not finite as {dtype_name(tensor.dtype)} in sample {first}."
-            )
         self.min, self.max = min(self.min, float(least)), max(self.max, float(greatest))
 
     def count_outside(self, tensor: Tensor) -> int:
@@ -72,10 +63,10 @@ class DataCheck:
         self.samples = 0
         self._digests = array("Q")
 
-    def add(self, tensors: Sequence[Tensor], numbers: Sequence[int]) -> None:
-        """Take a batch in; `numbers` are those that its samples have in the dataset. Raises DatasetNotFinite."""
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Take a batch in."""
         for tally, tensor in zip(self.inputs, tensors, strict=True):
-            tally.add(tensor, numbers)
+            tally.add(tensor)
         for rows in zip(*tensors, strict=True):
             self._digests.append(int.from_bytes(_digest(rows), "little"))
         self.samples += tensors[0].shape[0]
@@ -105,12 +96,10 @@ def compare_with(check: DataCheck, evaluation: Samples, batch_size: int) -> list
     """Every input of the evaluation data against what the check has seen; one pass, without the model."""
     outside = [0] * len(check.inputs)
     seen = [InputTally(tally.name, tally.is_float) for tally in check.inputs]
-    start = 0
     for batch in batches(evaluation, batch_size):
         for index, tensor in enumerate(batch.inputs):
-            seen[index].add(tensor, range(start, start + batch.size))
+            seen[index].add(tensor)
             outside[index] += check.inputs[index].count_outside(tensor)
-        start += batch.size
     return [
         Comparison(count / tally.values if tally.values else None, tally.min, tally.max, tally.constant)
         for count, tally in zip(outside, seen, strict=True)

@@ -6,6 +6,7 @@ order; `labels` is optional.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.errors import DatasetEmpty, DatasetInconsistent, DatasetMismatch, LabelsMismatch
+from shared.errors import DatasetEmpty, DatasetInconsistent, DatasetMismatch, DatasetNotFinite, LabelsMismatch
 from worker.array_files import BytesRead, StoredArray, open_arrays
 from worker.quantization import InputSpec
 
 LABELS = "labels"
+_CHECKED_BYTES = 4 * 1024**2  # at once
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 
 
@@ -100,7 +102,7 @@ class Dataset:
         return _as_labels(self.labels.read(start, stop))
 
     def _batch(self, inputs: Sequence[NDArray[Any]], labels: Tensor | None) -> Batch:
-        tensors = (_converted(values, dtype) for values, dtype in zip(inputs, self.dtypes, strict=True))
+        tensors = (torch.from_numpy(values).to(dtype) for values, dtype in zip(inputs, self.dtypes, strict=True))
         return Batch(tuple(tensors), labels)
 
 
@@ -170,18 +172,10 @@ class Subset:
         return self.samples.read_labels(first, int(wanted.max()) + 1)[wanted - first]
 
 
-def numbers_in_dataset(samples: Samples) -> Sequence[int]:
-    """For each sample the number that it has in the whole dataset: what a message to the user says."""
-    if not isinstance(samples, Subset):
-        return range(samples.count)
-    numbers = numbers_in_dataset(samples.samples)
-    return [numbers[index] for index in samples.indices]
-
-
 def open_dataset(
     path: Path, specs: Sequence[InputSpec], scratch: Path, on_bytes_read: BytesRead = lambda _: None
 ) -> Dataset:
-    """Open a dataset file and bind it to a model's inputs.
+    """Open a dataset file and bind it to a model's inputs; numbers that these cannot hold are refused here.
 
     Raises what `open_arrays` raises, and DatasetMismatch, DatasetEmpty, DatasetInconsistent, LabelsMismatch.
     """
@@ -194,6 +188,7 @@ def open_dataset(
         wanted = dtype_name(spec.dtype)
         if array.dtype_name != wanted:
             casts.append(f"{spec.name} from {array.dtype_name} to {wanted}")
+            _check_numbers(array, spec)
     return Dataset(ordered, tuple(spec.dtype for spec in specs), labels, tuple(casts))
 
 
@@ -234,23 +229,39 @@ def _shape_fits(array: StoredArray, spec: InputSpec) -> bool:
     )
 
 
-def _converted(values: NDArray[Any], dtype: torch.dtype) -> Tensor:
-    """The values in the model's dtype; DatasetMismatch when an integer does not fit into it."""
-    wanted = np.dtype(dtype_name(dtype))
-    if values.size and wanted.kind in "iu" and not np.can_cast(values.dtype, wanted, "safe"):
-        limits = np.iinfo(wanted)
-        for extreme in (int(values.min()), int(values.max())):
-            if not limits.min <= extreme <= limits.max:
-                raise DatasetMismatch(f"The dataset holds {extreme}, and the model's input is {wanted}.")
-    return torch.from_numpy(values).to(dtype)
-
-
 def _dtype_fits(array: StoredArray, spec: InputSpec) -> bool:
     """Whether it is the dtype wanted or another of its kind, as `check_fits` has it before the job is accepted."""
     found, wanted = array.dtype_name, dtype_name(spec.dtype)
     if found == wanted or {found, wanted} <= _FLOATS:
         return True
     return array.dtype.kind in "iu" and not spec.dtype.is_floating_point and spec.dtype != torch.bool
+
+
+def _check_numbers(array: StoredArray, spec: InputSpec) -> None:
+    """Read an array that is converted through once more; raises DatasetNotFinite, or DatasetMismatch of an integer."""
+    at_once = max(1, _CHECKED_BYTES * array.samples // max(1, array.size_bytes))
+    for start in range(0, array.samples, at_once):
+        values = array.read(start, min(start + at_once, array.samples)).reshape(-1)
+        wrong = np.flatnonzero(_does_not_fit(values, spec.dtype))
+        if len(wrong):
+            sample = start + int(wrong[0]) * array.samples // math.prod(array.shape)
+            wanted = dtype_name(spec.dtype)
+            if values.dtype.kind == "f":
+                raise DatasetNotFinite(
+                    f"Input {spec.name!r} holds {values[wrong[0]]:.4g} in sample {sample}: as {wanted}, which the "
+                    "model takes, that is infinite."
+                )
+            raise DatasetMismatch(
+                f"Input {spec.name!r} holds {values[wrong[0]]} in sample {sample}, and the model takes {wanted}."
+            )
+
+
+def _does_not_fit(values: NDArray[Any], dtype: torch.dtype) -> NDArray[np.bool_]:
+    if values.dtype.kind == "f":
+        finite: NDArray[np.bool_] = torch.from_numpy(values).to(dtype).isfinite().numpy()
+        return ~finite
+    limits = torch.iinfo(dtype)
+    return (values < limits.min) | (values > limits.max)
 
 
 def _check_counts(arrays: dict[str, StoredArray], labels: StoredArray | None) -> None:

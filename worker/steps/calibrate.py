@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import nn
 
 from worker.calibration_check import DataCheck
 from worker.calibration_ranges import RangeTracker
-from worker.datasets import Samples, batches, numbers_in_dataset
+from worker.datasets import Samples, batches
 from worker.inference import run_model
 from worker.steps.load import LoadedModel
 
@@ -40,8 +39,6 @@ def calibrate(
 
     `then` are further samples, and what is to be called before the observers see them. Where they are the same samples,
     for want of any to spare, they are seen once.
-
-    Raises DatasetNotFinite when a number of the data does not fit into the model's dtype.
     """
     check = DataCheck([spec.name for spec in model.inputs], [spec.dtype for spec in model.inputs])
     tracker = RangeTracker(prepared)
@@ -56,9 +53,8 @@ def calibrate(
         for module in prepared:
             module.eval()
         with torch.no_grad(), tracker.watching():
-            numbers = numbers_in_dataset(part)
-            for start, batch in zip(itertools.count(0, batch_size), batches(part, batch_size), strict=False):
-                check.add(batch.inputs, numbers[start : start + batch.size])
+            for batch in batches(part, batch_size):
+                check.add(batch.inputs)
                 for module in prepared:
                     run_model(module, batch.inputs, model.batch)
                 tracker.next_batch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.errors import DatasetEmpty, DatasetInconsistent, DatasetMismatch, LabelsMismatch
+from shared.errors import DatasetEmpty, DatasetInconsistent, DatasetMismatch, DatasetNotFinite, LabelsMismatch
 from worker.datasets import Dataset, InMemorySamples, batches, open_dataset
 from worker.quantization import InputSpec
 
@@ -120,13 +121,30 @@ def test_dtypes_of_another_kind_are_refused(tmp_path: Path, found: Any, wanted: 
         opened(tmp_path, [spec("x", (None, 2), wanted)], x=np.ones((3, 2), found))
 
 
-@pytest.mark.parametrize("value", [2**31, -(2**31) - 1])
-def test_an_integer_that_the_models_dtype_cannot_hold_is_refused(tmp_path: Path, value: int) -> None:
-    """Integers are int64 to numpy: that is taken for int32 as long as the values are."""
-    dataset = opened(tmp_path, [spec("x", (None, 2), torch.int32)], x=np.array([[1, 2], [3, value]]))
-    assert dataset.read(0, 1).inputs[0].tolist() == [[1, 2]]
-    with pytest.raises(DatasetMismatch, match=str(value)):
-        dataset.read(0, 2)
+@pytest.mark.parametrize(
+    ("value", "found", "wanted", "error"),
+    [
+        (2**31, np.int64, torch.int32, DatasetMismatch),
+        (-(2**31) - 1, np.int64, torch.int32, DatasetMismatch),
+        (2**63, np.uint64, torch.int64, DatasetMismatch),
+        (-1, np.int8, torch.uint8, DatasetMismatch),
+        (1e300, np.float64, torch.float32, DatasetNotFinite),
+        (-1e5, np.float32, torch.float16, DatasetNotFinite),
+    ],
+)
+@pytest.mark.parametrize(("order", "at_once"), [("C", 1), ("C", 7), ("F", 7), ("F", 4096)])
+def test_a_number_that_the_models_dtype_cannot_hold_is_refused_by_sample(  # noqa: PLR0917
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, found: Any, wanted: torch.dtype, error: Any,
+    order: Any, at_once: int,
+) -> None:  # fmt: skip
+    """Numpy's doubles and int64 are taken for what the model wants as long as the values are."""
+    monkeypatch.setattr("worker.datasets._CHECKED_BYTES", at_once * 6 * np.dtype(found).itemsize)
+    x = np.ones((100, 3, 2), found)
+    opened(tmp_path, [spec("x", (None, 3, 2), wanted)], x=np.asarray(x, order=order))
+    x[41, 1, 0] = x[50] = value
+    told = re.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+    with pytest.raises(error, match=f"^Input 'x' holds {told} in sample 41"):
+        opened(tmp_path, [spec("x", (None, 3, 2), wanted)], x=np.asarray(x, order=order))
 
 
 def test_a_mismatch_tells_every_key_shape_and_dtype(tmp_path: Path) -> None:

@@ -102,11 +102,17 @@ def test_what_is_not_finite_is_refused_by_name_before_the_work(run_static: Any, 
         run_static(spoiled)
 
 
-def test_a_double_that_overflows_is_refused_by_name(digits: Digits, make_folder: MakeFolder) -> None:
+@pytest.mark.parametrize("role", ["calibration", "evaluation"])
+def test_a_double_that_overflows_is_refused_by_role_and_name(
+    digits: Digits, make_folder: MakeFolder, role: str
+) -> None:
     wide = digits.training_x[:128].astype(np.float64)
     wide[37, 0, 2, 3] = 1e300
-    folder = make_folder(digits.program, "static", {"calibration": {"x": wide}})
-    with pytest.raises(DatasetNotFinite, match="input 'x' is not finite as float32 in sample 37"):
+    datasets = {
+        each: {"x": wide if each == role else digits.training_x[:128]} for each in ("calibration", "evaluation")
+    }
+    folder = make_folder(digits.program, "static", datasets)
+    with pytest.raises(DatasetNotFinite, match=rf"^{role.capitalize()} data: Input 'x' holds 1e\+300 in sample 37"):
         recipes.run(folder, lambda _: None)
 
 
