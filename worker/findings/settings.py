@@ -108,8 +108,7 @@ def _few_levels(case: Case, layer: str, qparams: Qparams, layers: int) -> Findin
     settings = getattr(case.spec, which, None)
     everywhere = settings is not None and (settings.quant_min is not None or settings.quant_max is not None)
     lost_db = 20 * math.log10(_FULL_STEPS / max(1, steps))
-    # An override cannot unset a limit of another, but it can say the usual one.
-    limits = {"quant_min": -128, "quant_max": 127} if which == "weight" else {"quant_min": 0, "quant_max": 255}
+    # The last override holds alone: one that says no more leaves the layer with the spec's own settings.
     return Finding(
         ReportWarning(
             code="few_levels",
@@ -121,7 +120,7 @@ def _few_levels(case: Case, layer: str, qparams: Qparams, layers: int) -> Findin
                 "Use all integers" if everywhere else f"Use all integers in {layer}",
                 {which: {"quant_min": None, "quant_max": None}}
                 if everywhere
-                else {"overrides": [{"layer": glob_of(layer), which: limits}]},
+                else {"overrides": [{"layer": glob_of(layer), "precision": "int8"}]},
                 f"up to {lost_db:.0f} dB",
             ),
         ),

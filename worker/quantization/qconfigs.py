@@ -161,8 +161,8 @@ def _trained_weight_common(settings: WeightSettings) -> dict[str, Any]:
     return {
         "dtype": torch.qint8,
         "qscheme": _QSCHEMES[settings.qscheme],
-        "quant_min": -128 if settings.quant_min is None else settings.quant_min,
-        "quant_max": 127 if settings.quant_max is None else settings.quant_max,
+        "quant_min": settings.quant_min,
+        "quant_max": settings.quant_max,
     }
 
 

@@ -321,6 +321,18 @@ def test_seven_bits_are_needless_only_where_the_kernels_hold_eight(make_case: Ma
     assert ["reduce_range_needless" in each for each in codes] == [True, False, False]
 
 
+@pytest.mark.parametrize("which", ["weight", "activation"])
+def test_a_layer_whose_integers_an_override_took_is_given_back_the_settings_of_the_others(
+    make_case: MakeCase, which: str
+) -> None:
+    limits = {"weight": {"quant_min": -7, "quant_max": 7}, "activation": {"quant_max": 15}}[which]
+    case = make_case(Stack(), X, Y, overrides=[{"layer": "second", which: limits}])
+    found = next(warning for warning in find(case) if warning.code == "few_levels")
+    assert found.suggestion is not None
+    after = make_case(Stack(), X, Y, **patched(case, found.suggestion.patch))
+    assert after.base_db == make_case(Stack(), X, Y).base_db
+
+
 def test_a_good_model_is_left_alone(make_case: MakeCase) -> None:
     case = make_case(nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU()), RX, RY)
     assert case.base_db > 30
