@@ -40,6 +40,7 @@ HTTP_STATUS: dict[type[OctavoError], HTTPStatus] = {
     errors.DataRequired: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.WrongKind: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.NoSuggestion: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.SuggestionRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.UploadError: HTTPStatus.BAD_REQUEST,
     errors.UploadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -6,7 +6,7 @@
     │   │   ├── AuthenticationRequired, ApiKeyInvalid
     │   │   ├── NotFound, MethodNotAllowed
     │   │   ├── RequestInvalid, MalformedJson, BodyTooLarge, UnsupportedMediaType, RangeNotSatisfiable
-    │   │   ├── SpecInvalid, DataRequired, WrongKind, NoSuggestion
+    │   │   ├── SpecInvalid, DataRequired, WrongKind, NoSuggestion, SuggestionRefused
     │   │   └── Conflict: IdempotencyKeyReused, JobAlreadyFinished, NoReport, ObjectInUse
     │   ├── UploadError           the transfer: UploadTooLarge, SizeMismatch, ChecksumMismatch, PartConflict …
     │   ├── ModelError            the file: ModelIsPickle, ModelIsStateDict, ModelCorrupt, ModelUnsafe …
@@ -164,6 +164,13 @@ class NoSuggestion(RequestError):
 
     code = "no_suggestion"
     default_hint = "`apply` takes the numbers of warnings, from 0, in `report.warnings` that carry a `suggestion`."
+
+
+class SuggestionRefused(RequestError):
+    """The suggestion would change more than how the model is quantized, which no report may."""
+
+    code = "suggestion_refused"
+    default_hint = "Give what you want of it as `changes`."
 
 
 class Conflict(RequestError):

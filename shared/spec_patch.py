@@ -3,6 +3,9 @@
 - `overrides` are added behind the spec's, where they have the last word; null takes all of them away.
 - `max_accuracy_drop: null` means no target, as it does in a spec; elsewhere null brings the default back.
 - With another `method`, what the new method does not know is left behind.
+
+What a report suggests was written in the process that ran the upload: it may change how a model is quantized, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ _FIELDS = {
 }
 _NULL_IS_A_VALUE = "max_accuracy_drop"
 _ADDED_UP = "overrides"
+_SUGGESTED = frozenset(
+    {"method", "precision", "qengine", "weight", "activation", "overrides", "recovery", "qat"}
+)  # fmt: skip
+_SUGGESTED_DATA = frozenset({"calibration", "training"})
 
 
 def apply_patch(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,6 +39,20 @@ def apply_patch(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, 
     if patch.get(_NULL_IS_A_VALUE, 0) is None:
         patched[_NULL_IS_A_VALUE] = None
     return patched
+
+
+def beyond_suggesting(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> list[str]:
+    """The fields of a patch that no report may suggest to change.
+
+    Settings of quantization it may, and to calibrate or train on a dataset that the spec names itself; but no other
+    object, no target, and nothing that says what is measured.
+    """
+    named = {spec.get(role) for role in ("calibration", "evaluation", "training")} - {None}
+    return [
+        field
+        for field, value in patch.items()
+        if field not in _SUGGESTED and not (field in _SUGGESTED_DATA and isinstance(value, str) and value in named)
+    ]
 
 
 def compose_patches(patches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

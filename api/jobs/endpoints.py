@@ -52,6 +52,7 @@ _ETAG = {"ETag": {"description": "Changes with the job.", "schema": {"type": "st
             errors.LabelsUnusable,
             errors.NoReport,
             errors.NoSuggestion,
+            errors.SuggestionRefused,
             errors.IdempotencyKeyReused,
             errors.BodyTooLarge,
             errors.UnsupportedMediaType,

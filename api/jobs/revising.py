@@ -11,15 +11,16 @@ from api.jobs.checks import Spec
 from api.jobs.requests import Revision
 from shared.database.job_repository import JobRepository
 from shared.database.records import JobRecord
-from shared.errors import FieldError, NoReport, NoSuggestion, NotFound
+from shared.errors import FieldError, NoReport, NoSuggestion, NotFound, SuggestionRefused
 from shared.quantization_spec import spec_adapter
-from shared.spec_patch import apply_patch, compose_patches
+from shared.spec_patch import apply_patch, beyond_suggesting, compose_patches
 
 
 def revise(jobs: JobRepository, revision: Revision) -> tuple[Spec, dict[str, Any]]:
     """The new spec, and the one patch that made it.
 
-    Raises NotFound, NoReport, NoSuggestion, and SpecInvalid, DataRequired or WrongKind when the patched spec is wrong.
+    Raises NotFound, NoReport, NoSuggestion, SuggestionRefused, and SpecInvalid, DataRequired or WrongKind when the
+    patched spec is wrong.
     """
     try:
         base = jobs.get(revision.based_on, with_report=bool(revision.apply))
@@ -48,4 +49,10 @@ def _suggestion(base: JobRecord, number: int, place: int) -> dict[str, Any]:
             message, errors=[FieldError(pointer=f"/apply/{place}", code=NoSuggestion.code, detail=message)]
         )
     patch: dict[str, Any] = suggestion["patch"]
+    if beyond := beyond_suggesting(base.spec, patch):
+        fields = ", ".join(f"`{field}`" for field in beyond)
+        message = f"The suggestion of warning {number} of {base.id} would change {fields}, which no report may."
+        raise SuggestionRefused(
+            message, errors=[FieldError(pointer=f"/apply/{place}", code=SuggestionRefused.code, detail=message)]
+        )
     return patch

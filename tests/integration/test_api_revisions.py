@@ -37,15 +37,20 @@ def spec(api: Api, small_net: Path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def base(api: Api, spec: dict[str, Any]) -> str:
-    """A job that succeeded with WARNINGS."""
+def succeeded(api: Api, spec: dict[str, Any], warnings: list[dict[str, Any]]) -> str:
+    """A job that succeeded with these warnings."""
     job_id: str = api.submit(**spec)["id"]
     worker = PretendedWorker(api, job_id)
     with api.database.write() as connection:
-        report = {**deepcopy(SUCCEEDED_JOB["report"]), "warnings": WARNINGS}
+        report = {**deepcopy(SUCCEEDED_JOB["report"]), "warnings": warnings}
         JobRepository(connection).succeed(worker._claim, report, [])
     return job_id
+
+
+@pytest.fixture
+def base(api: Api, spec: dict[str, Any]) -> str:
+    """A job that succeeded with WARNINGS."""
+    return succeeded(api, spec, WARNINGS)
 
 
 def refused(api: Api, status: int, **body: Any) -> dict[str, Any]:
@@ -144,6 +149,36 @@ def test_a_warning_without_a_suggestion_is_named_with_those_that_have_one(
     assert (problem["code"], problem["errors"][0]["pointer"]) == ("no_suggestion", "/apply/1")
     assert words in problem["detail"]
     assert "those that do: 0, 2, 4." in problem["detail"]
+
+
+def suggesting(*patches: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"code": "c", "message": "m", "suggestion": {"title": "t", "patch": patch}} for patch in patches]
+
+
+def test_a_suggestion_that_names_objects_or_moves_the_target_is_refused(api: Api, spec: dict[str, Any]) -> None:
+    """The report was written in the process that ran the upload: a hostile one writes what it likes."""
+    foreign = api.add_dataset(images(seed=1))
+    patches: list[dict[str, Any]] = [
+        {"calibration": foreign},
+        {"overrides": [OVERRIDE], "model": spec["model"]},
+        {"evaluation": foreign, "max_accuracy_drop": None},
+        {"name": "another", "metadata": {}},
+        {"colour": "red"},
+    ]
+    base = succeeded(api, spec, suggesting(*patches))
+    for number, patch in enumerate(patches):
+        problem = refused(api, 422, based_on=base, apply=[number])
+        assert (problem["code"], problem["errors"][0]["pointer"]) == ("suggestion_refused", "/apply/0")
+        beyond = ", ".join(f"`{field}`" for field in patch if field != "overrides")
+        assert problem["detail"].endswith(f"would change {beyond}, which no report may.")
+    by_hand = api.submit(based_on=base, changes=patches[0])
+    assert by_hand["spec"]["calibration"] == foreign
+
+
+def test_a_suggestion_may_calibrate_on_data_that_the_spec_names(api: Api, spec: dict[str, Any]) -> None:
+    evaluation = api.add_dataset(images(seed=1))
+    base = succeeded(api, spec | {"evaluation": evaluation}, suggesting({"calibration": evaluation}))
+    assert api.submit(based_on=base, apply=[0])["spec"]["calibration"] == evaluation
 
 
 DEEP: dict[str, Any] = {}

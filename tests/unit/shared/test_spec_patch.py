@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec, spec_adapter
-from shared.spec_patch import apply_patch, compose_patches
+from shared.spec_patch import apply_patch, beyond_suggesting, compose_patches
 
 MODEL = "mdl_019abc5d1f0e7a33c49d20"
 DATASET = "dst_019abc5d20c17a3391be04"
@@ -139,3 +139,25 @@ def test_one_patch_for_two_does_what_they_do_one_after_the_other(first: Any, sec
 def test_no_patch_changes_nothing() -> None:
     assert compose_patches([]) == {}
     assert apply_patch(STATIC, {}) == STATIC
+
+
+# --- what a report may suggest ---------------------------------------------------------------------------------------
+
+OTHER = "dst_019abc5d20c17a3391be05"
+SETTINGS = {"method", "precision", "qengine", "weight", "activation", "overrides", "recovery", "qat"}
+
+
+@pytest.mark.parametrize("model", [DynamicSpec, StaticSpec, QatSpec])
+def test_a_suggestion_may_change_how_is_quantized_and_nothing_else(model: type[BaseModel]) -> None:
+    """A new field of the spec is refused until it is named here and there."""
+    refused = {field for field in model.model_fields if beyond_suggesting(STATIC, {field: None})}
+    assert refused == model.model_fields.keys() - SETTINGS
+
+
+def test_a_suggestion_names_no_data_but_that_of_the_spec() -> None:
+    spec = {**STATIC, "evaluation": OTHER}
+    assert beyond_suggesting(spec, {"calibration": OTHER, "training": DATASET, "method": "qat"}) == []
+    foreign = "dst_00000000000000000000ff"
+    for value in (foreign, MODEL, None, [OTHER], {"calibration": OTHER}):
+        assert beyond_suggesting(spec, {"calibration": value}) == ["calibration"]
+    assert beyond_suggesting(spec, {"evaluation": DATASET, "model": MODEL}) == ["evaluation", "model"]
