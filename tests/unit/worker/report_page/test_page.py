@@ -8,9 +8,11 @@ import re
 import shutil
 import subprocess
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -226,14 +228,59 @@ def test_hostile_names_are_text() -> None:
     assert "\x00" not in shown
 
 
+def opened(page: str, folder: Path) -> str:
+    """The page in a browser, from disk, after its scripts have run."""
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    command += ["--virtual-time-budget=2000", "--dump-dom", f"{folder / 'report.html'}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[str, list[str]]]:
+    """A server on this machine, and the paths that were asked of it."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Access-Control-Allow-Origin", "*")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on stderr."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.parametrize("policy", [True, False], ids=["with the policy", "without"])
+def test_markup_that_got_onto_the_page_runs_nothing_and_reaches_nobody(
+    tmp_path: Path, listener: tuple[str, list[str]], policy: bool
+) -> None:
+    """The second line of defence, for a page opened from disk; without it the same markup does both."""
+    url, asked = listener
+    got_in = (
+        f"<img src={url}/image><iframe src={url}/frame></iframe><link rel=stylesheet href={url}/style>"
+        f"<script src={url}/script></script>"
+        f"<script>document.title='hacked'; fetch('{url}/fetch')</script>"
+    )
+    page = render_page(residual_cnn(3), job_id=JOB).replace("</main>", f"{got_in}</main>")
+    if not policy:
+        page = re.sub("<meta http-equiv=[^>]*>", "", page)
+    shown = opened(page, tmp_path)
+    assert ("<title>hacked" in shown) is not policy
+    assert set(asked) == (set() if policy else {"/image", "/frame", "/style", "/script", "/fetch"})
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_hostile_names_do_nothing_in_a_browser_and_the_script_does_its_work(tmp_path: Path) -> None:
     report = hostile_report()
-    (tmp_path / "report.html").write_text(render_page(report, job_id=JOB), encoding="utf-8")
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--virtual-time-budget=2000", "--dump-dom", f"{tmp_path / 'report.html'}"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    dom = re.sub(r"<(script|style)>.*?</\1>", "", shown, flags=re.DOTALL)
+    dom = re.sub(r"<(script|style)>.*?</\1>", "", opened(render_page(report, job_id=JOB), tmp_path), flags=re.DOTALL)
     assert "<title>hacked" not in dom
     assert "<img" not in dom
     assert '<thead><tr><th scope="col"><button type="button">' in dom  # the policy let our own script run
