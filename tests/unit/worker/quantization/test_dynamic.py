@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim
 
 from shared.errors import NothingToQuantize, SpecInvalid
 from shared.quantization_spec import DynamicSpec, spec_adapter
-from worker.quantization import convert, dynamic_planning, freeze, plan, prepare, quantize_dynamic, raise_program
+from tests.unit.worker.quantization.test_planning import raised, sqnr_db
+from worker.quantization import convert, dynamic_planning, freeze, plan, prepare, quantize_dynamic
 from worker.quantization.bags import QuantizedBag
 from worker.quantization.dynamic_planning import DynamicPlan, choose_dynamic_plan
 from worker.quantization.dynamic_trying import without_wrong_kernels
@@ -32,19 +32,10 @@ def spec(**settings: Any) -> DynamicSpec:
     return checked
 
 
-def raised(module: nn.Module, *inputs: Tensor) -> fx.GraphModule:
-    shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
-    return raise_program(torch.export.export(module.eval(), inputs, dynamic_shapes=shapes))
-
-
 def settled_plan(module: fx.GraphModule, **settings: Any) -> DynamicPlan:
     found = plan(module, spec(**settings))
     assert isinstance(found, DynamicPlan)
     return found
-
-
-def sqnr_db(wanted: Tensor, found: Tensor) -> float:
-    return float(20 * torch.log10(wanted.norm() / (wanted - found).norm()))
 
 
 def spread_rows(module: nn.Module) -> nn.Module:

@@ -8,42 +8,15 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from shared.quantization_spec import spec_adapter
+from tests.unit.worker.quantization.test_planning import raised
+from tests.unit.worker.quantization.transforms import assert_same, static_sqnr_db
 from tests.zoo.models import FAMILIES, Family
-from worker.numerics import sqnr_db
-from worker.quantization import convert, plan, prepare, raise_program
 from worker.quantization.equalizing import equalize
 
-#: Relative to the largest output: float32 rounding of some thousand terms, whose scales are not powers of two.
-TOLERANCE = 1e-5
-
-
-def raised(module: nn.Module, *inputs: Tensor) -> fx.GraphModule:
-    shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
-    return raise_program(torch.export.export(module.eval(), inputs, dynamic_shapes=shapes))
-
-
-def assert_same(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        assert (one - other).abs().max() <= TOLERANCE * other.abs().max()
-
-
-def static_sqnr_db(network: fx.GraphModule, x: Tensor) -> float:
-    """Of plain int8 with ranges that hold all that was seen, per-tensor weights: what equalization was made for."""
-    spec = spec_adapter.validate_python({
-        "method": "static", "model": "mdl_0123456789abcdef", "calibration": "dst_0123456789abcdef",
-        "activation": {"observer": "minmax"}, "weight": {"observer": "minmax"},
-    })  # fmt: skip
-    settled = plan(network, spec)
-    prepared = prepare(network, settled, (x,))
-    with torch.no_grad():
-        prepared(x)
-        found = sqnr_db(network(x)[0], convert(prepared, settled)(x)[0])
-    assert found is not None
-    return found
+#: What equalization was made for.
+PER_TENSOR = {"observer": "minmax"}
 
 
 def unbalance(writer: nn.Module, reader: nn.Module, channel: int, factor: float) -> None:
@@ -237,12 +210,15 @@ def test_int8_recovers_from_unequal_channels(factor: float) -> None:
     """Channels 100 times apart cost a per-tensor int8 model nearly all it has; equalization gives it back."""
     network = Separable().eval()
     x = torch.randn(64, 3, 8, 8)
-    balanced = static_sqnr_db(raised(network, x), x)
+    balanced = static_sqnr_db(raised(network, x), x, weight=PER_TENSOR)
     for channel in (1, 7, 9):
         unbalance(network.expand[1], network.depthwise[0], channel, factor)
         unbalance(network.depthwise[1], network.project, 15 - channel, factor)
     module = raised(network, x)
-    broken, recovered = static_sqnr_db(module, x), static_sqnr_db(equalize(module).module, x)
+    broken, recovered = (
+        static_sqnr_db(module, x, weight=PER_TENSOR),
+        static_sqnr_db(equalize(module).module, x, weight=PER_TENSOR),
+    )
     assert broken < balanced - 8
     assert recovered > balanced - 1
 

@@ -7,20 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim
 
 from shared.quantization_spec import spec_adapter
-from worker.quantization import plan, raise_program
+from tests.unit.worker.quantization.test_planning import raised
+from worker.quantization import plan
 from worker.quantization.islands import without_islands
 from worker.quantization.planning import choose_plan
 
 SPEC = {"method": "static", "model": "mdl_0123456789abcdef", "calibration": "dst_0123456789abcdef"}
 FLOAT_HEAD = {"layer": "head", "precision": "float32"}
-
-
-def raised(module: nn.Module, *inputs: Tensor) -> fx.GraphModule:
-    shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
-    return raise_program(torch.export.export(module.eval(), inputs, dynamic_shapes=shapes))
 
 
 class Averaging(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from shared.quantization_spec import spec_adapter
+from tests.unit.worker.quantization.test_planning import sqnr_db
 from tests.zoo.models import FAMILIES, Family, trained
 from tests.zoo.test_zoo import SPECS, exported
 from worker.quantization import Plan, convert, load_program, plan, prepare, raise_program
@@ -37,10 +38,6 @@ def calibrated(family: Family, raised: fx.GraphModule, settled: Plan) -> fx.Grap
         for _ in range(12):
             prepared(*family.make_inputs(16, generator))
     return prepared
-
-
-def sqnr_db(wanted: Tensor, found: Tensor) -> float:
-    return float(20 * torch.log10(wanted.norm() / (wanted - found).norm()))
 
 
 Case = tuple[fx.GraphModule, fx.GraphModule, Plan, tuple[Tensor, ...]]

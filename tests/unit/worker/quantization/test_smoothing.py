@@ -7,28 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from shared.quantization_spec import spec_adapter
+from tests.unit.worker.quantization.test_planning import raised
+from tests.unit.worker.quantization.transforms import assert_same, static_sqnr_db
 from tests.zoo.models import FAMILIES
-from worker.numerics import sqnr_db
-from worker.quantization import convert, plan, prepare, raise_program
 from worker.quantization.smoothing import channel_maxima, smooth
 
 WIDTH = 16
-#: Relative to the largest output: float32 rounding.
-TOLERANCE = 1e-5
-
-
-def raised(module: nn.Module, *inputs: Tensor) -> fx.GraphModule:
-    shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
-    return raise_program(torch.export.export(module.eval(), inputs, dynamic_shapes=shapes))
-
-
-def assert_same(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        assert (one - other).abs().max() <= TOLERANCE * other.abs().max()
 
 
 def smoothed_and_compared(module: fx.GraphModule, *inputs: Tensor, alpha: float = 0.5) -> tuple[str, ...]:
@@ -273,17 +259,3 @@ def test_int8_recovers_from_outlying_channels() -> None:
     broken, recovered = static_sqnr_db(module, x), static_sqnr_db(smoothed, x)
     assert broken < balanced - 8
     assert recovered > balanced - 1
-
-
-def static_sqnr_db(network: fx.GraphModule, x: Tensor) -> float:
-    spec = spec_adapter.validate_python({
-        "method": "static", "model": "mdl_0123456789abcdef", "calibration": "dst_0123456789abcdef",
-        "activation": {"observer": "minmax"},
-    })  # fmt: skip
-    settled = plan(network, spec)
-    prepared = prepare(network, settled, (x,))
-    with torch.no_grad():
-        prepared(x)
-        found = sqnr_db(network(x)[0], convert(prepared, settled)(x)[0])
-    assert found is not None
-    return found
