@@ -160,7 +160,6 @@ class InputCheck(Reported):
 
     name: str
     constant: bool
-    non_finite: int = Field(description="NaN and infinite values.")
     min: float | None
     max: float | None
     evaluation_outside: float | None = Field(
@@ -213,8 +212,9 @@ class TrainingResult(Reported):
     best_epoch: int | None = Field(
         default=None,
         description=(
-            "The epoch whose weights were kept: the best on the training samples held back, never on the evaluation "
-            "data; the last one where none were held back; null when it diverged in the first."
+            "The epoch whose weights were kept: the last of those that the training samples held back, never the "
+            "evaluation data, cannot tell from the best; the last one where none were held back; null when it diverged "
+            "in the first."
         ),
     )
     held_back_samples: int = Field(

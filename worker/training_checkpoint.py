@@ -32,9 +32,9 @@ class Curve(BaseModel):
     """How one network's training went so far."""
 
     epochs: list[EpochResult] = []
-    best_epoch: int | None = None
-    best_score: tuple[float, float] | None = None
-    stalled: int = 0  #: epochs since the best one
+    best_epoch: int | None = None  #: the one that is kept
+    best_score: tuple[float, float] | None = None  #: the greatest so far; the epoch that is kept may be as good
+    stalled: int = 0  #: epochs since the greatest score
     first_loss: float | None = None  #: of the first step
     stopped: Literal["completed", "early", "diverged"] = "completed"
 

@@ -2,7 +2,9 @@
 
 The same loop trains the network with fake quantize and, beside it, the float one: same data in the same order, same
 optimizer, same rates. Which epoch is best is asked of samples held back from the training data, never of the
-evaluation data: the best of many epochs by the evaluation data would look better there than it is.
+evaluation data: the best of many epochs by the evaluation data would look better there than it is. Of epochs that these
+samples cannot tell apart the last is kept: it has learnt most, at the lowest rate and with everything frozen, where the
+very best of many on a hundred samples is often an early one that was lucky (docs/decisions/0013).
 
 Everything random in an epoch follows from the seed and the epoch's number, so a training that is taken up from a
 checkpoint ends with the same weights, to the bit, as one that was never interrupted.
@@ -35,6 +37,8 @@ from worker.training_schedule import TrainingSchedule, schedule
 _SGD_MOMENTUM = 0.9
 _EXPLODED = 100.0
 """Times the loss of answering nothing but zeros, or of the first step, whichever is more."""
+_NOISE_SAMPLES = 4
+_NOISE_LOSS_SHARE = 0.01
 _EPOCH_STRIDE = 0x9E3779B97F4A7C15
 
 
@@ -215,11 +219,28 @@ class Training:
     def _note_best(self, epoch: int) -> None:
         curve = self.curve
         # Without samples held back nothing tells one epoch from another but its place: the last has learnt most.
-        if self._course.data.held_back is None or curve.best_score is None or self._score > curve.best_score:
-            curve.best_epoch, curve.best_score, curve.stalled = epoch, self._score, 0
-            torch.save(self._network.state_dict(), self._best_file)
+        better = self._course.data.held_back is None or curve.best_score is None or self._score > curve.best_score
+        if better:
+            curve.best_score, curve.stalled = self._score, 0
         else:
             curve.stalled += 1
+        if better or self._as_good_as_best():
+            curve.best_epoch = epoch
+            torch.save(self._network.state_dict(), self._best_file)
+
+    def _as_good_as_best(self) -> bool:
+        """Whether the samples held back are too few to call this epoch worse than the best so far.
+
+        Classifiers are told apart by at least four samples and by one standard error of the best one's hits (Breiman et
+        al. 1984, section 3.4.3), other losses by one percent.
+        """
+        assert self.curve.best_score is not None
+        (hits, loss), (most_hits, least_loss) = self._score, self.curve.best_score
+        if self._course.loss_name != "cross_entropy":
+            return -loss <= -least_loss * (1 + _NOISE_LOSS_SHARE)
+        count = self._course.data.judge.count
+        noise = max((_NOISE_SAMPLES - 0.5) / count, math.sqrt(most_hits * (1 - most_hits) / count))
+        return hits > most_hits - noise
 
     def _checkpoint(self, epoch: int) -> Checkpoint:
         curves: dict[Phase, Curve] = {self._phase: self.curve}

@@ -49,8 +49,9 @@ def training(report: JobReport) -> Section | None:
 
 
 def _chosen_by(found: TrainingResult) -> str:
-    held_back = found.held_back_samples
-    return f", the best on {plural(held_back, 'training sample')} held back" if held_back else ""
+    if not found.held_back_samples:
+        return ""
+    return f", the last of those as good as the best on {plural(found.held_back_samples, 'training sample')} held back"
 
 
 def _plots(found: TrainingResult, metric: MetricResult | None) -> list[Html]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tests.unit.worker.steps.conftest import MakeCourse, prepared_for
-from worker.datasets import InMemorySamples
+from worker.datasets import InMemorySamples, Subset
 from worker.steps.train import Training
 from worker.training_checkpoint import Checkpoint, Curve
 
@@ -132,7 +133,7 @@ def test_every_optimizer_lowers_the_loss(train: Train, optimizer: Literal["adam"
 def test_the_epoch_that_is_best_on_the_samples_held_back_is_what_is_left(
     make_course: MakeCourse, training: InMemorySamples, best_file: Path
 ) -> None:
-    """From the third epoch on each end spoils the classifier; what is left is the epoch before, to the bit."""
+    """From the third epoch on each end spoils the classifier; what is left is an epoch before, to the bit."""
     course = make_course(epochs=5)
     prepared = prepared_for(course, training, epochs=5)
     kept: list[Checkpoint] = []
@@ -141,7 +142,7 @@ def test_the_epoch_that_is_best_on_the_samples_held_back_is_what_is_left(
     def spoil(step: int, _told: str) -> None:
         if step >= 3 * per_epoch and step % per_epoch == 0:
             with torch.no_grad():
-                prepared.get_parameter("classifier.weight").neg_()
+                prepared.get_parameter("classifier.weight").zero_()
 
     curve = Training(course, prepared, "qat", best_file).run(5, lambda each: kept.append(copied(each)), spoil)
     assert curve.best_epoch in (1, 2)
@@ -149,10 +150,40 @@ def test_the_epoch_that_is_best_on_the_samples_held_back_is_what_is_left(
     assert curve.best_score == max(each.curves["qat"].best_score for each in kept)
 
 
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ([0.9, 0.9, 0.9], 3),  # as good
+        ([0.75, 0.95, 0.75], 2),  # 20 of 100 samples are no noise
+        ([0.95, 0.98, 0.95], 3),  # three samples are
+        ([0.95, 0.99, 0.95], 2),  # four are not, where hardly any is wrong
+        ([0.5, 0.54, 0.5], 3),  # but are where half are: a standard error is five
+        ([0.99, 0.97, 0.95], 2),  # measured from the best, not from the one kept last
+    ],
+)
+def test_of_epochs_that_the_samples_held_back_cannot_tell_apart_the_last_is_kept(  # noqa: PLR0917 - fixtures
+    make_course: MakeCourse,
+    training: InMemorySamples,
+    best_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scores: list[float],
+    kept: int,
+) -> None:
+    course = make_course(epochs=3)
+    course = replace(course, data=replace(course.data, held_back=Subset(training, [0] * 100)))
+    found = iter(scores)
+    monkeypatch.setattr("worker.steps.train.losses_and_hits", lambda *_: (0.1, next(found)))
+    one = Training(course, prepared_for(course, training, epochs=3), "qat", best_file)
+    curve = one.run(3, lambda _: None, lambda _step, _told: None)
+    assert curve.best_epoch == kept
+    assert curve.best_score == (max(scores), -0.1)
+
+
 def test_it_stops_when_epochs_get_no_better_for_as_long_as_the_patience(train: Train) -> None:
     curve, _ = train(epochs=40, learning_rate=0.05, schedule="constant", early_stop_patience=2)
     assert curve.stopped == "early"
-    assert curve.best_epoch == len(curve.epochs) - 2
+    assert curve.stalled == 2
+    assert len(curve.epochs) < 40
 
 
 def test_a_training_that_diverges_keeps_its_best_epoch(
