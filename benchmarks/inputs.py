@@ -89,7 +89,7 @@ def random_dataset(path: Path, samples: int, shape: tuple[int, ...], *, seed: in
 @contextmanager
 def job_folder(model: Path, spec: dict[str, Any], *, threads: int = 1) -> Iterator[JobFolder]:
     """A new folder with the model and what is asked, as the service makes it; a data set is <role>.safetensors."""
-    datasets = {role: f"{role}.safetensors" for role in ("calibration", "evaluation") if role in spec}
+    datasets = {role: f"{role}.safetensors" for role in ("calibration", "evaluation", "training") if role in spec}
     asked = {"job_id": "job_benchmark", "spec": spec, "datasets": datasets, "threads": threads}
     with tempfile.TemporaryDirectory() as directory:
         folder = JobFolder(Path(directory))
