@@ -107,12 +107,11 @@ def compare_with(check: DataCheck, evaluation: Samples, batch_size: int) -> list
 
 
 def input_checks(check: DataCheck, comparisons: Sequence[Comparison] | None) -> list[InputCheck]:
-    """The report's line for each input; what is not finite was refused before."""
+    """The report's line for each input."""
     return [
         InputCheck(
             name=tally.name,
             constant=tally.constant,
-            non_finite=0,
             min=tally.min if tally.values else None,
             max=tally.max if tally.values else None,
             evaluation_outside=None if comparisons is None else comparisons[index].outside,

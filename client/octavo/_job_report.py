@@ -131,7 +131,6 @@ class InputCheck(Reported):
 
     name: str
     constant: bool
-    non_finite: int
     min: float | None = None
     max: float | None = None
     evaluation_outside: float | None = Field(

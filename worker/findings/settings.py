@@ -2,7 +2,7 @@
 
 weights_per_tensor    from 3 dB on that a scale a channel would bring a layer's weights nearer to float
 symmetric_activation  values that are never negative use half of the integers: 6 dB
-few_levels            fewer than 128 steps of activations, or than 200 of weights; 6 dB for every halving
+few_levels            fewer than 128 integers for activations, or than 201 for weights; 6 dB for every halving
 reduce_range          7 bits where the kernels hold 8: 6 dB
 """
 

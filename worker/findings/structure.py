@@ -23,7 +23,7 @@ def dead_layers(case: Case) -> Iterator[Finding]:
         summary = case.layers[layer]
         if not facts.output.is_constant or summary.weight_bytes == 0:
             continue
-        activation = next((name for name in reversed(summary.fused)), None)
+        activation = summary.fused[-1] if summary.fused else None
         cause = f"{activation} lets none of it pass" if activation and facts.output.max == 0 else "it computes nothing"
         yield Finding(
             ReportWarning(

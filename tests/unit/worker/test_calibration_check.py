@@ -24,7 +24,7 @@ def test_good_data_has_nothing_wrong() -> None:
     (entry,) = input_checks(check, None)
     assert check.duplicates == 0
     assert entry.model_dump() == {
-        "name": "in0", "constant": False, "non_finite": 0, "min": 0, "max": 39, "evaluation_outside": None,
+        "name": "in0", "constant": False, "min": 0, "max": 39, "evaluation_outside": None,
     }  # fmt: skip
 
 

@@ -48,7 +48,6 @@ def _sufficiency(found: CalibrationResult | None) -> Content:
         Column("Input"),
         Column("Min", "number"),
         Column("Max", "number"),
-        Column("NaN or infinite", "number"),
         Column("Constant"),
         Column("Evaluation outside", "number", "Share of the evaluation data outside of the calibration range"),
     ]
@@ -57,7 +56,6 @@ def _sufficiency(found: CalibrationResult | None) -> Content:
             name(each.name),
             significant(each.min),
             significant(each.max),
-            whole(each.non_finite),
             badge("constant", "flag") if each.constant else "no",
             percent(each.evaluation_outside, 2),
         ]

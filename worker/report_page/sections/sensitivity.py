@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from shared.job_report import JobReport
 from shared.layer_report import LayerSensitivity
-from worker.report_page.figures import NONE, decibels, percent, plural, seconds, signed
+from worker.report_page.figures import decibels, plural, seconds, signed
 from worker.report_page.layout import Column, Section, figure, folded, name, note, table
 from worker.report_page.markup import Content, element, join, shorten
 from worker.report_page.plots import Bar, bars
+from worker.report_page.sections.verdict import METRIC_NAMES, metric_value
 
 _MAX_BARS = 25
 _MAX_NAMES = 200
@@ -32,30 +33,27 @@ def sensitivity(report: JobReport) -> Section | None:
         label = "Gain of keeping a layer in float"
         caption = f"{label}: the {len(shown)} costliest of {len(found.layers)}."
         parts.append(figure(caption, bars(shown, label=label, unit="dB"), label=label))
-        parts.append(_table(found.layers))
+        metric = report.quality.metric
+        parts.append(_table(found.layers, None if metric is None else metric.name))
     parts.append(_not_reached(found.not_reached, found.budget_seconds, found.seconds))
     return Section("sensitivity", "Sensitivity", join(parts))
 
 
-def _table(layers: list[LayerSensitivity]) -> Content:
-    with_metric = any(each.alone_int8_metric is not None or each.alone_float_metric is not None for each in layers)
+def _table(layers: list[LayerSensitivity], metric: str | None) -> Content:
     columns = [
         Column("Layer"),
         Column("Gain in float, dB", "number"),
         Column("Only it in int8", "number", "SQNR of the output"),
         Column("Only it in float", "number", "SQNR of the output"),
     ]
-    if with_metric:
-        columns += [Column("Metric, only it in int8", "number"), Column("Metric, only it in float", "number")]
+    if metric is not None:
+        columns += [Column(f"{METRIC_NAMES[metric]}, only it in {kind}", "number") for kind in ("int8", "float")]
     rows: list[list[Content]] = []
     for each in layers:
         row: list[Content] = [name(each.layer), signed(each.gain_db)]
         row += [decibels(each.alone_int8_sqnr_db), decibels(each.alone_float_sqnr_db)]
-        if with_metric:
-            row += [
-                NONE if metric is None else percent(metric, 2)
-                for metric in (each.alone_int8_metric, each.alone_float_metric)
-            ]
+        if metric is not None:
+            row += [metric_value(metric, value) for value in (each.alone_int8_metric, each.alone_float_metric)]
         rows.append(row)
     written = table("Sensitivity of the layers, costliest first", columns, rows, find="layer", tall=True)
     return folded(f"All {plural(len(layers), 'layer')} that were tried", written)

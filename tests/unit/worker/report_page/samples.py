@@ -141,7 +141,7 @@ def residual_cnn(blocks: int = 14, *, seed: int = 0) -> JobReport:
         calibration=CalibrationResult(
             samples=64,
             duplicates=3,
-            inputs=[InputCheck(name="x", constant=False, non_finite=0, min=-2.12, max=2.64, evaluation_outside=0.0013)],
+            inputs=[InputCheck(name="x", constant=False, min=-2.12, max=2.64, evaluation_outside=0.0013)],
             subsets=4,
             scale_spread=0.18,
             quality_spread_db=2.4,

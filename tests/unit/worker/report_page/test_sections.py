@@ -101,6 +101,21 @@ def test_before_and_after_stand_side_by_side() -> None:
     assert compared["SQNR, worst output"] == ["14.2 dB", "16.4 dB", "+2.2 dB"]
 
 
+def test_what_a_layer_does_to_the_metric_is_told_in_the_metrics_own_unit() -> None:
+    """An accuracy in percent; a mean squared error is no share of anything."""
+    report = residual_cnn()
+    metric = report.quality.metric
+    assert metric is not None
+    as_mse = report.quality.model_copy(update={"metric": metric.model_copy(update={"name": "mse"})})
+    for told, heads, cells in (
+        (report, "Top-1 accuracy, only it in int8", ["91.10 %", "90.90 %"]),
+        (report.model_copy(update={"quality": as_mse}), "Mean squared error, only it in int8", ["0.9110", "0.9090"]),
+    ):
+        said = section(told, "sensitivity")
+        assert heads in plain(said)
+        assert rows(said, "Sensitivity of the layers")[WRONG_LAYER][-2:] == cells
+
+
 def test_no_warning_is_said() -> None:
     assert "no warning was raised" in section(trained(), "advice").text()
 

@@ -64,7 +64,7 @@ def test_good_data_suffices_and_nothing_is_said(run_static: Any, digits: Digits)
     assert found.coverage is not None
     assert 0.95 < found.coverage < 1
     (entry,) = found.inputs
-    assert (entry.name, entry.constant, entry.non_finite, entry.min, entry.max) == ("x", False, 0, 0, 1)
+    assert (entry.name, entry.constant, entry.min, entry.max) == ("x", False, 0, 1)
     assert entry.evaluation_outside == 0
 
 
