@@ -71,6 +71,7 @@ class Plan:
     layer_settings: dict[str, LayerSettings] = field(default_factory=dict)
     asked_layers: frozenset[str] = frozenset()  #: that an override wants in int8
     notes: tuple[str, ...] = field(default=())
+    barred: frozenset[str] = frozenset()  #: qengines that cannot hold these layers, and are not to be tried
 
     @property
     def per_channel(self) -> bool:
@@ -276,6 +277,7 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
         int8_layers=frozenset(int8),
         float_reasons=reasons,
         settings=LayerSettings(activation, settled_weight(spec.weight)),
+        barred=frozenset(SYMMETRIC_ONLY) if _where_weights_are_affine(spec) else frozenset(),
     )
 
 

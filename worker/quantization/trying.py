@@ -21,9 +21,10 @@ from torch import Tensor, fx
 from shared.errors import ModelUnsupported
 from shared.quantization_spec import DynamicSpec
 from worker.quantization.converting import convert
+from worker.quantization.counting import float_share, layer_macs
 from worker.quantization.dynamic_planning import choose_dynamic_plan
 from worker.quantization.dynamic_trying import without_wrong_kernels
-from worker.quantization.grouping import groups
+from worker.quantization.grouping import TRANSPOSED, groups
 from worker.quantization.int8_modules import is_reference
 from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import KernelInspector
@@ -35,6 +36,8 @@ from worker.quantization.raising import interface
 #: Mean over a layer's output: made-up inputs tell a kernel that is wrong; what real sums saturate shows later.
 _RIGHT_KERNEL_STEPS = 1.0
 _ATTEMPTS = 20
+#: Of all multiply-accumulates: less in int8 is not worth other kernels, which may hold fewer bits.
+_WORTH_MACS = 0.1
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,37 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
     if isinstance(spec, DynamicSpec):
         dynamic = choose_dynamic_plan(raised, spec)
         return without_wrong_kernels(raised, dynamic, inputs) if _runs(raised, inputs) else dynamic
+    chosen = _tried(raised, spec, inputs)
+    return _with_kernels_for_transposed(raised, spec, chosen, inputs) if spec.qengine == "auto" else chosen
+
+
+def _with_kernels_for_transposed(raised: fx.GraphModule, spec: Any, chosen: Plan, inputs: tuple[Tensor, ...]) -> Plan:
+    """The plan with other kernels, where those of the plan fail or get wrong what is much of the model's arithmetic.
+
+    Only of transposed convolutions do kernels get so much wrong, each others of them. With 7-bit activations a network
+    that ends in them is worth more than with all of them in float: it is for its speed that it is quantized.
+    """
+    macs, planned = layer_macs(raised), choose_plan(raised, spec).int8_layers
+    transposed = {group.name for group in groups(raised) if isinstance(group.module, TRANSPOSED)}
+    given_up = transposed & planned - chosen.int8_layers
+    everything = sum(macs.values())
+    if sum(macs.get(layer, 0) for layer in given_up) < _WORTH_MACS * max(1, everything):
+        return chosen
+    found = chosen
+    for qengine in ("x86", "fbgemm"):
+        if qengine in torch.backends.quantized.supported_engines and qengine != chosen.qengine:
+            other = _tried(raised, spec.model_copy(update={"qengine": qengine}), inputs)
+            if float_share(macs, other.int8_layers) < float_share(macs, found.int8_layers) - _WORTH_MACS:
+                found = other
+    if found is chosen:
+        return chosen
+    more = ", ".join(sorted(given_up & found.int8_layers))
+    return replace(found, spec=spec, barred=found.barred | {chosen.qengine}).noting(
+        f"kernels of {found.qengine}, for those of {chosen.qengine} cannot compute {more}"
+    )
+
+
+def _tried(raised: fx.GraphModule, spec: Any, inputs: tuple[Tensor, ...]) -> Plan:
     chosen = without_islands(raised, choose_plan(raised, spec))
     if not _runs(raised, inputs):
         return chosen.noting("not tried out: the model does not run on random inputs")

@@ -56,7 +56,8 @@ def convert_for_this_cpu(
     """
     names = [plan.qengine]
     if not isinstance(plan.spec, DynamicSpec) and plan.spec.qengine == "auto":
-        names += [name for name in _KERNELS if name not in names and name in torch.backends.quantized.supported_engines]
+        able = [name for name in torch.backends.quantized.supported_engines if name not in plan.barred]
+        names += [name for name in _KERNELS if name not in names and name in able]
     float_reference = FloatReference(model, samples)
     some = padded_to(samples.read(0, min(model.batch_size, samples.count)).inputs, model.batch.low)
     found: dict[str, Closeness] = {}

@@ -260,9 +260,9 @@ def test_everything_overridden_leaves_nothing_to_quantize(convolutional: fx.Grap
 
 
 def test_a_kernel_that_computes_something_else_is_found_and_left_in_float() -> None:
-    """In torch 2.13 the transposed convolutions of onednn and fbgemm with 16 inputs and 4 outputs are wrong."""
+    """In torch 2.13 the transposed convolutions of onednn with 16 inputs and 4 outputs are wrong."""
     module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.ConvTranspose2d(16, 4, 2, stride=2))
-    settled = plan(raised(module, torch.randn(2, 3, 8, 8)), spec("static"))
+    settled = plan(raised(module, torch.randn(2, 3, 8, 8)), spec("static", qengine="onednn"))
     assert "kernel is wrong" in settled.float_reasons["2"]
     assert settled.int8_layers == {"0"}
 
@@ -281,6 +281,37 @@ def test_a_layer_that_cannot_be_converted_stays_in_float_and_the_others_do_not()
     assert "output_padding" in settled.float_reasons["2"]
     assert settled.int8_layers == {"0"}
     assert settled.operators != "weighted"
+
+
+class Decoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.up = nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 16, 3, 2, padding=1, output_padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.up(torch.relu(self.conv(x)))
+        return found
+
+
+@torch.no_grad()
+def test_a_network_of_transposed_convolutions_gets_kernels_that_can_compute_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of onednn know no output padding, those of x86 do."""
+    monkeypatch.setattr(planning, "has_vnni", lambda: True)
+    x = torch.randn(8, 3, 8, 8)
+    model = raised(Decoder(), x[:2])
+    settled = plan(model, spec("static"))
+    assert settled.qengine == "x86"
+    assert settled.spec.qengine == "auto"
+    assert settled.barred == {"onednn"}, "it is not tried again when the fastest kernels are looked for"
+    assert settled.int8_layers >= {"conv", "up"}
+    assert "cannot compute up" in settled.notes[-1]
+    settled = settled.with_observer("minmax")
+    prepared = prepare(model, settled, (x,))
+    prepared(x)
+    assert sqnr_db(model(x)[0], convert(prepared, settled)(x)[0]) > 25
 
 
 @pytest.mark.parametrize("override", [
