@@ -394,6 +394,10 @@ class LabelsUnusable(DatasetError):
     """The labels do not fit the metric or the loss."""
 
     code = "labels_unusable"
+    default_hint = (
+        "The array `labels` holds a class index a sample for top1, top5 and cross_entropy, and for mse as many numbers "
+        "as the model gives."
+    )
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------

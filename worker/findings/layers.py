@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from shared.job_report import ReportWarning
+from shared.layer_report import LayerSensitivity
 from shared.quantization_spec import StaticSpec
 from worker.findings.case import GOOD_DB, WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
 
@@ -61,20 +62,31 @@ def sensitive_layers(case: Case) -> Iterator[Finding]:
             ReportWarning(
                 code="sensitive_layer",
                 layer=entry.layer,
-                message=f"{entry.layer} costs the output {entry.gain_db:.1f} dB: "
-                + ("here the int8 model first goes wrong." if entry.layer == first else "more than other layers do."),
+                message=_told_cost(entry, is_first=entry.layer == first),
                 evidence=f"The output has {told_db(sensitivity.base_sqnr_db)}, with only this layer in int8 "
                 f"{told_db(entry.alone_int8_sqnr_db)}, with all but this layer {told_db(entry.alone_float_sqnr_db)}."
                 f"{made}",
                 suggestion=keep_in_float(
                     case,
                     [entry.layer],
-                    f"{entry.gain_db:.1f} dB, measured on {sensitivity.samples} samples"
+                    f"{_told_gain(entry)}, measured on {sensitivity.samples} samples"
                     + _metric_gain(entry.alone_float_metric, sensitivity.base_metric),
                 ),
             ),
             entry.gain_db,
         )
+
+
+def _told_cost(entry: LayerSensitivity, *, is_first: bool) -> str:
+    """What a layer costs; without it there may be no error at all, and then there are no decibels to tell."""
+    if entry.alone_float_sqnr_db is None:
+        return f"{entry.layer} makes all of the error: with it in float the output is the float model's."
+    why = "here the int8 model first goes wrong." if is_first else "more than other layers do."
+    return f"{entry.layer} costs the output {entry.gain_db:.1f} dB: {why}"
+
+
+def _told_gain(entry: LayerSensitivity) -> str:
+    return "the float model's output" if entry.alone_float_sqnr_db is None else f"{entry.gain_db:.1f} dB"
 
 
 def spread_error(case: Case) -> Iterator[Finding]:

@@ -109,7 +109,7 @@ def outlier_channels(case: Case) -> Iterator[Finding]:
     """A channel for which all others have too few steps."""
     for layer, facts in case.analysis.facts.items():
         for qparams, seen in _tensors(case, layer, facts):
-            cost_db = max(case.cost_db(name) for name in case.reached(layer))
+            cost_db = max((case.cost_db(name) for name in case.reached(layer)), default=0.0)
             own_db = facts.error.own_sqnr_db
             if seen.channel_ratio < _CHANNEL_RATIO or cost_db < WORTH_DB or own_db is None:
                 continue
