@@ -54,7 +54,7 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
     Raises NothingToQuantize when no layer would be int8, SpecInvalid when an override matches nothing or settings
     contradict each other, ModelUnsupported when no choice of int8 operators runs.
     """
-    inputs = _made_up(interface(raised).inputs)
+    inputs = _inputs_that_tell(raised)
     if isinstance(spec, DynamicSpec):
         dynamic = choose_dynamic_plan(raised, spec)
         return without_wrong_kernels(raised, dynamic, inputs) if _runs(raised, inputs) else dynamic
@@ -116,8 +116,8 @@ def _told(plan: Plan) -> Plan:
     return plan.noting(told_in_float(given_up)) if given_up else plan
 
 
-def _made_up(specs: tuple[InputSpec, ...]) -> tuple[Tensor, ...]:
-    """Normal floats, zeros for indices (always valid), ones for masks: at the shape of the export, batches small."""
+def _made_up(specs: tuple[InputSpec, ...], integer: int = 0) -> tuple[Tensor, ...]:
+    """Normal floats, one number for all integers, ones for truth values: at the shape of the export, batches small."""
     generator = torch.Generator().manual_seed(0)
     inputs = []
     for spec in specs:
@@ -125,18 +125,27 @@ def _made_up(specs: tuple[InputSpec, ...]) -> tuple[Tensor, ...]:
         if spec.dtype.is_floating_point:
             inputs.append(torch.randn(shape, generator=generator).to(spec.dtype))
         else:
-            fill = torch.ones if spec.dtype is torch.bool else torch.zeros
-            inputs.append(fill(shape, dtype=spec.dtype))
+            inputs.append(torch.full(shape, True if spec.dtype is torch.bool else integer, dtype=spec.dtype))
     return tuple(inputs)
 
 
-def _runs(raised: fx.GraphModule, inputs: tuple[Tensor, ...]) -> bool:
+def _inputs_that_tell(raised: fx.GraphModule) -> tuple[Tensor, ...]:
+    """Made-up inputs on which the model runs and gives numbers, if there are such.
+
+    Zeros are always valid as indices; as a mask they may leave nothing, and then nothing but NaN comes of it.
+    """
+    candidates = [_made_up(interface(raised).inputs, integer) for integer in (0, 1)]
+    return next((inputs for inputs in candidates if _runs(raised, inputs, finite=True)), candidates[0])
+
+
+def _runs(raised: fx.GraphModule, inputs: tuple[Tensor, ...], *, finite: bool = False) -> bool:
+    """Whether the model runs on these inputs, and with `finite` whether no output is NaN."""
     try:
         with torch.no_grad():
-            raised(*inputs)
+            outputs = raised(*inputs)
     except Exception:  # noqa: BLE001 - whatever a user's model raises on inputs that it was not made for
         return False
-    return True
+    return not finite or not any(bool(output.isnan().any()) for output in outputs)
 
 
 def _faults(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...]) -> list[Fault]:

@@ -121,3 +121,22 @@ def test_a_mask_stays_in_float_though_an_override_asks_for_int8_and_the_plan_say
 )
 def test_what_is_no_mask_is_taken_for_none(values: Tensor) -> None:
     assert _mask_in(values) is None
+
+
+def test_layers_behind_a_mask_of_integers_are_tried_on_one_that_leaves_something() -> None:
+    """Where a mask of zeros leaves nothing, a softmax gives NaN, and every kernel behind it fails or seems right."""
+
+    class Attentive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.scores, self.values, self.last = nn.Linear(16, 1), nn.Linear(16, 32), nn.Linear(32, 4)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            scores = self.scores(x).masked_fill(mask[:, :, None] == 0, float("-inf"))
+            found: Tensor = self.last((scores.softmax(1) * self.values(x)).sum(1))
+            return found
+
+    x, left_out = rows(2)
+    settled = plan(raised(Attentive(), x, (1 - left_out).long()), spec("dynamic"))
+    assert settled.int8_layers == {"scores", "values", "last"}, settled.float_reasons
