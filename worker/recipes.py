@@ -40,6 +40,7 @@ from worker.quantization import (
     collect_garbage,
     has_vnni,
     learn_scales,
+    parked,
     plan,
     prepare_qat,
     quantize_dynamic,
@@ -87,10 +88,11 @@ class Outcome:
     """An int8 model and how it came about."""
 
     plan: Plan
-    int8: Quantized
+    int8: Quantized | None
+    """None once it is packaged."""
     quality: Quality
     prepared: fx.GraphModule | None = None
-    """What it was converted from; None for dynamic quantization."""
+    """What it was converted from; None for dynamic quantization, and once it is analysed."""
     kernels: list[KernelTrial] = field(default_factory=list)
     ranges: list[RangeTrial] = field(default_factory=list)
     recovery: list[RecoveryResult] = field(default_factory=list)
@@ -111,32 +113,45 @@ def run(folder: JobFolder, report: Report) -> JobReport:
     yardstick = choose_yardstick(model, data, inputs.spec, tracker)
     match inputs.spec:
         case DynamicSpec() as spec:
-            outcome = dynamic(model, data, spec, yardstick, tracker)
+            outcome = dynamic(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
         case StaticSpec() as spec:
-            outcome = static(model, data, spec, yardstick, tracker)
+            outcome = static(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
         case QatSpec() as spec:
             outcome = qat(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
     return _finish(folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome)
 
 
 def dynamic(
-    model: LoadedModel, data: JobData, spec: DynamicSpec, yardstick: Yardstick, tracker: ProgressTracker
+    folder: JobFolder,
+    model: LoadedModel,
+    data: JobData,
+    spec: DynamicSpec,
+    *,
+    yardstick: Yardstick,
+    tracker: ProgressTracker,
 ) -> Outcome:
     """int8 weights; activation ranges are found at run time."""
     settled = _told(plan(model.raised, spec), tracker)
     advise_on_dynamic(spec, settled, tracker)
 
     with tracker.step(Step.CONVERT, "Quantizing the weights"):
-        int8 = freeze_quantized(quantize_dynamic(model.raised, settled), data.example_inputs(model))
+        module = quantize_dynamic(model.raised, settled)
+        int8 = freeze_quantized(module, data.example_inputs(model), qengine=settled.qengine, scratch=folder.tmp)
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
-        (quality,) = evaluate(model, [int8.frozen], yardstick, advance)
+        (quality,) = evaluate(model, [int8.load()], yardstick, advance)
 
     return Outcome(settled, int8, quality)
 
 
 def static(
-    model: LoadedModel, data: JobData, spec: StaticSpec, yardstick: Yardstick, tracker: ProgressTracker
+    folder: JobFolder,
+    model: LoadedModel,
+    data: JobData,
+    spec: StaticSpec,
+    *,
+    yardstick: Yardstick,
+    tracker: ProgressTracker,
 ) -> Outcome:
     """int8 weights and activations, with ranges fixed by calibration."""
     assert data.calibration is not None
@@ -151,10 +166,15 @@ def static(
         calibration = check_calibration(model, found, data.held_out, tracker, quality_spread_db=spread_db)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
-        converted = convert_for_this_cpu(model, draft.prepared, draft.plan, draft.held_back, example)
+        converted = convert_for_this_cpu(
+            model, draft.prepared, draft.plan, draft.held_back, example, scratch=folder.tmp
+        )
 
-    with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
-        (quality,) = evaluate(model, [converted.int8.frozen], yardstick, advance)
+    with (
+        tracker.step(Step.EVALUATE, "Comparing float and int8") as advance,
+        parked(draft.prepared, beside=[model.raised]),
+    ):
+        (quality,) = evaluate(model, [converted.int8.load()], yardstick, advance)
 
     return _of_draft(draft, converted, quality, calibration)
 
@@ -179,9 +199,7 @@ def qat(
         settled = _plan(model, spec, calibration, tracker)
         prepared = prepare_qat(model.raised, settled, example)
         static_spec = _static_of(spec)
-        draft = draft_static(
-            model, _plan(model, static_spec, calibration, tracker), static_spec, calibration, example
-        )
+        draft = draft_static(model, _plan(model, static_spec, calibration, tracker), static_spec, calibration, example)
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
         both = [prepared, draft.prepared]
@@ -195,14 +213,24 @@ def qat(
         trained = train_and_compare(course, prepared, folder, fingerprint, advance)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
-        candidates = [convert_for_this_cpu(model, draft.prepared, draft.plan, draft.held_back, example)]
+        to_convert = [(draft.prepared, draft.plan)]
         if trained.best_epoch is not None:
-            candidates.append(convert_for_this_cpu(model, prepared.eval(), settled, draft.held_back, example))
+            to_convert.append((prepared.eval(), settled))
+        candidates = [
+            convert_for_this_cpu(model, *each, draft.held_back, example, scratch=folder.tmp) for each in to_convert
+        ]
 
     with tracker.step(Step.EVALUATE, "Comparing float, int8 and static int8") as advance:
-        qualities = evaluate(model, [candidate.int8.frozen for candidate in candidates], yardstick, advance)
+        qualities = evaluate(model, [candidate.int8.load() for candidate in candidates], yardstick, advance)
 
-    training = compare_with_static(course, trained, qualities[1] if len(qualities) > 1 else None, qualities[0])
+    training = compare_with_static(
+        course,
+        trained,
+        qualities[1] if len(qualities) > 1 else None,
+        qualities[0],
+        float_layers=settled.float_reasons,
+        static_float_layers=draft.plan.float_reasons,
+    )
     if training.offered == "static":
         outcome = replace(_of_draft(draft, candidates[0], qualities[0], checked), training=training)
     else:
@@ -210,6 +238,9 @@ def qat(
         outcome = Outcome(
             own.plan, own.int8, qualities[1], prepared, own.kernels, calibration=checked, training=training
         )
+    for candidate in candidates:
+        if candidate.int8 is not outcome.int8:
+            candidate.int8.file.unlink()
     use_kernels_of(outcome.plan)  # converting the other one may have selected others
     return outcome
 
@@ -234,6 +265,7 @@ def _plan(model: LoadedModel, spec: StaticSpec | QatSpec, samples: Samples, trac
 
 
 def _told(settled: Plan, tracker: ProgressTracker) -> Plan:
+    collect_garbage()  # it was tried on copies
     for note in settled.notes:
         tracker.warn("plan", f"{note[0].upper()}{note[1:]}.")
     return settled
@@ -250,14 +282,15 @@ def _finish(
     outcome: Outcome,
 ) -> JobReport:
     """Explain, package, benchmark and report: the same for every method."""
-    spec, settled, int8, quality = inputs.spec, outcome.plan, outcome.int8, outcome.quality
+    spec, settled, quality = inputs.spec, outcome.plan, outcome.quality
+    assert outcome.int8 is not None
 
     with tracker.step(Step.ANALYSE, "Looking at every layer") as advance:
         analysis = analyse(
             model,
             outcome.prepared,
             settled,
-            int8,
+            outcome.int8,
             yardstick,
             spec=spec,
             evaluation_seconds=tracker.timings[Step.EVALUATE.value],
@@ -268,9 +301,11 @@ def _finish(
     collect_garbage()
 
     with tracker.step(Step.PACKAGE, "Writing and checking the artifacts"):
-        packed = package(
-            folder, model, int8, example=data.example_inputs(model), samples=data.evaluation, qengine=settled.qengine
-        )
+        packed = package(folder, model, outcome.int8, example=data.example_inputs(model), samples=data.evaluation)
+        digest = weights_digest(outcome.int8.module)
+
+    outcome.int8 = None
+    collect_garbage()
 
     with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
         candidates: dict[str, Model | Path] = {
@@ -312,7 +347,7 @@ def _finish(
         kernels=outcome.kernels,
         training=outcome.training,
         before=inputs.before,
-        weights_sha256=weights_digest(int8.module),
+        weights_sha256=digest,
         warnings=[*findings, *tracker.warnings],
         spec=resolved,
         environment=describe_environment(settled.qengine, inputs.sandbox_level),

@@ -40,6 +40,7 @@ def convert(prepared: fx.GraphModule, plan: Plan) -> fx.GraphModule:
         converted = _convert(model)
     for node in converted.graph.nodes:
         node.target = hidden.get(node.target, node.target)
+        node.meta.pop("target_dtype_info", None)  # FX's notes: in them are the observers, and in those the float layers
     converted.recompile()
     assert isinstance(converted, fx.GraphModule)
     for name, module in hidden_modules.items():

@@ -39,11 +39,11 @@ def benchmark(
     batch_sizes = _possible_batch_sizes(model, candidates, samples, settings.batch_sizes, tracker)
     combinations = list(product(batch_sizes.items(), settings.threads))
     results = []
+    runs: dict[str, Candidate] = {}
     for position, ((batch_size, note), threads) in enumerate(combinations):
         inputs = _batch_of(samples, batch_size)
-        runs: dict[str, Candidate] = {
-            name: functools.partial(never_called(candidate), *inputs) for name, candidate in candidates.items()
-        }
+        runs.clear()  # before the next copies are made
+        runs |= {name: functools.partial(never_called(candidate), *inputs) for name, candidate in candidates.items()}
 
         def advance_inside(
             share: float, position: int = position, size: int = batch_size, count: int = threads

@@ -9,11 +9,11 @@ clearly faster than the plan's own. How near the whole output is, beside the sim
 
 from __future__ import annotations
 
-import io
 import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx
@@ -25,8 +25,8 @@ from worker.closeness import Closeness
 from worker.datasets import Samples
 from worker.inference import Model, padded_to
 from worker.latency import computing_with
-from worker.quantization import Plan, collect_garbage, convert, departing_layers, simulate, use_kernels_of
-from worker.steps.convert import Quantized, freeze_quantized, in_memory, never_called
+from worker.quantization import Plan, collect_garbage, convert, departing_layers, parked, simulate, use_kernels_of
+from worker.steps.convert import Quantized, freeze_quantized, never_called
 from worker.steps.float_reference import FloatReference
 from worker.steps.load import LoadedModel
 
@@ -47,41 +47,58 @@ class Converted:
 
 
 def convert_for_this_cpu(
-    model: LoadedModel, prepared: fx.GraphModule, plan: Plan, samples: Samples, example: tuple[Tensor, ...]
+    model: LoadedModel,
+    prepared: fx.GraphModule,
+    plan: Plan,
+    samples: Samples,
+    example: tuple[Tensor, ...],
+    *,
+    scratch: Path,
 ) -> Converted:
     """The int8 model with the kernels that the spec names, or with the fastest right ones where it says `auto`.
 
-    The plan in the result names the kernels; they stay selected for this process. Raises KernelsSaturate when none of
-    those that may be used computes what it should.
+    The plan in the result names the kernels; they stay selected for this process. `scratch` is a folder for the
+    int8 models' files. Raises KernelsSaturate when none of the kernels that may be used computes what it should.
     """
     names = [plan.qengine]
     if not isinstance(plan.spec, DynamicSpec) and plan.spec.qengine == "auto":
-        able = [name for name in torch.backends.quantized.supported_engines if name not in plan.barred]
-        names += [name for name in _KERNELS if name not in names and name in able]
-    float_reference = FloatReference(model, samples)
+        names += [name for name in _KERNELS if name not in names and name in torch.backends.quantized.supported_engines]
     some = padded_to(samples.read(0, min(model.batch_size, samples.count)).inputs, model.batch.low)
+    speed_inputs = padded_to(samples.read(0, 1).inputs, model.batch.clamp(1))
+    float_reference = FloatReference(model, samples)
+    reference = float_reference.measure(simulate(prepared, plan).run)
     found: dict[str, Closeness] = {}
     departing: dict[str, list[str]] = {}
-    saved: dict[str, io.BytesIO] = {}
-    for name in names:  # one after the other: each is a model
-        int8 = freeze_quantized(convert(prepared, replace(plan, qengine=name)), example)
-        found[name] = float_reference.measure(int8.frozen)
-        departing[name] = _departing(int8, some)
-        if not departing[name]:
-            saved[name] = in_memory(int8.frozen)
-        latest = name
-    if not saved:
-        raise KernelsSaturate(_told(departing))
-    medians_ms = _medians_ms(model, saved, samples, plan.spec.benchmark.threads[0]) if len(saved) > 1 else {}
-    fastest = min(saved, key=lambda name: medians_ms.get(name, 0.0))
-    if plan.qengine in saved and medians_ms and medians_ms[plan.qengine] < _MIN_GAIN * medians_ms[fastest]:
-        fastest = plan.qengine
-    settled = replace(plan, qengine=fastest)
-    if fastest == latest:
-        use_kernels_of(settled)
-    else:
-        int8 = freeze_quantized(convert(prepared, settled), example)
-    reference = float_reference.measure(simulate(prepared, plan).run)
+    files: dict[str, Path] = {}
+    right: dict[str, Path] = {}
+    medians_ms: dict[str, float] = {}
+    int8: Quantized | None = None
+    with parked(model.raised, beside=[prepared]):
+        for name in names:  # one after the other: each is a model
+            int8 = None
+            collect_garbage()
+            int8 = _converted(prepared, replace(plan, qengine=name), example, scratch)
+            files[name] = int8.file
+            found[name] = float_reference.measure(int8.load())
+            departing[name] = _departing(int8, some)
+            if not departing[name]:
+                right[name] = int8.file
+        if not right:
+            raise KernelsSaturate(_told(departing))
+        if len(right) > 1:
+            with parked(prepared):  # all of them are in memory
+                medians_ms = _medians_ms(right, speed_inputs, plan.spec.benchmark.threads[0])
+        fastest = min(right, key=lambda name: medians_ms.get(name, 0.0))
+        if plan.qengine in right and medians_ms and medians_ms[plan.qengine] < _MIN_GAIN * medians_ms[fastest]:
+            fastest = plan.qengine
+        settled = replace(plan, qengine=fastest)
+        if int8 is not None and fastest == names[-1]:
+            use_kernels_of(settled)
+        else:
+            int8 = None
+            int8 = _converted(prepared, settled, example, scratch)
+    for file in {*files.values()} - {int8.file}:
+        file.unlink()
     collect_garbage()
     trials = [
         KernelTrial(
@@ -89,13 +106,17 @@ def convert_for_this_cpu(
             sqnr_db=found[name].reported_db,
             reference_sqnr_db=reference.reported_db,
             latency_ms=medians_ms.get(name),
-            saturates=name not in saved,
+            saturates=name not in right,
             chosen=name == fastest,
             layers=departing[name],
         )
         for name in names
     ]
     return Converted(settled, int8, trials)
+
+
+def _converted(prepared: fx.GraphModule, plan: Plan, example: tuple[Tensor, ...], scratch: Path) -> Quantized:
+    return freeze_quantized(convert(prepared, plan), example, qengine=plan.qengine, scratch=scratch)
 
 
 def _departing(int8: Quantized, inputs: tuple[Tensor, ...]) -> list[str]:
@@ -110,11 +131,8 @@ def _told(departing: Mapping[str, list[str]]) -> str:
     return f"The int8 kernels do not compute what they should on this CPU, their sums saturate: {found}."
 
 
-def _medians_ms(
-    model: LoadedModel, candidates: Mapping[str, io.BytesIO], samples: Samples, threads_measured: int
-) -> dict[str, float]:
-    """Median latency of each candidate at the smallest batch, taken in turn for half a second."""
-    inputs = padded_to(samples.read(0, 1).inputs, model.batch.clamp(1))
+def _medians_ms(candidates: Mapping[str, Path], inputs: tuple[Tensor, ...], threads_measured: int) -> dict[str, float]:
+    """Median latency of each candidate on these inputs, taken in turn for half a second."""
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     fresh: dict[str, Model] = {}
     for name, candidate in candidates.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,33 +19,35 @@ class Quantized:
 
     module: nn.Module
     """What quantization made; the artifact is checked against it."""
-    frozen: torch.jit.ScriptModule
-    """What is evaluated, benchmarked and packaged."""
+    file: Path
+    """What is evaluated, benchmarked and packaged: it is frozen, and in memory only while it runs."""
+    qengine: str
+    """Whose kernels both are for."""
+
+    def load(self) -> torch.jit.ScriptModule:
+        """The frozen model; its kernels are selected, for weights are packed for them as they are loaded."""
+        torch.backends.quantized.engine = self.qengine
+        loaded: torch.jit.ScriptModule = torch.jit.load(self.file)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return loaded
 
 
-def freeze_quantized(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Quantized:
-    """Freeze a converted module to TorchScript."""
-    return Quantized(module, freeze(module, example_inputs))
+def freeze_quantized(
+    module: nn.Module, example_inputs: tuple[Tensor, ...], *, qengine: str, scratch: Path
+) -> Quantized:
+    """Freeze a converted module to TorchScript and write it to a file of its own in this folder."""
+    file = scratch / f"int8_{uuid.uuid4()}.pt"
+    torch.jit.save(freeze(module, example_inputs), file)
+    return Quantized(module, file, qengine)
 
 
-def in_memory(frozen: torch.jit.ScriptModule) -> io.BytesIO:
-    """The model as its file would be."""
-    saved = io.BytesIO()
-    torch.jit.save(frozen, saved)
-    return saved
-
-
-def never_called(candidate: Model | Path | io.BytesIO) -> Model:
-    """A copy, or a file loaded, as a user has it who runs it at one batch size; its kernels must be selected.
+def never_called(candidate: Model | Path) -> Model:
+    """What is in a file as a user has it who runs it at one batch size; its kernels must be selected.
 
     oneDNN's quantized operators keep the primitive of the first shape they meet; at any other they build a new one on
-    every call: 0.22 ms instead of 0.08 ms was seen for a small network that had met another batch size before.
+    every call: 0.22 ms instead of 0.08 ms was seen for a small network that had met another batch size before. A model
+    that is in memory is taken as it is.
     """
-    if isinstance(candidate, torch.jit.ScriptModule):
-        candidate = in_memory(candidate)
-    if isinstance(candidate, io.BytesIO):
-        candidate.seek(0)
-    elif not isinstance(candidate, Path):
+    if not isinstance(candidate, Path):
         return candidate
     loaded: Model = torch.jit.load(candidate)  # type: ignore[no-untyped-call]  # torch.jit is untyped
     return loaded

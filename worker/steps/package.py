@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -77,16 +78,15 @@ def package(
     *,
     example: tuple[Tensor, ...],
     samples: Samples,
-    qengine: str,
 ) -> Packed:
     """Write the int8 model and the example that loads it; raises InternalError if the model does not come back."""
     artifact, float_file = folder.outputs / MODEL_NAME, folder.tmp / _FLOAT_NAME
-    torch.jit.save(quantized.frozen, artifact)
+    shutil.move(quantized.file, artifact)
     if holds_float16(quantized.module):
         deflate(artifact, folder.tmp)
     torch.jit.save(freeze(model.raised, example), float_file)
     _check_artifact(artifact, model, quantized, samples)
-    (folder.outputs / EXAMPLE_NAME).write_text(_example(model, samples, qengine))
+    (folder.outputs / EXAMPLE_NAME).write_text(_example(model, samples, quantized.qengine))
     float_bytes, int8_bytes = float_file.stat().st_size, artifact.stat().st_size
     return Packed(
         Size(float_bytes=float_bytes, int8_bytes=int8_bytes, ratio=float_bytes / int8_bytes), artifact, float_file

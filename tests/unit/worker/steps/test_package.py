@@ -51,7 +51,9 @@ def raised() -> fx.GraphModule:
 def packaged(folder: JobFolder, frozen: torch.jit.ScriptModule) -> None:
     model = LoadedModel(raised(), (spec("x", (None, 4)),), ("output",), BatchRange(1, 100), 32)
     example = (torch.randn(2, 4),)
-    package(folder, model, Quantized(IDENTITY, frozen), example=example, samples=SAMPLES, qengine="x86")
+    file = folder.tmp / "int8.pt"
+    torch.jit.save(frozen, file)
+    package(folder, model, Quantized(IDENTITY, file, "x86"), example=example, samples=SAMPLES)
 
 
 def test_the_same_outputs_are_offered(folder: JobFolder) -> None:
