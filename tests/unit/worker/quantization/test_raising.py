@@ -250,9 +250,9 @@ def test_a_product_with_a_matrix_of_the_model_is_a_linear() -> None:
     ]
 
 
-def test_a_convolution_with_a_computed_weight_stays_aten() -> None:
-    module = Lambda(lambda self, x: F.conv2d(x, self.conv.weight.abs()), conv=nn.Conv2d(4, 4, 1))
-    assert left_aten(raised_and_verified(exported(module, IMAGE))) == ["aten.abs.default", "aten.conv2d.default"]
+def test_a_convolution_with_a_weight_computed_from_the_input_stays_aten() -> None:
+    module = Lambda(lambda self, x: F.conv2d(x, self.conv.weight * x.abs().max()), conv=nn.Conv2d(4, 4, 1))
+    assert "aten.conv2d.default" in left_aten(raised_and_verified(exported(module, IMAGE)))
 
 
 def _with_statistics(module: nn.Module) -> nn.Module:
