@@ -235,6 +235,14 @@ class TrainingResult(Reported):
     )
     better: Literal["qat", "static", "same"] = Field(description="The better int8 model.")
     offered: Literal["qat", "static"] = Field(default="qat", description="The int8 model that is the artifact.")
+    qat_float_layers: dict[str, str] = Field(
+        default={}, description="Layers that QAT left in float, and why: what the plan leaves there, and no more."
+    )
+    static_float_layers: dict[str, str] = Field(
+        default={},
+        description="Layers that static PTQ left in float, and why: also those that cost the output much in int8, "
+        "which training is to mend.",
+    )
 
 
 class Suggestion(Reported):

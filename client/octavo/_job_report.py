@@ -181,6 +181,8 @@ class TrainingResult(Reported):
     finetuned_metric: float | None = None
     better: str = Field(description="`qat`, `static` or `same`.")
     offered: str = Field(default="qat", description="The int8 model that is the artifact.")
+    qat_float_layers: dict[str, str] = Field(default={}, description="Left in float by QAT, and why.")
+    static_float_layers: dict[str, str] = Field(default={}, description="Left in float by static PTQ, and why.")
 
 
 class Suggestion(Reported):

@@ -21,6 +21,9 @@ from worker.steps.load import JobData, LoadedModel
 _ROUNDING = 1e-9  # 0.98 − 0.97 is a little more than 0.01 in floating point
 
 
+_FLOAT_LABELS = "For mse give one float label for each output value, in the output's order."
+
+
 @dataclass(frozen=True)
 class Yardstick:
     """What quality is measured on, and by which metric."""
@@ -45,7 +48,7 @@ def choose_yardstick(
         output = first_output(model, samples)
         metric = _metric_of(samples.read_labels(0, 1), output) if spec.metric == "auto" else spec.metric
         if metric is not None:
-            check_labels(samples, output, metric)
+            _check_labels_of(data, output, metric)
         else:
             tracker.warn(
                 "labels_unused",
@@ -53,7 +56,10 @@ def choose_yardstick(
                 "top1 takes integer labels and an output (samples, classes); mse a label for each output value.",
             )
     elif spec.metric != "auto":
-        raise LabelsUnusable(f"The metric {spec.metric} was asked for, and the {data.source} data has no labels.")
+        raise LabelsUnusable(
+            f"The metric {spec.metric} was asked for, and the {data.source} data has no labels.",
+            hint="Add an array `labels` to it, or leave the metric at auto.",
+        )
     return Yardstick(samples, data.source, metric, spec.max_accuracy_drop)
 
 
@@ -93,6 +99,13 @@ def first_output(model: LoadedModel, samples: Samples) -> Tensor:
         return run_model(model.raised, samples.read(0, 1).inputs, model.batch)[0]
 
 
+def _check_labels_of(data: JobData, output: Tensor, metric: MetricName) -> None:
+    try:
+        check_labels(data.evaluation, output, metric)
+    except LabelsUnusable as error:
+        raise LabelsUnusable(f"{data.source.capitalize()} data: {error.message}", hint=error.hint) from error
+
+
 def check_labels(samples: Samples, output: Tensor, metric: MetricName) -> None:
     """Refuse labels that do not fit the metric and the output of one sample; raises LabelsUnusable."""
     labels = samples.read_labels(0, 1)
@@ -100,11 +113,14 @@ def check_labels(samples: Samples, output: Tensor, metric: MetricName) -> None:
         if labels.numel() != output.numel():
             raise LabelsUnusable(
                 f"mse compares each output value with a label: the model gives {output.numel()} values a sample, "
-                f"the labels have {labels.numel()}."
+                f"the labels have {labels.numel()}.",
+                hint=_FLOAT_LABELS,
             )
         return
     if not _has_classes(output):
-        raise LabelsUnusable(f"{metric} needs an output of shape (samples, classes); it is {tuple(output.shape)}.")
+        raise LabelsUnusable(
+            f"{metric} needs an output of shape (samples, classes); it is {tuple(output.shape)}.", hint=_FLOAT_LABELS
+        )
     classes = output.shape[1]
     if metric == "top5" and classes < 5:
         raise LabelsUnusable(f"top5 of {classes} classes is always right.", hint="Ask for top1.")
@@ -121,7 +137,8 @@ def check_labels(samples: Samples, output: Tensor, metric: MetricName) -> None:
         sample = int(wrong.nonzero()[0])
         raise LabelsUnusable(
             f"{int(wrong.sum())} labels are not among the model's {classes} classes 0 to {classes - 1}; "
-            f"the first is {int(every[sample])}, of sample {sample}."
+            f"the first is {int(every[sample])}, of sample {sample}.",
+            hint="Count classes from 0, as the output does, and leave out samples without a class.",
         )
 
 

@@ -49,7 +49,7 @@ def choose_loss(
         check_labels(training, output, "mse" if loss == "mse" else "top1")
     except LabelsUnusable as error:
         message = error.message.replace("top1 needs", "cross_entropy needs")
-        raise LabelsUnusable(f"Training data, loss {loss}: {message}", hint=error.hint or _HINT) from error
+        raise LabelsUnusable(f"Training data, loss {loss}: {message}", hint=error.hint) from error
     return loss
 
 

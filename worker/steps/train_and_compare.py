@@ -7,6 +7,7 @@ network with its gradients and its optimizer's moments in memory.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,8 @@ _NOISE_SAMPLES = 4
 """Fewer samples than this between two classifiers say nothing: were they equally good, four that all fall to the same
 side would come about one time in eight."""
 _SAME_MSE_SHARE = 0.01
+_RISEN = 2.0
+"""Times the loss of the first step, which is that of one batch."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Trained:
     stopped: Literal["completed", "early", "diverged"]
     finetuned_metric: float | None
     resumed_after_epoch: int | None
+    first_loss: float | None = None
+    """Of the first step with fake quantize, before anything was learnt."""
 
 
 def train_and_compare(
@@ -82,14 +87,24 @@ def train_and_compare(
         stopped=curve.stopped,
         finetuned_metric=_metric_of_best(float_curve),
         resumed_after_epoch=resumed,
+        first_loss=curve.first_loss,
     )
 
 
-def compare_with_static(course: Course, trained: Trained, quality: Quality | None, static: Quality) -> TrainingResult:
+def compare_with_static(
+    course: Course,
+    trained: Trained,
+    quality: Quality | None,
+    static: Quality,
+    *,
+    float_layers: Mapping[str, str],
+    static_float_layers: Mapping[str, str],
+) -> TrainingResult:
     """How training went, beside static quantization of the same model on the same data; warns if it was no better.
 
     `quality` is None when training left no int8 model. Where the two are as good, the static one is offered: it is
-    nearer to the model that was sent, and needs no training the next time.
+    nearer to the model that was sent, and needs no training the next time. Which layers each left in float is told, for
+    static leaves those there that cost it most, and training takes them into int8 (docs/decisions/0013).
     """
     better = "static" if quality is None else _better(quality, static)
     if quality is not None:
@@ -109,6 +124,8 @@ def compare_with_static(course: Course, trained: Trained, quality: Quality | Non
         finetuned_metric=trained.finetuned_metric,
         better=better,
         offered="qat" if better == "qat" else "static",
+        qat_float_layers=dict(float_layers),
+        static_float_layers=dict(static_float_layers),
     )
 
 
@@ -184,15 +201,16 @@ def _comparable_db(quality: Quality) -> float:
 def _warn_about(course: Course, trained: Trained, quality: Quality, static: Quality, better: str) -> None:
     tracker, metric = course.tracker, quality.metric
     if better != "qat":
-        evidence = None
-        if metric is not None and static.metric is not None:
-            evidence = f"{metric.name}: static {static.metric.int8_value:.4f}, QAT {metric.int8_value:.4f}."
+        rose = _rise_of_loss(trained)
         tracker.warn(
             "qat_not_better",
             f"Static quantization, which needs no training, was {'as good' if better == 'same' else 'better'} here: "
-            "the artifact is the static model.",
-            "Submit the job with method static, or train for longer or with another learning rate.",
-            evidence=evidence,
+            f"the artifact is the static model.{'' if rose is None else f' {rose}'}",
+            "Submit the job with method static, or train for longer or with another learning rate."
+            if rose is None
+            else "Submit the job with method static, or with a lower qat.learning_rate.",
+            evidence=_side_by_side_told(quality, static),
+            suggestion=None if rose is None else _slower(course),
         )
     elif metric is not None and metric.drop < 0 and course.loss_name != "distillation":
         reached = trained.finetuned_metric
@@ -209,11 +227,40 @@ def _warn_about(course: Course, trained: Trained, quality: Quality, static: Qual
         )
 
 
+def _side_by_side_told(quality: Quality, static: Quality) -> str:
+    told = []
+    if quality.metric is not None and static.metric is not None:
+        told.append(
+            f"{quality.metric.name}: static {static.metric.int8_value:.4f}, QAT {quality.metric.int8_value:.4f}"
+        )
+    decibels = [mean_sqnr_db(each.fidelity) for each in (static, quality)]
+    both = ["equal" if each is None else f"{each:.1f} dB" for each in decibels]
+    told.append(f"SQNR against the model as sent: static {both[0]}, QAT {both[1]}")
+    return "; ".join(told) + "."
+
+
+def _rise_of_loss(trained: Trained) -> str | None:
+    """That training ended far above where it began, if it did: it was too fast, though it never exploded."""
+    began = trained.first_loss
+    if began is None or not trained.epochs or trained.epochs[-1].loss <= _RISEN * began:
+        return None
+    ended = trained.epochs[-1].loss
+    return f"Training raised the loss, from {began:.4g} in its first step to {ended:.4g}: it was too fast."
+
+
+def _slower(course: Course) -> Suggestion:
+    lower = course.settings.learning_rate / 10
+    return Suggestion(
+        title=f"A learning rate of {lower:g}",
+        patch={"qat": {"learning_rate": lower}},
+        expected="Training stays near where it began: each step changes the weights by a tenth.",
+    )
+
+
 def _warn_if_diverged(course: Course, curve: Curve) -> None:
     if curve.stopped != "diverged":
         return
     epoch = len(curve.epochs) + 1
-    lower = course.settings.learning_rate / 10
     course.tracker.warn(
         "training_diverged",
         f"Training diverged in epoch {epoch}: the {course.loss_name} loss was no longer finite, or exploded. "
@@ -223,9 +270,5 @@ def _warn_if_diverged(course: Course, curve: Curve) -> None:
             else "No epoch was finished: the artifact is the static model."
         ),
         "Lower qat.learning_rate, and check the labels and the scale of the inputs.",
-        suggestion=Suggestion(
-            title=f"A learning rate of {lower:g}",
-            patch={"qat": {"learning_rate": lower}},
-            expected="Training stays finite: each step changes the weights by a tenth.",
-        ),
+        suggestion=_slower(course),
     )

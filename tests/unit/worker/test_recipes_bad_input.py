@@ -49,7 +49,7 @@ def bad(digits: Digits, **evaluation_arrays: Any) -> dict[str, dict[str, Any]]:
             "Evaluation data: Array 'x' holds 512 NaN",
         ),
         ({"labels": np.arange(7)}, LabelsMismatch, "8 samples and 7 labels"),
-        ({"labels": np.full(8, 10)}, LabelsUnusable, "8 labels are not among the model's 10 classes"),
+        ({"labels": np.full(8, 10)}, LabelsUnusable, "[A-Z][a-z]+ data: 8 labels are not among the model's 10 classes"),
         ({"labels": np.array([0, 1, 2, -1, 4, 5, 6, 7])}, LabelsUnusable, "the first is -1, of sample 3"),
     ],
 )

@@ -36,6 +36,7 @@ def training(report: JobReport) -> Section | None:
         None if found.best_epoch is None else f"The weights of epoch {found.best_epoch} were kept{_chosen_by(found)}.",
         None if resumed is None else f"A lost worker's training was taken up after epoch {resumed}.",
         f"Loss: {found.loss.replace('_', ' ')}.",
+        _in_float(found),
     ]
     kind = "bad" if found.stopped == "diverged" else "good" if found.better == "qat" else "fair"
     parts: list[Content] = [
@@ -52,6 +53,21 @@ def _chosen_by(found: TrainingResult) -> str:
     if not found.held_back_samples:
         return ""
     return f", the last of those as good as the best on {plural(found.held_back_samples, 'training sample')} held back"
+
+
+def _in_float(found: TrainingResult) -> str | None:
+    """Layers that only one of the two int8 models has in int8: they are not the same model made in two ways."""
+    qat, static = found.qat_float_layers, found.static_float_layers
+    one_sided = [
+        ("Static quantization", "QAT", sorted(static.keys() - qat.keys())),
+        ("QAT", "static quantization", sorted(qat.keys() - static.keys())),
+    ]
+    told = [
+        f"{one} left {', '.join(layers)} in float, which {other} has in int8."
+        for one, other, layers in one_sided
+        if layers
+    ]
+    return " ".join(told) or None
 
 
 def _plots(found: TrainingResult, metric: MetricResult | None) -> list[Html]:

@@ -227,6 +227,7 @@ def trained(epochs: int = 8) -> JobReport:
                 qat_metric=metric,
                 qat_fidelity=[OutputFidelity(output="logits", sqnr_db=24.9, cosine=0.9983, agreement=0.988)],
                 static_fidelity=report.quality.fidelity,
+                static_float_layers={"fc": "in int8 it cost the output 1.4 dB, and it is 0.1 % of the arithmetic"},
                 finetuned_metric=0.938,
                 better="qat",
             ),

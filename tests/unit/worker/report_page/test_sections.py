@@ -203,6 +203,7 @@ def test_training_is_held_against_static_and_against_the_float_model_trained_as_
     assert {"QAT", "float, trained", "float", "static int8"} <= set(drawn)
     kept = "The weights of epoch 8 were kept, the last of those as good as the best on 120 training samples held back."
     assert kept in plain(said)
+    assert "Static quantization left fc in float, which QAT has in int8." in plain(said)
     assert "A lost worker's training was taken up after epoch 3." in said.text()
     assert rows(said, "Outputs of the QAT model")["logits"][0] == "24.9 dB"
 

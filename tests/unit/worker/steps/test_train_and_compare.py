@@ -125,10 +125,43 @@ def test_the_metric_decides_beyond_noise_and_sqnr_within_it_and_static_is_offere
     codes: set[str],
 ) -> None:
     trained = Trained([], 1, "completed", 0.95, None)
-    result = compare_with_static(make_course(), trained, qat, static)
+    result = compare_with_static(
+        make_course(),
+        trained,
+        qat,
+        static,
+        float_layers={"pool": "why"},
+        static_float_layers={"pool": "why", "fc": "x"},
+    )
+    assert (result.qat_float_layers, result.static_float_layers) == ({"pool": "why"}, {"pool": "why", "fc": "x"})
     assert result.better == better
     assert result.offered == ("qat" if better == "qat" else "static")
     assert {warning.code for warning in tracker.warnings} == codes
     assert result.static_metric == static.metric
     assert result.qat_metric == (None if qat is None else qat.metric)
     assert result.held_back_samples == 16
+
+
+@pytest.mark.parametrize(("last_loss", "too_fast"), [(0.3, False), (0.59, False), (2.3, True)])
+def test_a_training_that_ends_far_above_where_it_began_is_told_to_go_slower(
+    make_course: MakeCourse, tracker: ProgressTracker, last_loss: float, *, too_fast: bool
+) -> None:
+    epoch = EpochResult(epoch=1, loss=last_loss, metric=None, sqnr_db=None, seconds=1)
+    trained = Trained([epoch], 1, "completed", None, None, first_loss=0.3)
+    compare_with_static(
+        make_course(learning_rate=0.5),
+        trained,
+        quality(0.5, 3),
+        quality(0.1, 30),
+        float_layers={},
+        static_float_layers={},
+    )
+    (warning,) = tracker.warnings
+    assert warning.code == "qat_not_better"
+    assert warning.evidence == (
+        "top1: static 0.8000, QAT 0.4000; SQNR against the model as sent: static 30.0 dB, QAT 3.0 dB."
+    )
+    assert ("from 0.3 in its first step to 2.3" in warning.message) == too_fast
+    assert (warning.suggestion is not None) == too_fast
+    if warning.suggestion is not None:
+        assert warning.suggestion.patch == {"qat": {"learning_rate": 0.05}}
