@@ -25,8 +25,8 @@ from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import departing_layers
 from worker.quantization.learnable_scales import keep_scales_positive, learn_scales, scale_parameters
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
-from worker.quantization.parking import parked
 from worker.quantization.masks import without_masks
+from worker.quantization.parking import parked
 from worker.quantization.planning import Plan, has_vnni, head_of
 from worker.quantization.preparing import (
     freeze_batch_norm,
