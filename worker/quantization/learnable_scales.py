@@ -60,6 +60,8 @@ class LearnableFakeQuantize(FakeQuantizeBase):
 
     scale: Tensor
     zero_point: Tensor
+    cap: float | None = None
+    """Of a ReLU6 whose kernel saturates: no more is observed. Where the range ends from then on is learned."""
 
     def __init__(self, observer: Any, quant_min: int, quant_max: int, *, is_weight: bool, **settings: Any) -> None:
         super().__init__()
@@ -78,6 +80,7 @@ class LearnableFakeQuantize(FakeQuantizeBase):
     def forward(self, x: Tensor) -> Tensor:
         """Quantize and dequantize; a gradient reaches `x` and, once it learns, the scale."""
         if not self.learns and int(self.observer_enabled):
+            x = x if self.cap is None else x.clamp(max=self.cap)
             self.activation_post_process(x.detach())
             self._take_observed()
         if not int(self.fake_quant_enabled):

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.ao.nn.intrinsic.qat import freeze_bn_stats
 from torch.ao.quantization import (
-    FakeQuantize,
     MinMaxObserver,
     MovingAverageMinMaxObserver,
     QConfigMapping,
@@ -29,9 +28,10 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from shared.quantization_spec import QatSpec
 from worker.quantization.copying import collect_garbage, copy_structure
 from worker.quantization.grouping import TRANSPOSED, Group, groups
+from worker.quantization.learnable_scales import LearnableFakeQuantize
 from worker.quantization.planning import Plan
 from worker.quantization.qconfigs import LayerSettings, qconfig_for
-from worker.quantization.ranging import RangeObserver
+from worker.quantization.ranging import CappedFakeQuantize, RangeObserver
 
 _LEAST_FOLD_FACTOR = 1e-4  # 80 dB below a channel that is on: no step of int8 is so fine
 
@@ -66,8 +66,7 @@ def _prepare(
     model = (copy.deepcopy(raised) if trainable else copy_structure(raised, frozen=True)).train(trainable)
     for parameter in model.parameters():
         parameter.requires_grad_(trainable and parameter.is_floating_point())
-    if not trainable:
-        _absorb_clamps(model, plan)
+    _absorb_clamps(model, plan)
     fused = fuse(model, trainable)
     scopes = {node.name: (str(node.meta.get("layer", "")), type(None)) for node in fused.graph.nodes}
     prepared = insert_observers(fused, mapping, trainable, scopes, example_inputs)
@@ -127,7 +126,7 @@ def _union_of(module: nn.Module) -> nn.Module:
     settings = {"dtype": observer.dtype, "qscheme": observer.qscheme, "reduce_range": observer.reduce_range}
     if observer is module:
         return MinMaxObserver(**settings)
-    return FakeQuantize(MinMaxObserver, quant_min=0, quant_max=255, **settings)
+    return CappedFakeQuantize(MinMaxObserver, quant_min=0, quant_max=255, **settings)
 
 
 def _qconfig_mapping(raised: fx.GraphModule, plan: Plan, *, trainable: bool) -> QConfigMapping:
@@ -178,9 +177,11 @@ def _look_behind(prepared: fx.GraphModule, plan: Plan) -> None:
             continue
         for user in node.users:
             observer = observers.get(str(user.target)) if user.op == "call_module" else None
+            settings = plan.settings_of(owner)
+            if isinstance(observer, (RangeObserver, CappedFakeQuantize, LearnableFakeQuantize)):
+                observer.cap = settings.cap
             if isinstance(observer, RangeObserver):
-                settings = plan.settings_of(owner)
-                observer.cap, observer.through = settings.cap, settings.through
+                observer.through = settings.through
 
 
 def _op(raised: fx.GraphModule, node: fx.Node) -> str:

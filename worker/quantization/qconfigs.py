@@ -25,7 +25,7 @@ from torch.ao.quantization.observer import (
 
 from shared.quantization_spec import ActivationSettings, WeightSettings
 from worker.quantization.learnable_scales import LearnableFakeQuantize
-from worker.quantization.ranging import RangeObserver
+from worker.quantization.ranging import CappedFakeQuantize, RangeObserver
 
 _QSCHEMES = {
     "per_tensor_affine": torch.per_tensor_affine,
@@ -115,7 +115,7 @@ def _observed_weight(settings: WeightSettings) -> Any:
 
 
 def _trained_activation(settings: LayerSettings) -> Any:
-    return FakeQuantize.with_args(**_trained_observer(settings), **_trained_common(settings.activation))
+    return CappedFakeQuantize.with_args(**_trained_observer(settings), **_trained_common(settings.activation))
 
 
 def _learned_activation(settings: LayerSettings) -> Any:

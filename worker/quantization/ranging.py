@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import FakeQuantize
 from torch.ao.quantization.observer import UniformQuantizationObserverBase
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
@@ -197,6 +198,17 @@ class RangeObserver(UniformQuantizationObserverBase):
         best = int(error.argmin())
         found_low, found_high = edges[lows[best // highs.numel()]], edges[highs[best % highs.numel()]]
         return max(float(found_low), float(self.min_val)), min(float(found_high), float(self.max_val))
+
+
+class CappedFakeQuantize(FakeQuantize):
+    """Fake quantize of an activation; `cap` stands for a ReLU6 as in RangeObserver, with a ReLU6's gradient."""
+
+    cap: float | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Observe, quantize and dequantize."""
+        quantized: Tensor = super().forward(values if self.cap is None else values.clamp(max=self.cap))
+        return quantized
 
 
 def _cumulative(values: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.ao.quantization import MinMaxObserver  # noqa: TID251 - what it is built of
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from tests.unit.worker.quantization.test_planning import raised, spec, sqnr_db
-from worker.quantization import Plan, convert, prepare, prepare_qat, simulate
+from worker.quantization import Plan, convert, learn_scales, prepare, prepare_qat, simulate
 from worker.quantization.planning import choose_plan
-from worker.quantization.ranging import RangeObserver
+from worker.quantization.ranging import CappedFakeQuantize, RangeObserver
 
 FULL_RANGE = {"reduce_range": False, "observer": "minmax"}
 #: What a clamp of whatever kind is called in a graph.
@@ -126,6 +127,41 @@ def test_what_is_calibrated_afterwards_is_float_capped_too(
     model, prepared, _ = calibrated(module(), x, activation=FULL_RANGE)
     assert torch.allclose(prepared(x)[0], model(x)[0], atol=1e-5)
     assert observers(prepared)[layer].range("minmax") == (0.0, 6.0)
+
+
+def test_what_a_cap_takes_off_has_no_gradient() -> None:
+    quantize = CappedFakeQuantize(MinMaxObserver, 0, 255, dtype=torch.quint8)  # what follows a ReLU
+    quantize.cap = 6
+    x = torch.tensor([1.0, 5.0, 6.5, 100.0], requires_grad=True)
+    quantized = quantize(x)
+    assert torch.allclose(quantized, torch.tensor([1.0, 5.0, 6.0, 6.0]), atol=6 / 255)
+    quantized.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+@pytest.mark.parametrize(("module", "layer", "shape"), CASES)
+def test_a_clamp_that_is_trained_is_taken_in_as_well_and_int8_is_what_fake_quantize_was(
+    module: type[nn.Module], layer: str, shape: tuple[int, ...], *, learnable: bool
+) -> None:
+    x = inputs(*shape)
+    model = raised(module(), x[:2])
+    qat = {"learnable_scales": learnable}
+    settled = choose_plan(model, spec("qat", qengine="onednn", activation=FULL_RANGE, qat=qat))
+    assert settled.settings_of(layer).cap == 6
+    prepared = prepare_qat(model, settled, (x[:2],)).eval()
+    assert not operators(prepared) & CLAMPS
+    with torch.no_grad():
+        prepared(x)
+    if learnable:
+        learn_scales(prepared)
+    with torch.no_grad():
+        trained = prepared(x)[0]
+        wanted, found = model(x)[0], convert(prepared, settled)(x)[0]
+    assert float(wanted.max()) == pytest.approx(float(trained.max()), rel=1e-5) == 6
+    assert sqnr_db(wanted, trained) > 30
+    assert sqnr_db(trained, found) > 50
 
 
 @pytest.mark.parametrize(("module", "layer", "shape"), CASES)
