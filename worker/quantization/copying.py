@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.ao.quantization.fx.utils import assert_and_get_unique_device
 
+#: Less is not worth the time that it takes to free it.
+WORTH_BYTES = 16 * 1024**2
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -26,12 +29,16 @@ def copy_structure(module: Module, *, frozen: bool = False) -> Module:
     return copy.deepcopy(module, memo)
 
 
-def collect_garbage() -> None:
+def collect_garbage(size: int = WORTH_BYTES) -> None:
     """Free the graphs that nothing reaches any more, and give their memory back to the system.
+
+    `size` is what is about to be freed, in bytes, where that is known: of little nothing is done, for it takes time.
 
     Their nodes point in circles, and each holds a model's weights. torch.ao 2.13 keeps every module that it converts in
     a cache of its own, for ever; and glibc keeps what is freed until it is told to let go.
     """
+    if size < WORTH_BYTES:
+        return
     assert_and_get_unique_device.cache_clear()
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # another C library

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shared.errors import ModelUnsupported
 from worker.quantization.batching import other_batches
+from worker.quantization.copying import collect_garbage
 from worker.quantization.parking import parked
 from worker.quantization.raising import interface
 
@@ -33,7 +34,10 @@ def freeze(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptMod
         traced = Path(scratch) / "traced.pt"
         torch.jit.save(torch.jit.trace(module, inputs, check_trace=False, strict=False), traced)
         with parked(module):
+            size = traced.stat().st_size
+            collect_garbage(size)  # what was traced
             frozen = torch.jit.freeze(_load(traced).eval())
+            collect_garbage(size)  # what was loaded: freezing makes a copy
             frozen(*inputs)
             for other, eager in zip(others, wanted, strict=True):
                 _require_same(eager, _run(frozen, other))

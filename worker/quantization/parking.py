@@ -15,10 +15,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, UntypedStorage, nn
 
-from worker.quantization.copying import collect_garbage
-
-#: Below it the place is not worth the file.
-_LEAST_BYTES = 16 * 1024**2
+from worker.quantization.copying import WORTH_BYTES, collect_garbage
 
 
 @contextmanager
@@ -30,7 +27,7 @@ def parked(*modules: nn.Module, beside: Sequence[nn.Module] = ()) -> Iterator[No
     """
     kept = {_key(tensor) for tensor in _tensors(beside)}
     places = [_Place(tensor) for tensor in _tensors(modules) if _key(tensor) not in kept]
-    if sum({place.key: place.bytes for place in places}.values()) < _LEAST_BYTES:
+    if sum({place.key: place.bytes for place in places}.values()) < WORTH_BYTES:
         yield
         return
     with tempfile.TemporaryFile() as file:
@@ -44,6 +41,7 @@ def parked(*modules: nn.Module, beside: Sequence[nn.Module] = ()) -> Iterator[No
         try:
             yield
         finally:
+            collect_garbage()  # what had their place
             file.seek(0)
             storages = {key: _read(file, size) for key, size in written.items()}
             for place in places:

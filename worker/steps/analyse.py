@@ -30,6 +30,7 @@ from worker.quantization import (
     Plan,
     Simulation,
     describe,
+    parked,
     per_channel_gain_db,
     simulate,
     weight_values,
@@ -87,23 +88,24 @@ def analyse(
     one = padded_to(yardstick.samples.read(0, 1).inputs, model.batch.clamp(1))
     described = describe(model.raised, prepared, int8.module, plan, one)
     facts: dict[str, LayerFacts] = {}
-    samples = 0
+    samples, sensitivity = 0, None
     mixed = DynamicModel(model.raised, int8.module) if prepared is None else simulate(prepared, plan)
-    if spec.analysis.layers:
-        budget = max(_LEAST_SECONDS, _SHARE_OF_EVALUATION * evaluation_seconds)
-        facts, samples = _trace(model, mixed, described, yardstick, budget_seconds=budget, advance=advance)
-    sensitivity = None
-    if spec.analysis.sensitivity_seconds > 0:
-        units = _units(described.layers, described.absorbed, mixed.layers)
-        order = sorted(units, key=lambda layer: _felt_sqnr_db(facts.get(layer)))
-        sensitivity = measure_sensitivity(
-            model,
-            mixed,
-            {layer: units[layer] for layer in order},
-            yardstick,
-            budget_seconds=spec.analysis.sensitivity_seconds,
-            advance=advance,
-        )
+    unneeded = [] if prepared is None else [model.raised]  # a simulation is float and int8 at once
+    with parked(*unneeded, beside=[] if prepared is None else [prepared]):
+        if spec.analysis.layers:
+            budget = max(_LEAST_SECONDS, _SHARE_OF_EVALUATION * evaluation_seconds)
+            facts, samples = _trace(model, mixed, described, yardstick, budget_seconds=budget, advance=advance)
+        if spec.analysis.sensitivity_seconds > 0:
+            units = _units(described.layers, described.absorbed, mixed.layers)
+            order = sorted(units, key=lambda layer: _felt_sqnr_db(facts.get(layer)))
+            sensitivity = measure_sensitivity(
+                model,
+                mixed,
+                {layer: units[layer] for layer in order},
+                yardstick,
+                budget_seconds=spec.analysis.sensitivity_seconds,
+                advance=advance,
+            )
     layers = [_with_facts(layer, facts.get(layer.name)) for layer in described.layers]
     return Analysis(
         layers=layers,

@@ -18,6 +18,7 @@ from worker.datasets import Samples
 from worker.inference import Model, padded_to, run_model
 from worker.latency import Candidate, measure_latency
 from worker.progress import ProgressTracker, StepProgress
+from worker.quantization import collect_garbage
 from worker.steps.convert import never_called
 from worker.steps.load import LoadedModel
 
@@ -42,7 +43,9 @@ def benchmark(
     runs: dict[str, Candidate] = {}
     for position, ((batch_size, note), threads) in enumerate(combinations):
         inputs = _batch_of(samples, batch_size)
-        runs.clear()  # before the next copies are made
+        runs.clear()
+        sizes = [candidate.stat().st_size for candidate in candidates.values() if isinstance(candidate, Path)]
+        collect_garbage(sum(sizes))  # the copies that were run before: the next are as large
         runs |= {name: functools.partial(never_called(candidate), *inputs) for name, candidate in candidates.items()}
 
         def advance_inside(

@@ -116,7 +116,9 @@ def convert_for_this_cpu(
 
 
 def _converted(prepared: fx.GraphModule, plan: Plan, example: tuple[Tensor, ...], scratch: Path) -> Quantized:
-    return freeze_quantized(convert(prepared, plan), example, qengine=plan.qengine, scratch=scratch)
+    converted = convert(prepared, plan)
+    with parked(prepared, beside=[converted]):
+        return freeze_quantized(converted, example, qengine=plan.qengine, scratch=scratch)
 
 
 def _departing(int8: Quantized, inputs: tuple[Tensor, ...]) -> list[str]:

@@ -18,7 +18,7 @@ from worker.datasets import Samples, dtype_name
 from worker.inference import padded_to, run_model
 from worker.job_folder import JobFolder
 from worker.numerics import sqnr_db
-from worker.quantization import InputSpec, freeze, holds_float16
+from worker.quantization import InputSpec, collect_garbage, freeze, holds_float16
 from worker.report_page import render_page
 from worker.steps.convert import Quantized
 from worker.steps.load import LoadedModel
@@ -85,6 +85,7 @@ def package(
     if holds_float16(quantized.module):
         deflate(artifact, folder.tmp)
     torch.jit.save(freeze(model.raised, example), float_file)
+    collect_garbage(float_file.stat().st_size)  # the frozen float model
     _check_artifact(artifact, model, quantized, samples)
     (folder.outputs / EXAMPLE_NAME).write_text(_example(model, samples, quantized.qengine))
     float_bytes, int8_bytes = float_file.stat().st_size, artifact.stat().st_size

@@ -17,7 +17,17 @@ from shared.quantization_spec import StaticSpec, Toggle
 from worker.closeness import Closeness
 from worker.datasets import Samples, batches
 from worker.inference import padded_to, run_model
-from worker.quantization import Plan, channel_maxima, collect_garbage, equalize, prepare, settle_rule, simulate, smooth
+from worker.quantization import (
+    Plan,
+    channel_maxima,
+    collect_garbage,
+    equalize,
+    parked,
+    prepare,
+    settle_rule,
+    simulate,
+    smooth,
+)
 from worker.steps.float_reference import FloatReference
 from worker.steps.load import LoadedModel
 from worker.steps.refine import asked
@@ -72,12 +82,13 @@ class Recovery:
         self._so_far = found if applied else without
 
     def _measure(self, module: fx.GraphModule) -> Closeness:
-        prepared = prepare(module, self._plan, self._example)
-        with torch.no_grad():
-            for inputs in self._some():
-                run_model(prepared, inputs, self._model.batch)
-        settle_rule(prepared, "minmax")
-        found = self._reference.measure(simulate(prepared, self._plan).run)
+        with parked(self._model.raised, beside=[module]):
+            prepared = prepare(module, self._plan, self._example)
+            with torch.no_grad():
+                for inputs in self._some():
+                    run_model(prepared, inputs, self._model.batch)
+            settle_rule(prepared, "minmax")
+            found = self._reference.measure(simulate(prepared, self._plan).run)
         del prepared
         collect_garbage()
         return found

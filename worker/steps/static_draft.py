@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from shared.job_report import RangeTrial, RecoveryResult
 from shared.quantization_spec import StaticSpec
 from worker.datasets import Samples
-from worker.quantization import Plan, prepare
+from worker.quantization import Plan, parked, prepare
 from worker.steps.held_back import divide
 from worker.steps.load import LoadedModel
 from worker.steps.recover import recover
@@ -52,5 +52,6 @@ def draft_static(
     """Make the float model easier to quantize where that helps, and insert observers."""
     observed, held_back = divide(samples, model.batch_size)
     recovery = recover(model, plan, spec, observed=observed, held_back=held_back, example=example)
-    prepared = prepare(recovery.module, plan, example)
+    with parked(model.raised, beside=[recovery.module]):
+        prepared = prepare(recovery.module, plan, example)
     return StaticDraft(model, spec, plan, prepared, observed, held_back, recovery.results)
