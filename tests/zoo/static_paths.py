@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,6 +22,7 @@ from shared.quantization_spec import StaticSpec
 from tests.zoo.models import Family
 from worker.datasets import InMemorySamples, batches
 from worker.inference import Model, batch_range, usual_batch_size
+from worker.job_folder import JobFolder
 from worker.numerics import SQNR_LIMIT_DB
 from worker.progress import ProgressTracker
 from worker.quantization import input_specs, output_names
@@ -69,7 +72,11 @@ def by_default(model: LoadedModel, spec: StaticSpec, family: Family) -> Outcome:
     """The engine's own way: the recipe for static, on data that needs no file."""
     data = JobData(InMemorySamples(evaluation_inputs(family)), "evaluation", calibration_samples(family), None)
     yardstick = Yardstick(data.evaluation, data.source, metric=None, max_drop=None)
-    return static(model, data, spec, yardstick, ProgressTracker(lambda _message: None, dict.fromkeys(Step, 1.0)))
+    progress = ProgressTracker(lambda _message: None, dict.fromkeys(Step, 1.0))
+    with TemporaryDirectory() as path:
+        folder = JobFolder(Path(path))
+        folder.tmp.mkdir()
+        return static(folder, model, data, spec, yardstick=yardstick, tracker=progress)
 
 
 def by_plain_fx(

@@ -4,7 +4,7 @@ The same loop trains the network with fake quantize and, beside it, the float on
 optimizer, same rates. Which epoch is best is asked of samples held back from the training data, never of the
 evaluation data: the best of many epochs by the evaluation data would look better there than it is. Of epochs that these
 samples cannot tell apart the last is kept: it has learnt most, at the lowest rate and with everything frozen, where the
-very best of many on a hundred samples is often an early one that was lucky (docs/decisions/0013).
+very best of many on a hundred samples is often an early one that was lucky (docs/decisions/0016).
 
 Everything random in an epoch follows from the seed and the epoch's number, so a training that is taken up from a
 checkpoint ends with the same weights, to the bit, as one that was never interrupted.

@@ -104,7 +104,7 @@ def compare_with_static(
 
     `quality` is None when training left no int8 model. Where the two are as good, the static one is offered: it is
     nearer to the model that was sent, and needs no training the next time. Which layers each left in float is told, for
-    static leaves those there that cost it most, and training takes them into int8 (docs/decisions/0013).
+    static leaves those there that cost it most, and training takes them into int8 (docs/decisions/0016).
     """
     better = "static" if quality is None else _better(quality, static)
     if quality is not None:
