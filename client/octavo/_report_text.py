@@ -8,7 +8,7 @@ from typing import Any
 
 from octavo._figures import NOTHING, layers_by_error, outcome_rows, report_rows, sqnr_text
 from octavo._job_report import Before, JobReport, ReportWarning
-from octavo._layer_report import LayerSummary
+from octavo._layer_report import LayerSensitivity, LayerSummary
 from octavo._tables import aligned, shortened
 
 _WORST = 8
@@ -106,12 +106,12 @@ def _layers(report: JobReport, width: int) -> str:
     worst = layers_by_error(report.layers)
     if not worst:
         return ""
-    gains = {} if report.sensitivity is None else {each.layer: each.gain_db for each in report.sensitivity.layers}
+    gains = {} if report.sensitivity is None else {each.layer: _gain(each) for each in report.sensitivity.layers}
     head = ["op", "runs in", "SQNR", "made here", "arriving"]
     rows = [[*head, "gain if float"] if gains else head]
     for layer in worst[:_WORST]:
         row = [layer.op, layer.precision, *_errors(layer)]
-        rows.append([*row, _gain(gains.get(layer.name))] if gains else row)
+        rows.append([*row, gains.get(layer.name, NOTHING)] if gains else row)
     room = max(width - len(aligned([["", *row] for row in rows], right=range(3, 7)).splitlines()[0]), 16)
     names = ["layer", *(shortened(layer.name, room) for layer in worst[:_WORST])]
     rows = [[name, *row] for name, row in zip(names, rows, strict=True)]
@@ -128,8 +128,10 @@ def _errors(layer: LayerSummary) -> list[str]:
     return [sqnr_text(error.sqnr_db), NOTHING if error.own_sqnr_db is None else sqnr_text(error.own_sqnr_db), arriving]
 
 
-def _gain(gain_db: float | None) -> str:
-    return NOTHING if gain_db is None else f"{gain_db:+.1f} dB".replace("-", "−")
+def _gain(layer: LayerSensitivity) -> str:
+    # Without noise there is no SQNR: kept in float, this layer alone makes the output that of the float model.
+    everything = layer.alone_float_sqnr_db is None and layer.gain_db > 0
+    return "all of it" if everything else f"{layer.gain_db:+.1f} dB".replace("-", "−")
 
 
 def _left_in_float(report: JobReport, width: int) -> str:

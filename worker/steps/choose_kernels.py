@@ -3,8 +3,9 @@
 The ranges that calibration found, and so every int8 weight and scale, are the same for all kernels. But `x86` and
 `fbgemm` add up pairs of products in 16 bits on some paths and saturate where `onednn` does not: of a trained
 mobilenet_v2 they left 11 and 2 dB of 23. So every layer is recomputed on real samples from the integers that went into
-it: kernels of which a layer is off by more than rounding are not offered. Of the others the fastest is taken, if it is
-clearly faster than the plan's own. How near the whole output is, beside the simulation's, stands in the report.
+it: kernels of which a layer is off by more than rounding are not offered, nor those that leave the whole output more
+than 1 dB further from float than int8 computed in float is, by more than chance. Of the others the fastest is taken, if
+it is clearly faster than the plan's own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from worker.closeness import Closeness
 from worker.datasets import Samples
 from worker.inference import Model, padded_to
 from worker.latency import computing_with
+from worker.numerics import surely_lost_db
 from worker.quantization import Plan, collect_garbage, convert, departing_layers, parked, simulate, use_kernels_of
 from worker.steps.convert import Quantized, freeze_quantized, never_called
 from worker.steps.float_reference import FloatReference
@@ -32,6 +34,7 @@ from worker.steps.load import LoadedModel
 
 _KERNELS = ("onednn", "x86", "fbgemm")
 _MIN_GAIN = 1.05
+_MAX_LOST_DB = 1.0
 _TRIAL_SECONDS = 0.5
 _WARM_UP = 3
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 100
@@ -66,8 +69,9 @@ def convert_for_this_cpu(
     some = padded_to(samples.read(0, min(model.batch_size, samples.count)).inputs, model.batch.low)
     speed_inputs = padded_to(samples.read(0, 1).inputs, model.batch.clamp(1))
     float_reference = FloatReference(model, samples)
-    reference = float_reference.measure(simulate(prepared, plan).run)
+    reference = float_reference.examine(simulate(prepared, plan).run)
     found: dict[str, Closeness] = {}
+    lost_db: dict[str, float] = {}
     departing: dict[str, list[str]] = {}
     files: dict[str, Path] = {}
     right: dict[str, Path] = {}
@@ -79,12 +83,14 @@ def convert_for_this_cpu(
             collect_garbage()
             int8 = _converted(prepared, replace(plan, qengine=name), example, scratch)
             files[name] = int8.file
-            found[name] = float_reference.measure(int8.load())
+            measured = float_reference.examine(int8.load())
+            found[name] = measured.closeness
+            lost_db[name] = surely_lost_db(measured.noise, reference.noise)
             departing[name] = _departing(int8, some)
-            if not departing[name]:
+            if not departing[name] and lost_db[name] <= _MAX_LOST_DB:
                 right[name] = int8.file
         if not right:
-            raise KernelsSaturate(_told(departing))
+            raise KernelsSaturate(_told(departing, lost_db))
         if len(right) > 1:
             with parked(prepared):  # all of them are in memory
                 medians_ms = _medians_ms(right, speed_inputs, plan.spec.benchmark.threads[0])
@@ -104,7 +110,7 @@ def convert_for_this_cpu(
         KernelTrial(
             qengine=name,
             sqnr_db=found[name].reported_db,
-            reference_sqnr_db=reference.reported_db,
+            reference_sqnr_db=reference.closeness.reported_db,
             latency_ms=medians_ms.get(name),
             saturates=name not in right,
             chosen=name == fastest,
@@ -126,9 +132,12 @@ def _departing(int8: Quantized, inputs: tuple[Tensor, ...]) -> list[str]:
     return departing_layers(int8.module, *inputs)
 
 
-def _told(departing: Mapping[str, list[str]]) -> str:
+def _told(departing: Mapping[str, list[str]], lost_db: Mapping[str, float]) -> str:
     found = "; ".join(
-        f"{name} in {len(layers)} layers, first {layers[0]}" for name, layers in departing.items() if layers
+        f"{name} in {len(layers)} layers, first {layers[0]}"
+        if layers
+        else f"{name} by at least {lost_db[name]:.1f} dB of the whole output, in no single layer"
+        for name, layers in departing.items()
     )
     return f"The int8 kernels do not compute what they should on this CPU, their sums saturate: {found}."
 

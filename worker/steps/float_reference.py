@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
 
 from worker.closeness import Closeness
 from worker.datasets import Samples, batches
 from worker.inference import Model, run_model
-from worker.numerics import ModelFidelity
+from worker.numerics import ModelFidelity, relative_noise
 from worker.steps.load import LoadedModel
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How near a model's outputs are to the float model's, and what noise each sample has in each output."""
+
+    closeness: Closeness
+    noise: list[Tensor]
+    """As `relative_noise` gives it."""
 
 
 class FloatReference:
@@ -21,11 +33,19 @@ class FloatReference:
 
     def measure(self, candidate: Model) -> Closeness:
         """How near this model's outputs are."""
-        fidelity = ModelFidelity(self._model.outputs)
-        for batch, outputs in zip(batches(self.samples, self._model.batch_size), self._outputs, strict=True):
-            fidelity.update(outputs, self._run(candidate, batch.inputs))
-        return fidelity.closeness()
+        return self.examine(candidate).closeness
 
-    def _run(self, candidate: Model, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    def examine(self, candidate: Model) -> Measured:
+        """How near this model's outputs are, with the noise sample by sample."""
+        fidelity = ModelFidelity(self._model.outputs)
+        noise: list[list[Tensor]] = [[] for _ in self._model.outputs]
+        for batch, outputs in zip(batches(self.samples, self._model.batch_size), self._outputs, strict=True):
+            found = self._run(candidate, batch.inputs)
+            fidelity.update(outputs, found)
+            for each, pair in zip(noise, zip(outputs, found, strict=True), strict=True):
+                each.append(relative_noise(*pair))
+        return Measured(fidelity.closeness(), [torch.cat(each) for each in noise])
+
+    def _run(self, candidate: Model, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         with torch.inference_mode():
             return run_model(candidate, inputs, self._model.batch)

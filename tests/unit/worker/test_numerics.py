@@ -14,7 +14,9 @@ from worker.numerics import (
     MetricName,
     ModelFidelity,
     accuracy_drop,
+    relative_noise,
     sqnr_db,
+    surely_lost_db,
 )
 
 
@@ -132,3 +134,22 @@ def test_mse_is_the_mean_over_elements_and_reshapes_labels() -> None:
 @pytest.mark.parametrize(("name", "drop"), [("top1", 0.25), ("top5", 0.25), ("mse", -0.25)])
 def test_a_positive_drop_is_worse(name: MetricName, drop: float) -> None:
     assert accuracy_drop(name, 0.75, 0.5) == drop
+
+
+def test_noise_is_told_apart_only_beyond_chance() -> None:
+    """Twice the noise on every sample is 3 dB for sure; on one sample of 32 it may be chance, and so it is with few."""
+    noise = torch.rand(32, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1e-3
+    one_sample = noise.clone()
+    one_sample[0] = noise.sum()
+    assert surely_lost_db([noise, 2 * noise], [noise, noise]) == pytest.approx(3.01, abs=0.01)
+    assert surely_lost_db([one_sample], [noise]) < 0.01
+    assert surely_lost_db([noise], [2 * noise]) == pytest.approx(-3.01, abs=0.01)
+    assert surely_lost_db([2 * noise[:7]], [noise[:7]]) == 0
+    assert surely_lost_db([noise * 1e-9], [noise * 1e-12]) < 0.01
+
+
+def test_relative_noise_is_by_sample() -> None:
+    f = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, torch.inf]])
+    q = torch.tensor([[3.0, 4.5], [1.0, 0.0], [1.0, 2.0]])
+    assert relative_noise(f, q).tolist() == [0.01, 0.0, 0.0]
+    assert relative_noise(torch.tensor([1, 2]), torch.tensor([1, 3])).tolist() == [0.0, 0.0]

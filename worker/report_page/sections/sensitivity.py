@@ -27,8 +27,7 @@ def sensitivity(report: JobReport) -> Section | None:
     parts: list[Content] = [told]
     if found.layers:
         shown = [
-            Bar(shorten(each.layer, 34), each.gain_db, f"{signed(each.gain_db)} dB")
-            for each in found.layers[:_MAX_BARS]
+            Bar(shorten(each.layer, 34), each.gain_db, _gain(each, unit=" dB")) for each in found.layers[:_MAX_BARS]
         ]
         label = "Gain of keeping a layer in float"
         caption = f"{label}: the {len(shown)} costliest of {len(found.layers)}."
@@ -50,13 +49,19 @@ def _table(layers: list[LayerSensitivity], metric: str | None) -> Content:
         columns += [Column(f"{METRIC_NAMES[metric]}, only it in {kind}", "number") for kind in ("int8", "float")]
     rows: list[list[Content]] = []
     for each in layers:
-        row: list[Content] = [name(each.layer), signed(each.gain_db)]
+        row: list[Content] = [name(each.layer), _gain(each)]
         row += [decibels(each.alone_int8_sqnr_db), decibels(each.alone_float_sqnr_db)]
         if metric is not None:
             row += [metric_value(metric, value) for value in (each.alone_int8_metric, each.alone_float_metric)]
         rows.append(row)
     written = table("Sensitivity of the layers, costliest first", columns, rows, find="layer", tall=True)
     return folded(f"All {plural(len(layers), 'layer')} that were tried", written)
+
+
+def _gain(layer: LayerSensitivity, *, unit: str = "") -> str:
+    # Without noise there is no SQNR: kept in float, this layer alone makes the output that of the float model.
+    everything = layer.alone_float_sqnr_db is None and layer.gain_db > 0
+    return "all of it" if everything else f"{signed(layer.gain_db)}{unit}"
 
 
 def _not_reached(names: list[str], budget_seconds: float, used_seconds: float) -> Content:

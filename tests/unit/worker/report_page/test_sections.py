@@ -167,6 +167,16 @@ def test_layers_that_the_budget_did_not_reach_are_named() -> None:
     assert [each.text() for each in said.all("li")] == report.sensitivity.not_reached
 
 
+def test_the_only_layer_in_int8_gains_all_and_not_a_number_of_decibels() -> None:
+    """In float it leaves no noise, and an SQNR without noise is no figure."""
+    fields = residual_cnn().model_dump(mode="json")
+    only = fields["sensitivity"]["layers"][0]
+    fields["sensitivity"]["layers"] = [only | {"alone_float_sqnr_db": None, "gain_db": 183.6}]
+    said = section(JobReport.model_validate(fields), "sensitivity")
+    assert rows(said, "Sensitivity of the layers")[only["layer"]][0] == "all of it"
+    assert "183" not in plain(said)
+
+
 def test_boundaries_tell_what_would_remove_them_and_float_layers_why() -> None:
     said = section(residual_cnn(), "structure")
     assert rows(said, "Quant boundaries")["layer4.0.add"][-1] == (

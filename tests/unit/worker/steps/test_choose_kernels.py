@@ -111,3 +111,17 @@ def test_kernels_that_saturate_on_real_data_alone_are_refused(
     with pytest.raises(KernelsSaturate, match="fbgemm in 1 layers, first depthwise") as caught:
         recipes.run(make_folder(saturating, "static", data, **insisting), lambda _: None)
     assert "reduce_range" in (caught.value.hint or "")
+
+
+@pytest.mark.skipif(not has_vnni(), reason="without VNNI the plan keeps to 7 bits, and nothing saturates")
+def test_kernels_that_lose_more_than_one_db_of_the_output_are_not_offered_either(
+    saturating: Path, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no layer shows it: none is looked at here."""
+    monkeypatch.setattr(choose_kernels, "departing_layers", lambda *_: [])
+    data = {"calibration": {"x": 1 + torch.rand(64, 16, 12, 12).numpy()}}
+    folder = make_folder(saturating, "static", data, benchmark={"max_seconds": 0.05})
+    trials = {trial.qengine: trial for trial in recipes.run(folder, lambda _: None).kernels}
+    assert trials["fbgemm"].saturates
+    assert trials["fbgemm"].layers == []
+    assert not trials["onednn"].saturates

@@ -48,12 +48,12 @@ def raised() -> fx.GraphModule:
     return raise_program(torch.export.export(IDENTITY, example, dynamic_shapes=[({0: torch.export.Dim.DYNAMIC})]))
 
 
-def packaged(folder: JobFolder, frozen: torch.jit.ScriptModule) -> None:
+def packaged(folder: JobFolder, frozen: torch.jit.ScriptModule, made_from: nn.Module = IDENTITY) -> None:
     model = LoadedModel(raised(), (spec("x", (None, 4)),), ("output",), BatchRange(1, 100), 32)
     example = (torch.randn(2, 4),)
     file = folder.tmp / "int8.pt"
     torch.jit.save(frozen, file)
-    package(folder, model, Quantized(IDENTITY, file, "x86"), example=example, samples=SAMPLES)
+    package(folder, model, Quantized(made_from, file, "x86"), example=example, samples=SAMPLES)
 
 
 def test_the_same_outputs_are_offered(folder: JobFolder) -> None:
@@ -74,6 +74,14 @@ def test_other_outputs_are_not(folder: JobFolder, wrong: nn.Module) -> None:
     frozen = traced(wrong, 3)
     with pytest.raises(InternalError, match="not offered"):
         packaged(folder, frozen)
+
+
+def test_choices_may_turn_on_a_rounding_but_not_all_of_them(folder: JobFolder) -> None:
+    """Of eight samples one chooses another class, and of eight all do."""
+    chosen = as_tuple(lambda x: x.argmax(1))
+    packaged(folder, traced(as_tuple(lambda x: x.argmax(1) + (x[:, 0] == x[:, 0].max()))), chosen)
+    with pytest.raises(InternalError, match="not offered"):
+        packaged(folder, traced(as_tuple(lambda x: x.argmin(1))), chosen)
 
 
 @pytest.mark.parametrize(
