@@ -1,5 +1,6 @@
 """The real servers as fixtures, one of each for a test process, started when a test first asks."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -21,6 +22,12 @@ Service = TypeVar("Service")
 
 # A run in the background inherits an ignored SIGINT and would hand it on: programs under test could not be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_collections() -> None:
+    """What is imported by now is not looked at again, as in a worker's runner: a job collects garbage at every step."""
+    gc.freeze()
 
 
 @contextmanager

@@ -65,7 +65,8 @@ def convert_for_this_cpu(
     """
     names = [plan.qengine]
     if not isinstance(plan.spec, DynamicSpec) and plan.spec.qengine == "auto":
-        names += [name for name in _KERNELS if name not in names and name in torch.backends.quantized.supported_engines]
+        supported = set(torch.backends.quantized.supported_engines) - plan.barred
+        names += [name for name in _KERNELS if name not in names and name in supported]
     some = padded_to(samples.read(0, min(model.batch_size, samples.count)).inputs, model.batch.low)
     speed_inputs = padded_to(samples.read(0, 1).inputs, model.batch.clamp(1))
     float_reference = FloatReference(model, samples)
