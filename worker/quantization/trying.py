@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from shared.errors import ModelUnsupported
+from shared.errors import ModelUnsupported, NothingToQuantize
 from shared.quantization_spec import DynamicSpec
 from worker.quantization.converting import convert
 from worker.quantization.counting import float_share, layer_macs
@@ -58,30 +58,43 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
     if isinstance(spec, DynamicSpec):
         dynamic = choose_dynamic_plan(raised, spec)
         return without_wrong_kernels(raised, dynamic, inputs) if _runs(raised, inputs) else dynamic
-    chosen = _tried(raised, spec, inputs)
-    return _with_kernels_for_transposed(raised, spec, chosen, inputs) if spec.qengine == "auto" else chosen
+    first = choose_plan(raised, spec)
+    try:
+        chosen, refused = _tried(raised, spec, inputs), None
+    except NothingToQuantize as error:
+        chosen, refused = replace(first, int8_layers=frozenset()), error
+    other = _with_kernels_for_transposed(raised, spec, first, chosen, inputs) if spec.qengine == "auto" else None
+    if other is None and refused is not None:
+        raise refused
+    return other or chosen
 
 
-def _with_kernels_for_transposed(raised: fx.GraphModule, spec: Any, chosen: Plan, inputs: tuple[Tensor, ...]) -> Plan:
-    """The plan with other kernels, where those of the plan fail or get wrong what is much of the model's arithmetic.
+def _with_kernels_for_transposed(
+    raised: fx.GraphModule, spec: Any, first: Plan, chosen: Plan, inputs: tuple[Tensor, ...]
+) -> Plan | None:
+    """A plan with other kernels, where those of `first` fail or get wrong what is much of the model's arithmetic.
 
+    `chosen` is what trying left of it; None where no other kernels do better.
     Only of transposed convolutions do kernels get so much wrong, each others of them. With 7-bit activations a network
     that ends in them is worth more than with all of them in float: it is for its speed that it is quantized.
     """
-    macs, planned = layer_macs(raised), choose_plan(raised, spec).int8_layers
+    macs = layer_macs(raised)
     transposed = {group.name for group in groups(raised) if isinstance(group.module, TRANSPOSED)}
-    given_up = transposed & planned - chosen.int8_layers
+    given_up = transposed & first.int8_layers - chosen.int8_layers
     everything = sum(macs.values())
     if sum(macs.get(layer, 0) for layer in given_up) < _WORTH_MACS * max(1, everything):
-        return chosen
+        return None
     found = chosen
     for qengine in ("x86", "fbgemm"):
         if qengine in torch.backends.quantized.supported_engines and qengine != chosen.qengine:
-            other = _tried(raised, spec.model_copy(update={"qengine": qengine}), inputs)
+            try:
+                other = _tried(raised, spec.model_copy(update={"qengine": qengine}), inputs)
+            except NothingToQuantize:
+                continue
             if float_share(macs, other.int8_layers) < float_share(macs, found.int8_layers) - _WORTH_MACS:
                 found = other
     if found is chosen:
-        return chosen
+        return None
     more = ", ".join(sorted(given_up & found.int8_layers))
     return replace(found, spec=spec, barred=found.barred | {chosen.qengine}).noting(
         f"kernels of {found.qengine}, for those of {chosen.qengine} cannot compute {more}"

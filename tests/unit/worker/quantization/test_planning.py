@@ -314,6 +314,18 @@ def test_a_network_of_transposed_convolutions_gets_kernels_that_can_compute_them
     assert sqnr_db(model(x)[0], convert(prepared, settled)(x)[0]) > 25
 
 
+@pytest.mark.skipif(not has_vnni(), reason="without VNNI the plan takes other kernels than onednn's to begin with")
+def test_a_generator_of_transposed_convolutions_gets_the_kernels_that_can_under_auto() -> None:
+    """With those of onednn nothing of it would be int8, which is refused where the spec insists on them."""
+    up = [nn.ConvTranspose2d(64, 32, 4, 1, 0), nn.BatchNorm2d(32), nn.ReLU(), nn.ConvTranspose2d(32, 3, 4, 2, 1)]
+    model = raised(nn.Sequential(*up).eval(), torch.randn(2, 64, 1, 1))
+    settled = plan(model, spec("static"))
+    assert settled.qengine in {"x86", "fbgemm"}
+    assert len(settled.int8_layers) == 2
+    with pytest.raises(NothingToQuantize, match="onednn kernel is wrong"):
+        plan(model, spec("static", qengine="onednn"))
+
+
 @pytest.mark.parametrize("override", [
     {"layer": "layer1.*"}, {"layer": "layer2.*"}, {"op": "add"}, {"layer": "fc"}, {"op": "Conv2d"}, {"op": "mean"},
 ])  # fmt: skip
