@@ -1,6 +1,8 @@
 """Making a spec of another: a patch is a JSON merge patch (RFC 7396), but for three things.
 
-- `overrides` are added behind the spec's, where they have the last word; null takes all of them away.
+- `overrides` are added behind the spec's, where they have the last word; null takes all of them away. One that names the
+  same layer and op as an earlier one, and gives it other settings, keeps what the earlier one gives and it does not: of
+  `weight` and `activation` each.
 - `max_accuracy_drop: null` means no target, as it does in a spec; elsewhere null brings the default back.
 - With another `method`, what the new method does not know is left behind.
 
@@ -35,7 +37,7 @@ def apply_patch(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, 
     base = {name: value for name, value in spec.items() if known is None or name in known}
     patched = _merged(base, patch)
     if added := _overrides(patch):
-        patched[_ADDED_UP] = [*_overrides(base), *added]
+        patched[_ADDED_UP] = _added_up(_overrides(base), added)
     if patch.get(_NULL_IS_A_VALUE, 0) is None:
         patched[_NULL_IS_A_VALUE] = None
     return patched
@@ -62,13 +64,33 @@ def compose_patches(patches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         earlier = _overrides(composed)
         composed = _composed(composed, patch)
         if added := _overrides(patch):
-            composed[_ADDED_UP] = [*earlier, *added]
+            composed[_ADDED_UP] = _added_up(earlier, added)
     return composed
 
 
 def _overrides(patch: Mapping[str, Any]) -> list[Any]:
     found = patch.get(_ADDED_UP)
     return found if isinstance(found, list) else []
+
+
+def _added_up(earlier: list[Any], added: list[Any]) -> list[Any]:
+    """The last match wins as a whole, so what an added override leaves open would be lost without being asked for."""
+    result = list(earlier)
+    for entry in added:
+        before = next((each for each in reversed(result) if _target(each) == _target(entry)), None)
+        kept = _settings(before) if _settings(entry) else {}
+        result.append({**kept, **entry} if kept else entry)
+    return result
+
+
+def _target(override: Any) -> tuple[Any, Any]:
+    return (override.get("layer"), override.get("op")) if isinstance(override, Mapping) else (None, None)
+
+
+def _settings(override: Any) -> dict[str, Any]:
+    if not isinstance(override, Mapping):  # whoever validates the result says so
+        return {}
+    return {name: override[name] for name in ("weight", "activation") if override.get(name)}
 
 
 def _merged(target: Any, patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,29 @@ def test_what_is_said_of_no_field_in_particular_is_rfc_7396(target: Any, patch: 
     assert apply_patch(target, patch) == result
 
 
+def test_an_added_override_keeps_what_an_earlier_one_of_the_same_layer_gives_and_it_does_not() -> None:
+    """Two suggestions for one layer, one after the other or together, both hold; float takes all with it."""
+    weight, percentile = {"observer": "per_channel_minmax"}, {"observer": "percentile", "percentile": 99.0}
+    first, second = (
+        {"overrides": [{"layer": "c", **each}]} for each in ({"weight": weight}, {"activation": percentile})
+    )
+    one_by_one = apply_patch(apply_patch(STATIC, first), second)
+    last = patched({}, one_by_one).overrides[-1]
+    assert last.weight is not None
+    assert last.weight.model_dump(exclude_none=True) == weight
+    assert last.activation is not None
+    assert last.activation.model_dump(exclude_none=True) == percentile
+    assert one_by_one == apply_patch(STATIC, compose_patches([first, second]))
+
+    other = {"overrides": [{"layer": "c", "activation": {"observer": "minmax"}}]}
+    last = patched(other, one_by_one).overrides[-1]
+    assert last.activation is not None
+    assert last.activation.model_dump(exclude_none=True) == {"observer": "minmax"}
+    assert last.weight is not None
+    assert patched({"overrides": [{"layer": "c", "precision": "float32"}]}, one_by_one).overrides[-1].weight is None
+    assert patched({"overrides": [{"layer": "d", "activation": percentile}]}, one_by_one).overrides[-1].weight is None
+
+
 def test_overrides_come_behind_those_that_are_there_and_null_takes_all_away() -> None:
     both = patched({"overrides": [{"layer": "b"}]}).overrides
     assert [each.layer for each in both] == ["a", "b"]
