@@ -1,8 +1,8 @@
 """Making a spec of another: a patch is a JSON merge patch (RFC 7396), but for three things.
 
-- `overrides` are added behind the spec's, where they have the last word; null takes all of them away. One that names the
-  same layer and op as an earlier one, and gives it other settings, keeps what the earlier one gives and it does not: of
-  `weight` and `activation` each.
+- `overrides` are added behind the spec's, where they have the last word; null takes all of them away. One that gives
+  other settings to the same layer and op as an earlier one keeps the earlier one's `weight` or `activation` where it
+  says nothing of it.
 - `max_accuracy_drop: null` means no target, as it does in a spec; elsewhere null brings the default back.
 - With another `method`, what the new method does not know is left behind.
 
