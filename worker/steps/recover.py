@@ -73,7 +73,8 @@ class Recovery:
         if layers == 0:
             self._note(name, toggle, note="no layer of this model allows it")
             return
-        without = self._so_far or self._measure(self.module)
+        with parked(module, beside=[self.module]):
+            without = self._so_far or self._measure(self.module)
         found = self._measure(module)
         applied = toggle is True or found.sqnr_db >= without.sqnr_db + _MIN_GAIN_DB
         self._note(name, toggle, applied=applied, without=without, found=found, layers=layers)
@@ -84,11 +85,11 @@ class Recovery:
     def _measure(self, module: fx.GraphModule) -> Closeness:
         with parked(self._model.raised, beside=[module]):
             prepared = prepare(module, self._plan, self._example)
-            with torch.no_grad():
+            with parked(module, beside=[prepared]), torch.no_grad():
                 for inputs in self._some():
                     run_model(prepared, inputs, self._model.batch)
-            settle_rule(prepared, "minmax")
-            found = self._reference.measure(simulate(prepared, self._plan).run)
+                settle_rule(prepared, "minmax")
+                found = self._reference.measure(simulate(prepared, self._plan).run)
         del prepared
         collect_garbage()
         return found
