@@ -19,7 +19,7 @@ MetricName = Literal["top1", "top5", "mse"]
 
 _ELEMENTS_AT_ONCE = 1 << 20
 _LEAST_SAMPLES, _DRAWS = 8, 1000
-_NEGLIGIBLE_NOISE = 1e-8
+_NEGLIGIBLE_NOISE, _BROKEN_NOISE = 1e-8, 10 ** (SQNR_LIMIT_DB / 10)
 
 
 class ModelFidelity:
@@ -28,10 +28,12 @@ class ModelFidelity:
     def __init__(self, outputs: Sequence[str]) -> None:
         self._outputs = [FidelityAccumulator(name) for name in outputs]
 
-    def update(self, references: Sequence[Tensor], candidates: Sequence[Tensor]) -> None:
-        """Add a batch: the float and the int8 model's outputs, in order."""
-        for output, reference, candidate in zip(self._outputs, references, candidates, strict=True):
+    def update(self, references: Sequence[Tensor], candidates: Sequence[Tensor]) -> list[Tensor]:
+        """Add a batch: the float and the int8 model's outputs, in order; the relative noise of each is returned."""
+        return [
             output.update(reference, candidate)
+            for output, reference, candidate in zip(self._outputs, references, candidates, strict=True)
+        ]
 
     def results(self) -> list[OutputFidelity]:
         """One entry an output, in order."""
@@ -68,35 +70,44 @@ class FidelityAccumulator:
         self._has_classes = True
         self._discrete = False
 
-    def update(self, reference: Tensor, candidate: Tensor) -> None:
-        """Add a batch; both tensors have shape (samples, …)."""
+    def update(self, reference: Tensor, candidate: Tensor) -> Tensor:
+        """Add a batch; both tensors have shape (samples, …).
+
+        Returns `‖f − q‖² / ‖f‖²` of each sample, shape (samples,), float64: 0 for discrete outputs and where f is
+        zero, and as much as counts as broken where only one of the two is finite.
+        """
         self._discrete = not (reference.is_floating_point() or reference.is_complex())
         self._has_classes &= reference.ndim == 2 and reference.shape[1] >= 2 and reference.is_floating_point()
         if self._discrete:
             self._add_choices(reference, candidate)
-            return
+            return torch.zeros(len(_sample_rows(reference)), dtype=torch.float64)
         if self._has_classes:
             self._add_choices(reference.argmax(1), candidate.argmax(1))
         references, candidates = _sample_rows(reference), _sample_rows(candidate)
         # A few samples at a time: a batch of dense outputs in float64 can be larger than the model.
         at_once = max(1, _ELEMENTS_AT_ONCE // max(1, references.shape[1]))
-        for f, q in zip(torch.split(references, at_once), torch.split(candidates, at_once), strict=True):
-            self._add(f.to(torch.float64), q.to(torch.float64))
+        pieces = zip(torch.split(references, at_once), torch.split(candidates, at_once), strict=True)
+        noise = [self._add(f.to(torch.float64), q.to(torch.float64)) for f, q in pieces]
         self._samples += references.shape[0]
+        return torch.cat(noise)
 
     def _add_choices(self, f: Tensor, q: Tensor) -> None:
         self._agreeing += int((f == q).sum())
         self._chosen += f.numel()
 
-    def _add(self, f: Tensor, q: Tensor) -> None:
+    def _add(self, f: Tensor, q: Tensor) -> Tensor:
         finite = f.isfinite() & q.isfinite()
+        broken = torch.zeros(len(f), dtype=torch.bool)
         if not finite.all():
-            self._broken |= not bool(((f == q) | (f.isnan() & q.isnan()) | finite).all())
+            broken = ~((f == q) | (f.isnan() & q.isnan()) | finite).all(1)
+            self._broken |= bool(broken.any())
             f = f.where(finite, 0.0)
             q = q.where(finite, 0.0)
-        self._signal += float(f.square().sum())
-        self._noise += float((f - q).square().sum())
+        signal, noise = f.square().sum(1), (f - q).square().sum(1)
+        self._signal += float(signal.sum())
+        self._noise += float(noise.sum())
         self._cosine_sum += float(_cosine(f, q).sum())
+        return (noise / signal).where(signal > 0, 0.0).where(~broken, _BROKEN_NOISE)
 
     @property
     def sqnr_db(self) -> float | None:
@@ -211,25 +222,14 @@ def sqnr_db(reference: Tensor, candidate: Tensor) -> float | None:
     return fidelity.sqnr_db
 
 
-def relative_noise(f: Tensor, q: Tensor) -> Tensor:
-    """`‖f − q‖² / ‖f‖²` of each sample, shape (samples,): 0 for discrete outputs and where f is zero or not finite."""
-    if not f.is_floating_point():
-        return torch.zeros(f.shape[0] if f.ndim else 1, dtype=torch.float64)
-    references, candidates = _sample_rows(f), _sample_rows(q)
-    signal = references.square().sum(1, dtype=torch.float64)
-    noise = (references - candidates).square().sum(1, dtype=torch.float64)
-    ratio = noise / signal
-    return ratio.where(ratio.isfinite(), 0.0)
-
-
 def surely_lost_db(noise: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
     """By how many dB the first model's outputs are at least noisier than the second's, on samples like these.
 
-    Both are relative noise powers, an output each, of shape (samples,). The loss is `10·log10(mean noise / mean
-    reference)`; the same rounding falls out otherwise in any two models, so told is the lower end of its one-sided 99 %
-    interval when samples are drawn anew, both models' together (paired percentile bootstrap, Efron and Tibshirani
-    1993), of the output where it is greatest. 0 with fewer than eight samples, of which nothing can be said. Noise
-    80 dB below the signal is added to both: what lies below it matters to nobody.
+    Both are relative noise powers of each output, as `ModelFidelity.update` returns them. The loss is
+    `10·log10(mean noise / mean reference)`; the same rounding falls out otherwise in any two models, so told is the
+    lower end of its one-sided 99 % interval when samples are drawn anew, both models' together (paired percentile
+    bootstrap, Efron and Tibshirani 1993), of the output where it is greatest. 0 with fewer than eight samples, of which
+    nothing can be said. Noise 80 dB below the signal is added to both: what lies below it matters to nobody.
     """
     return max((_surely_lost_db(*pair) for pair in zip(noise, reference, strict=True)), default=0.0)
 

@@ -60,49 +60,53 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
         return without_wrong_kernels(raised, dynamic, inputs) if _runs(raised, inputs) else dynamic
     first = choose_plan(raised, spec)
     try:
-        chosen, refused = _tried(raised, spec, inputs), None
-    except NothingToQuantize as error:
-        chosen, refused = replace(first, int8_layers=frozenset()), error
-    other = _with_kernels_for_transposed(raised, spec, first, chosen, inputs) if spec.qengine == "auto" else None
-    if other is None and refused is not None:
-        raise refused
-    return other or chosen
+        chosen = _tried(raised, first, inputs)
+    except NothingToQuantize:
+        other = _with_kernels_for_transposed(raised, first, frozenset(), inputs)
+        if other is None:
+            raise
+        return other
+    return _with_kernels_for_transposed(raised, first, chosen.int8_layers, inputs) or chosen
 
 
 def _with_kernels_for_transposed(
-    raised: fx.GraphModule, spec: Any, first: Plan, chosen: Plan, inputs: tuple[Tensor, ...]
+    raised: fx.GraphModule, first: Plan, kept: frozenset[str], inputs: tuple[Tensor, ...]
 ) -> Plan | None:
     """A plan with other kernels, where those of `first` fail or get wrong what is much of the model's arithmetic.
 
-    `chosen` is what trying left of it; None where no other kernels do better.
+    `kept` are the int8 layers that trying left of it; None where the spec names the kernels, or no others do better.
     Only of transposed convolutions do kernels get so much wrong, each others of them. With 7-bit activations a network
     that ends in them is worth more than with all of them in float: it is for its speed that it is quantized.
     """
+    spec = first.spec
+    if isinstance(spec, DynamicSpec) or spec.qengine != "auto":
+        return None
     macs = layer_macs(raised)
     transposed = {group.name for group in groups(raised) if isinstance(group.module, TRANSPOSED)}
-    given_up = transposed & first.int8_layers - chosen.int8_layers
+    given_up = transposed & first.int8_layers - kept
     everything = sum(macs.values())
     if sum(macs.get(layer, 0) for layer in given_up) < _WORTH_MACS * max(1, everything):
         return None
-    found = chosen
+    found, in_float = None, float_share(macs, kept)
     for qengine in ("x86", "fbgemm"):
-        if qengine in torch.backends.quantized.supported_engines and qengine != chosen.qengine:
+        if qengine in torch.backends.quantized.supported_engines and qengine != first.qengine:
             try:
-                other = _tried(raised, spec.model_copy(update={"qengine": qengine}), inputs)
+                again = choose_plan(raised, spec.model_copy(update={"qengine": qengine}))
+                other = _tried(raised, again, inputs)
             except NothingToQuantize:
                 continue
-            if float_share(macs, other.int8_layers) < float_share(macs, found.int8_layers) - _WORTH_MACS:
-                found = other
-    if found is chosen:
+            if float_share(macs, other.int8_layers) < in_float - _WORTH_MACS:
+                found, in_float = other, float_share(macs, other.int8_layers)
+    if found is None:
         return None
     more = ", ".join(sorted(given_up & found.int8_layers))
-    return replace(found, spec=spec, barred=found.barred | {chosen.qengine}).noting(
-        f"kernels of {found.qengine}, for those of {chosen.qengine} cannot compute {more}"
+    return replace(found, spec=spec, barred=found.barred | {first.qengine}).noting(
+        f"kernels of {found.qengine}, for those of {first.qengine} cannot compute {more}"
     )
 
 
-def _tried(raised: fx.GraphModule, spec: Any, inputs: tuple[Tensor, ...]) -> Plan:
-    chosen = without_islands(raised, choose_plan(raised, spec))
+def _tried(raised: fx.GraphModule, first: Plan, inputs: tuple[Tensor, ...]) -> Plan:
+    chosen = without_islands(raised, first)
     if not _runs(raised, inputs):
         return chosen.noting("not tried out: the model does not run on random inputs")
     all_groups = groups(raised)

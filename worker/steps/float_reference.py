@@ -10,17 +10,16 @@ from torch import Tensor
 from worker.closeness import Closeness
 from worker.datasets import Samples, batches
 from worker.inference import Model, run_model
-from worker.numerics import ModelFidelity, relative_noise
+from worker.numerics import ModelFidelity
 from worker.steps.load import LoadedModel
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How near a model's outputs are to the float model's, and what noise each sample has in each output."""
+    """How near a model's outputs are to the float model's, and the relative noise of each sample in each output."""
 
     closeness: Closeness
     noise: list[Tensor]
-    """As `relative_noise` gives it."""
 
 
 class FloatReference:
@@ -40,10 +39,9 @@ class FloatReference:
         fidelity = ModelFidelity(self._model.outputs)
         noise: list[list[Tensor]] = [[] for _ in self._model.outputs]
         for batch, outputs in zip(batches(self.samples, self._model.batch_size), self._outputs, strict=True):
-            found = self._run(candidate, batch.inputs)
-            fidelity.update(outputs, found)
-            for each, pair in zip(noise, zip(outputs, found, strict=True), strict=True):
-                each.append(relative_noise(*pair))
+            found = fidelity.update(outputs, self._run(candidate, batch.inputs))
+            for each, of_batch in zip(noise, found, strict=True):
+                each.append(of_batch)
         return Measured(fidelity.closeness(), [torch.cat(each) for each in noise])
 
     def _run(self, candidate: Model, inputs: tuple[Tensor, ...]) -> list[Tensor]:

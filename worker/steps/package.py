@@ -32,9 +32,10 @@ _FLOAT_NAME = "model_float.pt"
 
 _CHECKED_SAMPLES = 8
 _MIN_SQNR_DB = 40.0
-_MAX_DIFFERING = 0.1
 """Of the loaded artifact against the module it was made from: both run the same kernels, and freezing may only reorder
 float arithmetic between them."""
+_MAX_DIFFERING = 0.1
+"""The share of integers that may differ between the two, but one always may: an arg max may turn on a rounding."""
 
 _EXAMPLE = Template('''\
 """Load $model and run it. Needs torch $torch or a version near it, and nothing else."""
@@ -123,7 +124,7 @@ def _check_artifact(artifact: Path, model: LoadedModel, quantized: Quantized, sa
 def _same(ours: Tensor, theirs: Tensor) -> bool:
     if ours.shape != theirs.shape:
         return False
-    if not ours.is_floating_point():  # an arg max may turn on a rounding
+    if not ours.is_floating_point():
         return int((ours != theirs).sum()) <= max(1, _MAX_DIFFERING * ours.numel())
     difference_db = sqnr_db(ours, theirs)
     return difference_db is None or difference_db >= _MIN_SQNR_DB

@@ -73,8 +73,10 @@ class Recovery:
         if layers == 0:
             self._note(name, toggle, note="no layer of this model allows it")
             return
-        with parked(module, beside=[self.module]):
-            without = self._so_far or self._measure(self.module)
+        without = self._so_far
+        if without is None:
+            with parked(module, beside=[self.module]):
+                without = self._measure(self.module)
         found = self._measure(module)
         applied = toggle is True or found.sqnr_db >= without.sqnr_db + _MIN_GAIN_DB
         self._note(name, toggle, applied=applied, without=without, found=found, layers=layers)

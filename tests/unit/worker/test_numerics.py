@@ -14,7 +14,6 @@ from worker.numerics import (
     MetricName,
     ModelFidelity,
     accuracy_drop,
-    relative_noise,
     sqnr_db,
     surely_lost_db,
 )
@@ -149,7 +148,7 @@ def test_noise_is_told_apart_only_beyond_chance() -> None:
 
 
 def test_relative_noise_is_by_sample() -> None:
-    f = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, torch.inf]])
-    q = torch.tensor([[3.0, 4.5], [1.0, 0.0], [1.0, 2.0]])
-    assert relative_noise(f, q).tolist() == [0.01, 0.0, 0.0]
-    assert relative_noise(torch.tensor([1, 2]), torch.tensor([1, 3])).tolist() == [0.0, 0.0]
+    f = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, torch.inf], [1.0, 2.0]])
+    q = torch.tensor([[3.0, 4.5], [1.0, 0.0], [1.0, torch.inf], [1.0, torch.nan]])
+    assert FidelityAccumulator("x").update(f, q).tolist() == [0.01, 0.0, 0.0, 1e20]
+    assert FidelityAccumulator("x").update(torch.tensor([1, 2]), torch.tensor([1, 3])).tolist() == [0.0, 0.0]
