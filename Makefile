@@ -30,6 +30,8 @@ check: $(VENV)/installed-dev ## Formatting, lint, types, import contracts, gener
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	MYPYPATH=client $(BIN)/mypy
+	MYPYPATH=client $(BIN)/mypy --config-file tests/mypy.ini tests examples docs client/scripts
+	MYPYPATH=client:benchmarks $(BIN)/mypy --config-file tests/mypy.ini benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/python client/scripts/unasync.py --check
 	$(BIN)/python docs/generate_reference.py --check
@@ -41,7 +43,7 @@ format: $(VENV)/installed-dev ## Format, and mend what the linter can mend
 docs: $(VENV)/installed-dev ## Write the generated pages of docs/reference/
 	$(BIN)/python docs/generate_reference.py
 
-bench: $(VENV)/installed-dev ## The figures of docs/explanation/benchmarks.md, into benchmarks/results/ (an hour at first, then fifteen minutes)
+bench: $(VENV)/installed-dev ## The figures of docs/explanation/benchmarks.md, into benchmarks/results/ (two hours at first, then one)
 	$(BIN)/python benchmarks/run_all.py
 
 clean: ## Remove the virtual environment and everything that was generated

@@ -6,7 +6,7 @@ import sys
 
 from measuring import RESULTS, figures_of, run_script
 
-SCRIPTS = ("job_overhead", "cancel", "upload", "api_load", "memory", "quality")
+SCRIPTS = ("job_overhead", "cancel", "upload", "api_load", "memory", "analysis", "quality", "qat_recovery")
 
 
 def main() -> None:

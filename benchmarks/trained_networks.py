@@ -46,7 +46,7 @@ class RowReader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        config = BertConfig(
+        config = BertConfig(  # type: ignore[call-arg] # the library's own types
             vocab_size=1, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512,
             max_position_embeddings=16, type_vocab_size=1, num_labels=CLASSES,
         )  # fmt: skip

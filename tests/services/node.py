@@ -65,7 +65,7 @@ class Node:
         }
         with running(
             [sys.executable, "-m", "worker"],
-            ready=lambda: set(self.workers()) - known,
+            ready=lambda: bool(set(self.workers()) - known),
             log=self.directory / f"{name}.log",
             environment=values,
         ) as process:

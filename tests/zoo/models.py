@@ -250,7 +250,7 @@ class Bert(nn.Module):
         super().__init__()
         from transformers import BertConfig, BertForSequenceClassification
 
-        config = BertConfig(
+        config = BertConfig(  # type: ignore[call-arg] # the library's own types
             vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
             max_position_embeddings=64, num_labels=CLASSES, initializer_range=0.2,
         )  # fmt: skip

@@ -146,7 +146,7 @@ class Swin(nn.Module):
         super().__init__()
         from transformers import SwinConfig, SwinForImageClassification
 
-        config = SwinConfig(
+        config = SwinConfig(  # type: ignore[call-arg] # the library's own types
             image_size=24, patch_size=2, embed_dim=WIDTH, depths=[2, 2], num_heads=[2, 2], window_size=4, num_labels=4
         )
         self.swin = SwinForImageClassification(config)

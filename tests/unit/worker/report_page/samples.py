@@ -93,7 +93,9 @@ def residual_cnn(blocks: int = 14, *, seed: int = 0) -> JobReport:
         quality=Quality(
             data="evaluation",
             samples=2000,
-            metric=MetricResult(name="top1", float=0.934, int8=0.9085, drop=0.0255, max_drop=0.01, met=False),
+            metric=MetricResult(
+                name="top1", float_value=0.934, int8_value=0.9085, drop=0.0255, max_drop=0.01, met=False
+            ),
             fidelity=[OutputFidelity(output="logits", sqnr_db=16.4, cosine=0.98871, agreement=0.9505)],
         ),
         latency=[benchmark(1, 12.3, 5.3, seed=2), benchmark(8, 88.1, 41.7, seed=3)],
@@ -134,7 +136,7 @@ def residual_cnn(blocks: int = 14, *, seed: int = 0) -> JobReport:
                 reason="onednn has no kernel for this pair.",
             ),
         ],
-        graphs=Graphs(float=_resnet_graph(blocks, int8=False), int8=_resnet_graph(blocks, int8=True)),
+        graphs=Graphs(float_nodes=_resnet_graph(blocks, int8=False), int8_nodes=_resnet_graph(blocks, int8=True)),
         histograms=[
             _histogram(name, role, chance) for name in [WRONG_LAYER, *names[:4]] for role in ("output", "weight")
         ],
@@ -194,7 +196,7 @@ def residual_cnn(blocks: int = 14, *, seed: int = 0) -> JobReport:
 def trained(epochs: int = 8) -> JobReport:
     """QAT that beats static quantization, beside the float model trained for as long."""
     report = residual_cnn(4, seed=5)
-    metric = MetricResult(name="top1", float=0.934, int8=0.9331, drop=0.0009, max_drop=0.01, met=True)
+    metric = MetricResult(name="top1", float_value=0.934, int8_value=0.9331, drop=0.0009, max_drop=0.01, met=True)
     progress = [1 - math.exp(-0.6 * epoch) for epoch in range(1, epochs + 1)]
     return report.model_copy(
         update={
@@ -494,7 +496,7 @@ def _before() -> Before:
         quality=Quality(
             data="evaluation",
             samples=2000,
-            metric=MetricResult(name="top1", float=0.934, int8=0.893, drop=0.041, max_drop=0.01, met=False),
+            metric=MetricResult(name="top1", float_value=0.934, int8_value=0.893, drop=0.041, max_drop=0.01, met=False),
             fidelity=[OutputFidelity(output="logits", sqnr_db=14.2, cosine=0.981, agreement=0.931)],
         ),
         latency=[benchmark(1, 12.4, 5.4, seed=9)],
