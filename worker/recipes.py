@@ -265,7 +265,6 @@ def _plan(model: LoadedModel, spec: StaticSpec | QatSpec, samples: Samples, trac
 
 
 def _told(settled: Plan, tracker: ProgressTracker) -> Plan:
-    collect_garbage()  # it was tried on copies
     for note in settled.notes:
         tracker.warn("plan", f"{note[0].upper()}{note[1:]}.")
     return settled

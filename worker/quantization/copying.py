@@ -29,6 +29,11 @@ def copy_structure(module: Module, *, frozen: bool = False) -> Module:
     return copy.deepcopy(module, memo)
 
 
+def weight_bytes(module: nn.Module) -> int:
+    """What the parameters of a module take: of what is made from it, something as large is garbage."""
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
 def collect_garbage(size: int = WORTH_BYTES) -> None:
     """Free the graphs that nothing reaches any more, and give their memory back to the system.
 

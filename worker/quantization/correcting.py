@@ -8,6 +8,7 @@ ones already in. torch.ao has it for eager modules only (`torch.ao.quantization.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,18 +24,22 @@ def bias_corrections(prepared: fx.GraphModule, plan: Plan, batches: Iterable[tup
     it is.
     """
     simulation = simulate(prepared, plan)
-    shifts: dict[str, Tensor] = {}
     seen = 0
     modules = {str(node.target): first_layer(module) for node, module in simulation.weighted()}
+    # All of them beforehand: one made beside each weight that comes and goes keeps the heap from using its place again.
+    shifts = {
+        name: torch.zeros(_channels(module), dtype=module.weight.dtype)
+        for name, module in modules.items()
+        if hasattr(module, "bias")
+    }
 
     def meet(node: fx.Node, reference: Tensor, found: Tensor) -> Tensor:
         name = str(node.target)
-        if not hasattr(modules[name], "bias"):  # an embedding
+        if name not in shifts:  # an embedding
             return found
         axis = _channel_axis(modules[name], found)
         others = [dimension for dimension in range(found.dim()) if dimension != axis]
-        shift = (reference - found).mean(others)
-        shifts[name] = shift if seen == 0 else shifts[name] + (shift - shifts[name]) / (seen + 1)
+        shifts[name] += ((reference - found).mean(others) - shifts[name]) / (seen + 1)
         shape = [1] * found.dim()
         shape[axis] = -1
         return found + shifts[name].reshape(shape)
@@ -77,3 +82,8 @@ def correct_biases(prepared: fx.GraphModule, corrections: dict[str, Tensor]) -> 
 
 def _channel_axis(module: nn.Module, output: Tensor) -> int:
     return output.dim() - 1 if isinstance(module, nn.Linear) else 1
+
+
+def _channels(module: Any) -> int:
+    channels: int = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+    return channels

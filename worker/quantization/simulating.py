@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.func import functional_call
 
+from worker.quantization.copying import collect_garbage, weight_bytes
 from worker.quantization.planning import Plan
 from worker.quantization.quantizers import Quantizer, quantized_weight, quantizer_of
 
@@ -301,6 +302,8 @@ def _without_fake_quantize(weight: FakeQuantizeBase) -> Iterator[None]:
 
 def simulate(prepared: fx.GraphModule, plan: Plan) -> Simulation:
     """The simulation of a prepared and calibrated graph, with the qparams it has now."""
+    # Of an earlier one: quantized weights and activations come and go, in pieces that the heap does not give back.
+    collect_garbage(weight_bytes(prepared))
     return Simulation(prepared, plan)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, fx
 from shared.errors import ModelUnsupported, NothingToQuantize
 from shared.quantization_spec import DynamicSpec
 from worker.quantization.converting import convert
+from worker.quantization.copying import collect_garbage, weight_bytes
 from worker.quantization.counting import float_share, layer_macs
 from worker.quantization.dynamic_planning import choose_dynamic_plan
 from worker.quantization.dynamic_trying import without_wrong_kernels
@@ -57,7 +58,11 @@ def plan(raised: fx.GraphModule, spec: Any) -> Plan:
     inputs = _inputs_that_tell(raised)
     if isinstance(spec, DynamicSpec):
         dynamic = choose_dynamic_plan(raised, spec)
-        return without_wrong_kernels(raised, dynamic, inputs) if _runs(raised, inputs) else dynamic
+        if not _runs(raised, inputs):
+            return dynamic
+        right = without_wrong_kernels(raised, dynamic, inputs)
+        collect_garbage(weight_bytes(raised))  # the copy on which it was tried
+        return right
     first = choose_plan(raised, spec)
     try:
         chosen = _tried(raised, first, inputs)
@@ -112,6 +117,7 @@ def _tried(raised: fx.GraphModule, first: Plan, inputs: tuple[Tensor, ...]) -> P
     all_groups = groups(raised)
     for _ in range(_ATTEMPTS):
         faults = _faults(raised, chosen, inputs)
+        collect_garbage(weight_bytes(raised))  # the copies on which it was tried
         if not faults:
             return _told(chosen)
         placed = [fault for fault in faults if fault.layer in chosen.int8_layers]
@@ -199,6 +205,7 @@ def _culprits(raised: fx.GraphModule, plan: Plan, inputs: tuple[Tensor, ...], la
     None where it takes several of them together.
     """
     faults = _faults(raised, replace(plan, int8_layers=frozenset(layers)), inputs)
+    collect_garbage(weight_bytes(raised))
     if not faults:
         return []
     if len(layers) == 1:
