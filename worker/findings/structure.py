@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shared.job_report import ReportWarning
+from shared.job_report import ReportWarning, Suggestion
 from shared.layer_report import Fusion, LayerSummary
 from worker.findings.case import WORTH_DB, Case, Finding, keep_in_float, suggest
 from worker.quantization import in_int8
 
 _MOSTLY_FLOAT = 0.5
+_RECURRENT = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")  # and no RNN: it has int8 kernels nowhere
 _ASKED = "overridden"
 _FEW_MACS = 0.05  # of all: an int8 layer with fewer saves less than its boundaries cost
 _NOT_ITS_FAULT = ("no int8 kernel fuses", "int8 kernels hold ReLU and no ReLU6")
@@ -138,7 +139,7 @@ def missing_observers(case: Case) -> Iterator[Finding]:
 
 
 def mostly_float(case: Case) -> Iterator[Finding]:
-    """Most weights stayed as large as they were."""
+    """Most weights stayed as large as they were; dynamic quantization is for those that are recurrent."""
     counts = {"float32": 0.0, "float16": 0.0, "int8": 0.0}
     for layer in case.layers.values():
         counts[layer.precision] += layer.weight_bytes / {"float32": 4, "float16": 2, "int8": 1}[layer.precision]
@@ -150,9 +151,20 @@ def mostly_float(case: Case) -> Iterator[Finding]:
             code="mostly_float",
             message=f"{100 * share:.0f} % of the weights stay in float: little is gained by this method.",
             hint="`layers` in the report says why each was left; another method may quantize them.",
+            suggestion=_dynamic_instead(case),
         ),
         _MOSTLY,
     )
+
+
+def _dynamic_instead(case: Case) -> Suggestion | None:
+    left = [layer for layer in case.layers.values() if layer.precision == "float32"]
+    recurrent = sum(layer.weight_bytes for layer in left if layer.op in _RECURRENT)
+    everything = sum(layer.weight_bytes for layer in left)
+    if case.spec.method == "dynamic" or recurrent <= _MOSTLY_FLOAT * everything:
+        return None
+    expected = f"{100 * recurrent / everything:.0f} % of what stayed in float: recurrent layers have int8 kernels there"
+    return suggest("Use method dynamic", {"method": "dynamic"}, expected)
 
 
 def _puts_in_int8(patch: dict[str, list[dict[str, str]]], layer: str) -> bool:

@@ -297,6 +297,32 @@ def test_a_small_layer_alone_in_int8_is_told_with_the_override_that_frees_it(mak
     assert found["mostly_float"].layer is None
 
 
+class Recurrent(nn.Module):
+    """A GRU over four steps of a row, and a Linear on the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.GRU(RX[0].shape[1] // 4, 32, batch_first=True)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen: torch.Tensor = self.head(self.encoder(x.unflatten(1, (4, -1)))[0][:, -1])
+        return seen
+
+
+def test_a_recurrent_model_left_in_float_is_told_to_use_dynamic_and_then_is_in_int8(make_case: MakeCase) -> None:
+    case = make_case(Recurrent(), RX, RY)
+    found = {warning.code: warning for warning in find(case)}
+    suggestion = found["mostly_float"].suggestion
+    assert suggestion is not None
+    assert suggestion.patch == {"method": "dynamic"}
+    after = make_case(Recurrent(), RX, RY, **patched(case, suggestion.patch))
+    assert {layer.name: layer.precision for layer in after.layers.values() if layer.weight_bytes} == {
+        "encoder": "int8", "head": "int8",
+    }  # fmt: skip
+    assert "mostly_float" not in [warning.code for warning in find(after)]
+
+
 def test_a_constant_error_is_told_where_bias_correction_was_turned_off(make_case: MakeCase) -> None:
     """Every weight lies just below the middle of two steps and rounds down, on inputs of a great mean."""
     torch.manual_seed(0)
