@@ -8,7 +8,10 @@ that each node really is as its scope: a qconfig is set layer by layer, and FX h
 from __future__ import annotations
 
 import copy
+import functools
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -67,7 +70,8 @@ def _prepare(
     for parameter in model.parameters():
         parameter.requires_grad_(trainable and parameter.is_floating_point())
     _absorb_clamps(model, plan)
-    fused = fuse(model, trainable)
+    with _copied_as_themselves(model.parameters()):
+        fused = fuse(model, trainable)
     scopes = {node.name: (str(node.meta.get("layer", "")), type(None)) for node in fused.graph.nodes}
     prepared = insert_observers(fused, mapping, trainable, scopes, example_inputs)
     prepared.meta["octavo_groups"] = {
@@ -82,6 +86,27 @@ def _prepare(
     del model, fused
     collect_garbage()
     return prepared
+
+
+@contextmanager
+def _copied_as_themselves(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let `deepcopy` give these parameters back, and not copies.
+
+    To fold a batch norm torch copies the layer and then replaces its weight: the places of the copies, of one layer
+    after the other, are left as holes in the heap, and take as much memory as the model.
+    """
+    found: list[Any] = [*parameters]
+    for each in found:
+        each.__deepcopy__ = functools.partial(_itself, each)
+    try:
+        yield
+    finally:
+        for each in found:
+            del each.__deepcopy__
+
+
+def _itself(parameter: nn.Parameter, _memo: dict[int, Any]) -> nn.Parameter:
+    return parameter
 
 
 def _keep_fold_factors_from_zero(prepared: fx.GraphModule) -> None:
