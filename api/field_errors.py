@@ -88,12 +88,18 @@ def _pointer(loc: Sequence[str | int], body: Any) -> str:
     parts: list[str] = []
     here = body
     for index, part in enumerate(loc[1:], start=1):
+        if index == 1 and _is_method_of(body, part):
+            continue  # what it tried, though a field may have the same name: `qat` is both
         if _holds(here, part):
             here = here[part]
-        elif not isinstance(here, dict) or index < len(loc) - 1 or (index == 1 and part in METHODS):
+        elif not isinstance(here, dict) or index < len(loc) - 1:
             continue
         parts.append(f"{part}".replace("~", "~0").replace("/", "~1"))
     return "".join(f"/{_printable(part)}" for part in parts)
+
+
+def _is_method_of(body: Any, part: str | int) -> bool:
+    return part in METHODS and isinstance(body, dict) and body.get("method") == part and "based_on" not in body
 
 
 def _holds(here: Any, part: str | int) -> bool:

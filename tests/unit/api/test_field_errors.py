@@ -80,6 +80,11 @@ def test_a_field_called_like_a_method_is_not_taken_for_the_union_member() -> Non
     assert found.pointer == "/qat"
 
 
+def test_a_method_called_like_a_field_is_not_taken_for_the_field() -> None:
+    found = errors_of({"method": "qat", "qat": {"epochs": 0}})
+    assert {each.pointer for each in found} == {"/model", "/training", "/qat/epochs"}
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
