@@ -163,7 +163,7 @@ def _dynamic_instead(case: Case) -> Suggestion | None:
     everything = sum(layer.weight_bytes for layer in left)
     if case.spec.method == "dynamic" or recurrent <= _MOSTLY_FLOAT * everything:
         return None
-    expected = f"{100 * recurrent / everything:.0f} % of what stayed in float: recurrent layers have int8 kernels there"
+    expected = f"int8 for {100 * recurrent / everything:.0f} % of the weights that stay in float: they are recurrent"
     return suggest("Use method dynamic", {"method": "dynamic"}, expected)
 
 

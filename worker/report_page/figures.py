@@ -75,6 +75,11 @@ def times(ratio: float | None) -> str:
     return NONE if ratio is None else f"{decimal(ratio, 2)}×"
 
 
+def size_change(ratio: float) -> str:
+    """`3.90× smaller`, `1.05× larger`: of float over int8."""
+    return f"{times(1 / ratio)} larger" if 0 < ratio < 1 else f"{times(ratio)} smaller"
+
+
 def signed(value: float, digits: int = 1) -> str:
     """`+0.3`, `−0.3`."""
     return f"+{decimal(value, digits)}" if value >= 0 else decimal(value, digits)

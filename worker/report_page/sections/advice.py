@@ -31,12 +31,12 @@ def _warning(number: int, warning: ReportWarning, job_id: str, spec: dict[str, A
         element(
             "h3", element("span", f"[{number}] ", class_="count"), warning.code.replace("_", " ").capitalize(), layer
         ),
-        element("p", warning.message),
+        element("p", _prose(warning.message)),
     ]
     if warning.evidence is not None:
-        said.append(element("p", element("b", "Evidence: "), warning.evidence))
+        said.append(element("p", element("b", "Evidence: "), _prose(warning.evidence)))
     if warning.hint is not None:
-        said.append(element("p", element("b", "Hint: "), warning.hint))
+        said.append(element("p", element("b", "Hint: "), _prose(warning.hint)))
     if suggestion is not None:
         said += [
             element("p", element("b", "Suggestion: "), suggestion.title),
@@ -47,6 +47,14 @@ def _warning(number: int, warning: ReportWarning, job_id: str, spec: dict[str, A
             as_json(suggestion.patch),
         ]
     return element("li", said, class_="act" if suggestion else None)
+
+
+def _prose(text: str) -> list[Content]:
+    """What stands between backticks as code."""
+    *pairs, last = text.split("`")
+    if len(pairs) % 2:  # one without another
+        return [text]
+    return [*(element("code", part) if index % 2 else part for index, part in enumerate(pairs)), last]
 
 
 def _command(number: int, suggestion: Suggestion, job_id: str, spec: dict[str, Any]) -> str:

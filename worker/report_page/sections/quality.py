@@ -11,6 +11,7 @@ from worker.report_page.figures import (
     percent,
     plural,
     significant,
+    size_change,
     times,
     whole,
 )
@@ -83,7 +84,7 @@ def size(report: JobReport) -> Section:
     columns = [Column("Model"), Column("Bytes", "number"), Column("Size", "number")]
     both = {"float": report.size.float_bytes, "int8": report.size.int8_bytes}
     rows: list[list[Content]] = [[which, whole(count), byte_size(count)] for which, count in both.items()]
-    told = note(f"Both stored the same way, as frozen TorchScript: int8 is {times(report.size.ratio)} smaller.")
+    told = note(f"Both stored the same way, as frozen TorchScript: int8 is {size_change(report.size.ratio)}.")
     return Section("size", "Size", join([told, table("Size on disk", columns, rows)]))
 
 

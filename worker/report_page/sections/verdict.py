@@ -13,6 +13,7 @@ from worker.report_page.figures import (
     percent,
     plural,
     significant,
+    size_change,
     times,
     whole,
 )
@@ -113,9 +114,7 @@ def _speedup(latency: list[BenchmarkResult]) -> Html:
 
 def _size(report: JobReport) -> Html:
     size = report.size
-    return _figure(
-        "Size", byte_size(size.int8_bytes), f"float {byte_size(size.float_bytes)}", f"{times(size.ratio)} smaller"
-    )
+    return _figure("Size", byte_size(size.int8_bytes), f"float {byte_size(size.float_bytes)}", size_change(size.ratio))
 
 
 def _measured_on(report: JobReport) -> Html:

@@ -95,6 +95,22 @@ def test_a_change_of_method_asks_for_the_data_that_the_job_lacks() -> None:
     assert command.text() == f"octavo quantize --from {JOB} --apply 0 --calibration images.npz --wait"
 
 
+def test_what_a_hint_calls_by_its_name_stands_as_code() -> None:
+    hint = "Say `--x` or `<y>`, and no ` alone"
+    for told, code in (("Say `--x` or `<y>`.", ["--x", "<y>"]), (hint, [])):
+        warning = ReportWarning(code="mostly_float", message="m", hint=told)
+        said = section(bare_dynamic().model_copy(update={"warnings": [warning]}), "advice").one("li")
+        assert [each.text() for each in said.all("code")] == code
+        assert said.text().endswith(told if not code else "Say --x or <y>.")
+
+
+def test_a_model_that_grew_is_not_called_smaller() -> None:
+    report = bare_dynamic()
+    grown = report.model_copy(update={"size": report.size.model_copy(update={"ratio": 0.8})})
+    for which in ("verdict", "size"):
+        assert "1.25× larger" in plain(section(grown, which))
+
+
 def test_before_and_after_stand_side_by_side() -> None:
     compared = rows(section(residual_cnn(), "advice"), "Before and after")
     assert compared["Top-1 accuracy, int8"] == ["89.30 %", "90.85 %", "+1.55 points"]
