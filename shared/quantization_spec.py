@@ -314,6 +314,11 @@ METHODS = ("dynamic", "static", "qat")
 spec_adapter: TypeAdapter[DynamicSpec | StaticSpec | QatSpec] = TypeAdapter(QuantizationSpec)
 
 
+def asked(toggle: Toggle) -> Literal["auto", "on"]:
+    """How the report says that something was to be done; of what is off it says nothing."""
+    return "auto" if toggle == "auto" else "on"
+
+
 def dataset_roles(spec: DynamicSpec | StaticSpec | QatSpec) -> dict[str, str]:
     """The datasets that a spec names: role (`calibration`, `evaluation`, `training`) to dataset id."""
     roles = {role: getattr(spec, role, None) for role in ("calibration", "evaluation", "training")}

@@ -28,7 +28,6 @@ from worker.quantization import (
     DynamicModel,
     LayerTrace,
     Plan,
-    Simulation,
     describe,
     parked,
     per_channel_gain_db,
@@ -38,7 +37,7 @@ from worker.quantization import (
 from worker.steps.convert import Quantized
 from worker.steps.evaluate import Yardstick
 from worker.steps.load import LoadedModel
-from worker.steps.sensitivity import measure_sensitivity
+from worker.steps.sensitivity import MixedModel, measure_sensitivity
 
 _BINS = 96
 #: The trace may take this many times the evaluation; the rest of «twice» is for describing.
@@ -89,7 +88,7 @@ def analyse(
     described = describe(model.raised, prepared, int8.module, plan, one)
     facts: dict[str, LayerFacts] = {}
     samples, sensitivity = 0, None
-    mixed = DynamicModel(model.raised, int8.module) if prepared is None else simulate(prepared, plan)
+    mixed: MixedModel = DynamicModel(model.raised, int8.module) if prepared is None else simulate(prepared, plan)
     unneeded = [] if prepared is None else [model.raised]  # a simulation is float and int8 at once
     with parked(*unneeded, beside=[] if prepared is None else [prepared]):
         if spec.analysis.layers:
@@ -127,7 +126,7 @@ def analyse(
 
 def _trace(
     model: LoadedModel,
-    mixed: Simulation | DynamicModel,
+    mixed: MixedModel,
     described: Description,
     yardstick: Yardstick,
     *,

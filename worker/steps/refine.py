@@ -14,13 +14,12 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import fx
 
 from shared.job_report import RangeTrial, RecoveryResult
-from shared.quantization_spec import ActivationObserver, StaticSpec, Toggle
+from shared.quantization_spec import ActivationObserver, StaticSpec, Toggle, asked
 from worker.closeness import Closeness
 from worker.datasets import Samples, batches
 from worker.inference import padded_to
@@ -103,11 +102,6 @@ class _Grounds:
     def seen(self) -> FloatReference:
         """Samples that the observers saw, evenly spread over them."""
         return FloatReference(self.model, spread(self.observed, _MOST_SEEN))
-
-
-def asked(toggle: Toggle) -> Literal["auto", "on"]:
-    """How the report says it."""
-    return "auto" if toggle == "auto" else "on"
 
 
 def _choose_ranges(prepared: fx.GraphModule, plan: Plan, grounds: _Grounds) -> tuple[Plan, list[RangeTrial]]:

@@ -134,7 +134,8 @@ def test_one_sample_over_and_over_is_constant(digits: Digits, make_folder: MakeF
     tracker = ProgressTracker(lambda _: None, {Step.LOAD: 1})
     model, loaded = load(folder, folder.read_inputs(), tracker)
     assert loaded.calibration is not None
-    found = calibrate(model, [model.raised], loaded.calibration, lambda _done, _total: None)
+    samples = loaded.calibration
+    found = calibrate(model, [model.raised], samples, lambda _done, _total: None, then=(samples, lambda: None))
     result = check_calibration(model, found, loaded.held_out, tracker)
     (warning,) = [warning for warning in tracker.warnings if warning.code == "calibration_constant"]
     assert warning.evidence == "x: values 0 to 1; the evaluation data varies."
