@@ -10,60 +10,41 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import fx
 
 from shared.job import Step
-from shared.job_report import (
-    CalibrationResult,
-    JobReport,
-    KernelTrial,
-    Quality,
-    RangeTrial,
-    RecoveryResult,
-    TrainingResult,
-)
+from shared.job_report import CalibrationResult, JobReport, Quality
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.datasets import Samples, batches
-from worker.environment import describe_environment
-from worker.findings import Case, find
-from worker.inference import Model, padded_to
-from worker.job_folder import JobFolder, JobInputs
-from worker.latency import FLOAT_EAGER, FLOAT_FROZEN, INT8
+from worker.inference import padded_to
+from worker.job_folder import JobFolder
 from worker.progress import ProgressTracker, Report
 from worker.quantization import (
     Plan,
-    collect_garbage,
-    has_vnni,
     learn_scales,
     parked,
     plan,
     prepare_qat,
     quantize_dynamic,
     use_kernels_of,
-    weights_digest,
     without_masks,
 )
+from worker.reporting import Outcome, finish
 from worker.steps.advise import advise_on_dynamic
-from worker.steps.analyse import analyse
-from worker.steps.benchmark import benchmark
 from worker.steps.calibrate import calibrate
 from worker.steps.check_calibration import check_calibration, measure_quality_spread_db
 from worker.steps.choose_kernels import Converted, convert_for_this_cpu
-from worker.steps.convert import Quantized, freeze_quantized
+from worker.steps.convert import freeze_quantized
 from worker.steps.evaluate import Yardstick, choose_yardstick, evaluate
 from worker.steps.load import JobData, LoadedModel, load
 from worker.steps.losses import choose_loss
-from worker.steps.package import package, write_report
 from worker.steps.static_draft import StaticDraft, draft_static
 from worker.steps.train import plan_course
 from worker.steps.train_and_compare import compare_with_static, train_and_compare
 from worker.training_checkpoint import fingerprint_of
-from worker.verdict import judge
 
 # What each step is expected to take, as a share of the whole: it drives the progress bar and the time left.
 _DYNAMIC_WEIGHTS = {
@@ -81,23 +62,6 @@ _QAT_WEIGHTS = {
 _MASKED_BATCHES = 2  #: in which a mask, where the model has one, is found
 
 _WEIGHTS = {"dynamic": _DYNAMIC_WEIGHTS, "static": _STATIC_WEIGHTS, "qat": _QAT_WEIGHTS}
-
-
-@dataclass
-class Outcome:
-    """An int8 model and how it came about."""
-
-    plan: Plan
-    int8: Quantized | None
-    """None once it is packaged."""
-    quality: Quality
-    prepared: fx.GraphModule | None = None
-    """What it was converted from; None for dynamic quantization, and once it is analysed."""
-    kernels: list[KernelTrial] = field(default_factory=list)
-    ranges: list[RangeTrial] = field(default_factory=list)
-    recovery: list[RecoveryResult] = field(default_factory=list)
-    calibration: CalibrationResult | None = None
-    training: TrainingResult | None = None
 
 
 def run(folder: JobFolder, report: Report) -> JobReport:
@@ -118,7 +82,7 @@ def run(folder: JobFolder, report: Report) -> JobReport:
             outcome = static(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
         case QatSpec() as spec:
             outcome = qat(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
-    return _finish(folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome)
+    return finish(folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome)
 
 
 def dynamic(
@@ -270,92 +234,6 @@ def _told(settled: Plan, tracker: ProgressTracker) -> Plan:
     return settled
 
 
-def _finish(
-    folder: JobFolder,
-    inputs: JobInputs,
-    tracker: ProgressTracker,
-    *,
-    model: LoadedModel,
-    data: JobData,
-    yardstick: Yardstick,
-    outcome: Outcome,
-) -> JobReport:
-    """Explain, package, benchmark and report: the same for every method."""
-    spec, settled, quality = inputs.spec, outcome.plan, outcome.quality
-    assert outcome.int8 is not None
-
-    with tracker.step(Step.ANALYSE, "Looking at every layer") as advance:
-        analysis = analyse(
-            model,
-            outcome.prepared,
-            settled,
-            outcome.int8,
-            yardstick,
-            spec=spec,
-            evaluation_seconds=tracker.timings[Step.EVALUATE.value],
-            advance=advance,
-        )
-
-    outcome.prepared = None  # as large as the model, and done with
-    collect_garbage()
-
-    with tracker.step(Step.PACKAGE, "Writing and checking the artifacts"):
-        packed = package(folder, model, outcome.int8, example=data.example_inputs(model), samples=data.evaluation)
-        digest = weights_digest(outcome.int8.module)
-
-    outcome.int8 = None
-    collect_garbage()
-
-    with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
-        candidates: dict[str, Model | Path] = {
-            FLOAT_EAGER: model.raised,
-            FLOAT_FROZEN: packed.float_file,
-            INT8: packed.int8_file,
-        }
-        latency = benchmark(
-            model, candidates, data.evaluation, spec.benchmark, seed=spec.seed, tracker=tracker, advance=advance
-        )
-    packed.float_file.unlink()
-
-    resolved = _resolved_spec(inputs, settled, quality, outcome.training)
-    findings = find(
-        Case(
-            spec=spec,
-            resolved=resolved,
-            analysis=analysis,
-            quality=quality,
-            recovery=outcome.recovery,
-            holds_full_range=has_vnni(),
-        )
-    )
-    report = JobReport(
-        method=spec.method,
-        verdict=judge(quality, latency, packed.size),
-        quality=quality,
-        latency=latency,
-        size=packed.size,
-        layers=analysis.layers,
-        sensitivity=analysis.sensitivity,
-        boundaries=analysis.boundaries,
-        fusions=analysis.fusions,
-        graphs=analysis.graphs,
-        histograms=analysis.histograms,
-        calibration=outcome.calibration,
-        ranges=outcome.ranges,
-        recovery=outcome.recovery,
-        kernels=outcome.kernels,
-        training=outcome.training,
-        before=inputs.before,
-        weights_sha256=digest,
-        warnings=[*findings, *tracker.warnings],
-        spec=resolved,
-        environment=describe_environment(settled.qengine, inputs.sandbox_level),
-        timings=tracker.timings,
-    )
-    write_report(folder, report)
-    return report
-
-
 def _static_of(spec: QatSpec) -> StaticSpec:
     """The static job on the same data."""
     asked = {name: getattr(spec, name) for name in StaticSpec.model_fields.keys() & QatSpec.model_fields.keys()}
@@ -363,16 +241,6 @@ def _static_of(spec: QatSpec) -> StaticSpec:
     asked["calibration"] = spec.calibration or spec.training
     asked["activation"] = spec.activation.model_copy(update={"observer": "auto"})
     return StaticSpec(**asked)
-
-
-def _resolved_spec(
-    inputs: JobInputs, settled: Plan, quality: Quality, training: TrainingResult | None
-) -> dict[str, Any]:
-    spec = inputs.spec.model_dump(mode="json") | settled.resolved()
-    spec["metric"] = None if quality.metric is None else quality.metric.name
-    if training is not None:
-        spec["qat"] = spec["qat"] | {"loss": training.loss}
-    return spec
 
 
 def main() -> None:
