@@ -35,7 +35,7 @@ from worker.quantization import (
 from worker.reporting import Outcome, finish
 from worker.steps.advise import advise_on_dynamic
 from worker.steps.calibrate import calibrate
-from worker.steps.check_calibration import check_calibration, measure_quality_spread_db
+from worker.steps.check_calibration import check_calibration, measure_quality_spread
 from worker.steps.choose_kernels import Converted, convert_for_this_cpu
 from worker.steps.convert import freeze_quantized
 from worker.steps.evaluate import Yardstick, choose_yardstick, evaluate
@@ -126,8 +126,8 @@ def static(
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
         found = calibrate(model, [draft.prepared], draft.observed, advance, then=(draft.held_back, draft.refine))
-        spread_db = measure_quality_spread_db(model, draft.prepared, draft.plan, found, data.evaluation)
-        calibration = check_calibration(model, found, data.held_out, tracker, quality_spread_db=spread_db)
+        spread = measure_quality_spread(model, draft.prepared, draft.plan, found, data.evaluation)
+        calibration = check_calibration(model, found, data.held_out, tracker, quality=spread)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
         converted = convert_for_this_cpu(
@@ -168,7 +168,8 @@ def qat(
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
         both = [prepared, draft.prepared]
         found = calibrate(model, both, draft.observed, advance, then=(draft.held_back, draft.refine))
-        checked = check_calibration(model, found, data.held_out, tracker)
+        spread = measure_quality_spread(model, draft.prepared, draft.plan, found, data.evaluation)
+        checked = check_calibration(model, found, data.held_out, tracker, quality=spread)
         if spec.qat.learnable_scales:
             learn_scales(prepared)
 
