@@ -28,7 +28,6 @@ from worker.quantization import (
     parked,
     plan,
     prepare_qat,
-    quantize_dynamic,
     use_kernels_of,
     without_masks,
 )
@@ -37,7 +36,7 @@ from worker.steps.advise import advise_on_dynamic
 from worker.steps.calibrate import calibrate
 from worker.steps.check_calibration import check_calibration, measure_quality_spread
 from worker.steps.choose_kernels import Converted, convert_for_this_cpu
-from worker.steps.convert import freeze_quantized
+from worker.steps.convert_dynamic import convert_dynamic
 from worker.steps.evaluate import Yardstick, choose_yardstick, evaluate
 from worker.steps.load import JobData, LoadedModel, load
 from worker.steps.losses import choose_loss
@@ -99,13 +98,13 @@ def dynamic(
     advise_on_dynamic(spec, settled, tracker)
 
     with tracker.step(Step.CONVERT, "Quantizing the weights"):
-        module = quantize_dynamic(model.raised, settled)
-        int8 = freeze_quantized(module, data.example_inputs(model), qengine=settled.qengine, scratch=folder.tmp)
+        example = data.example_inputs(model)
+        converted = convert_dynamic(model, settled, data.evaluation, example, scratch=folder.tmp)
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
-        (quality,) = evaluate(model, [int8.load()], yardstick, advance)
+        (quality,) = evaluate(model, [converted.int8.load()], yardstick, advance)
 
-    return Outcome(settled, int8, quality)
+    return Outcome(converted.plan, converted.int8, quality, kernels=converted.kernels)
 
 
 def static(

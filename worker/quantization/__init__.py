@@ -17,6 +17,7 @@ from worker.quantization.describing_qparams import OUTLIER_STRETCH, stretch_of
 from worker.quantization.digest import weights_digest
 from worker.quantization.dynamic import holds_float16, quantize_dynamic
 from worker.quantization.dynamic_planning import DynamicPlan
+from worker.quantization.dynamic_reference import departing_dynamic_layers, dynamic_in_float, without_departing
 from worker.quantization.dynamic_tracing import DynamicModel
 from worker.quantization.equalizing import equalize
 from worker.quantization.freezing import freeze
@@ -57,9 +58,11 @@ __all__ = [
     "collect_garbage",
     "convert",
     "correct_biases",
+    "departing_dynamic_layers",
     "departing_layers",
     "describe",
     "describe_layers",
+    "dynamic_in_float",
     "equalize",
     "freeze",
     "freeze_batch_norm",
@@ -92,6 +95,7 @@ __all__ = [
     "verify_raised",
     "weight_values",
     "weights_digest",
+    "without_departing",
     "without_islands",
     "without_masks",
 ]

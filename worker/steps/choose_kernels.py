@@ -34,7 +34,7 @@ from worker.steps.load import LoadedModel
 
 _KERNELS = ("onednn", "x86", "fbgemm")
 _MIN_GAIN = 1.05
-_MAX_LOST_DB = 1.0
+MAX_LOST_DB = 1.0
 _TRIAL_SECONDS = 0.5
 _WARM_UP = 3
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 100
@@ -88,7 +88,7 @@ def convert_for_this_cpu(
             found[name] = measured.closeness
             lost_db[name] = surely_lost_db(measured.noise, reference.noise)
             departing[name] = _departing(int8, some)
-            if not departing[name] and lost_db[name] <= _MAX_LOST_DB:
+            if not departing[name] and lost_db[name] <= MAX_LOST_DB:
                 right[name] = int8.file
         if not right:
             raise KernelsSaturate(_told(departing, lost_db))
