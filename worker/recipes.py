@@ -28,6 +28,7 @@ from worker.quantization import (
     parked,
     plan,
     prepare_qat,
+    simulate,
     use_kernels_of,
     without_masks,
 )
@@ -185,13 +186,18 @@ def qat(
         ]
 
     with tracker.step(Step.EVALUATE, "Comparing float, int8 and static int8") as advance:
-        qualities = evaluate(model, [candidate.int8.load() for candidate in candidates], yardstick, advance)
+        kernels = [candidate.int8.load() for candidate in candidates]
+        in_float = [simulate(*each).run for each in to_convert]
+        qualities = evaluate(model, [*kernels, *in_float], yardstick, advance)
+        qualities, simulated = qualities[: len(kernels)], qualities[len(kernels) :]
+        del kernels, in_float
 
     training = compare_with_static(
         course,
         trained,
         qualities[1] if len(qualities) > 1 else None,
         qualities[0],
+        simulated=(simulated[1], simulated[0]) if len(simulated) > 1 else None,
         float_layers=settled.float_reasons,
         static_float_layers=draft.plan.float_reasons,
     )
