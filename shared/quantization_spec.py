@@ -301,7 +301,10 @@ class QatSpec(_SpecBase):
     training: DatasetId = Field(description="What the model is trained on, with labels unless it is distilled.")
     calibration: DatasetId | None = Field(
         default=None,
-        description="For the static model that QAT is compared with; without it the training data is used.",
+        description=(
+            "What sets the first ranges: of the network before it is trained, and of the static model beside it. "
+            "Without it the training data is used."
+        ),
     )
     qengine: Qengine = "auto"
     activation: ActivationSettings = ActivationSettings()

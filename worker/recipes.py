@@ -241,11 +241,10 @@ def _told(settled: Plan, tracker: ProgressTracker) -> Plan:
 
 
 def _static_of(spec: QatSpec) -> StaticSpec:
-    """The static job on the same data."""
+    """The static job on the same data, with the same settings: it may be the model on offer."""
     asked = {name: getattr(spec, name) for name in StaticSpec.model_fields.keys() & QatSpec.model_fields.keys()}
     asked["method"] = "static"
     asked["calibration"] = spec.calibration or spec.training
-    asked["activation"] = spec.activation.model_copy(update={"observer": "auto"})
     return StaticSpec(**asked)
 
 

@@ -68,7 +68,7 @@ class RangeObserver(UniformQuantizationObserverBase):
         averaging_constant: float = 0.01,
         **settings: Any,
     ) -> None:
-        super().__init__(is_dynamic=False, **settings)
+        super().__init__(**settings)
         self.rule: Rule = rule
         self.is_open = rule == "auto"
         self.percentile = percentile

@@ -253,6 +253,17 @@ def test_the_static_model_beside_qat_is_what_a_static_job_gives(digits: Digits, 
     assert trained.training.static_fidelity == static.quality.fidelity
 
 
+def test_the_static_model_beside_qat_has_the_rule_that_the_spec_names(digits: Digits, make_folder: MakeFolder) -> None:
+    """It may be the model on offer, as it is where training is too slow to change anything."""
+    settings = {"epochs": 1, "learning_rate": 1e-9, "compare_with_float": False}
+    activation = {"observer": "percentile", "percentile": 99.9}
+    report, _ = run(make_folder(digits.program, "qat", qat_data(digits), qat=settings, activation=activation))
+    assert report.training is not None
+    assert report.training.offered == "static"
+    assert report.ranges == []
+    assert report.spec["activation"]["observer"] == "percentile"
+
+
 def test_distillation_needs_no_labels(digits: Digits, make_folder: MakeFolder) -> None:
     data = {"training": {"x": digits.training_x[:320]}, "evaluation": {"x": digits.evaluation_x}}
     report, _ = run(make_folder(digits.program, "qat", data, qat={"epochs": 2, "learning_rate": 1e-3}))
