@@ -10,7 +10,7 @@ quantized layer by layer as the plan says, and frozen to what users run.
 from worker.quantization.boundaries import glob_of, in_float, in_int8
 from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.copying import collect_garbage
-from worker.quantization.correcting import bias_corrections, correct_biases
+from worker.quantization.correcting import Biases, bias_corrections, correct_biases
 from worker.quantization.counting import layer_macs
 from worker.quantization.describing import Description, describe, describe_layers
 from worker.quantization.describing_qparams import OUTLIER_STRETCH, stretch_of
@@ -45,6 +45,7 @@ from worker.quantization.verifying import verify_raised
 
 __all__ = [
     "OUTLIER_STRETCH",
+    "Biases",
     "Description",
     "DynamicModel",
     "DynamicPlan",
