@@ -32,7 +32,8 @@ class Verdict(Reported):
         description=(
             "`recommended`: quality holds and int8 is faster; `no_faster`: quality holds, no significant difference in "
             "latency; `slower`: quality holds, int8 is slower; `accuracy_not_met`: the drop exceeds max_accuracy_drop; "
-            "`low_fidelity`: no target could be checked and int8 is far from float."
+            "`low_fidelity`: no target could be checked and int8 is far from float: of an output with classes less than "
+            "95 % of the samples agree, or one without has less than 20 dB."
         )
     )
     sentence: str

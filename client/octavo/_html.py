@@ -20,8 +20,8 @@ _CELL = "text-align:left;padding:.1em 1em .1em 0"
 _BARS = 12
 _ROW, _LABEL, _BAR, _TEXT = 18, 190, 260, 70  # of the plot, in pixels
 _FULL_SCALE_DB = 60.0
-_POOR_DB, _FAIR_DB = 15.0, 25.0
-_COLOURS = ("#c0392b", "#b9770e", "#2471a3")  # readable on light and on dark
+_COLOURS = {"int8": "#2471a3", "float16": "#7d6608"}  # readable on light and on dark
+_IN_FLOAT = "#707b7c"
 
 
 def report_card(report: JobReport) -> str:
@@ -90,7 +90,7 @@ def _plot(layers: Sequence[LayerSummary]) -> str:
 def _bar(number: int, layer: LayerSummary) -> str:
     sqnr_db = layer.error.sqnr_db if layer.error is not None else None
     value = _FULL_SCALE_DB if sqnr_db is None else sqnr_db
-    colour = _COLOURS[(value >= _POOR_DB) + (value >= _FAIR_DB)]
+    colour = _COLOURS.get(layer.precision, _IN_FLOAT)
     length = _BAR * min(max(value / _FULL_SCALE_DB, 0.005), 1.0)
     top, base = _ROW * number, _ROW * number + 13
     name = escape(layer.name)

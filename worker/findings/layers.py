@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from shared.job_report import ReportWarning
 from shared.layer_report import LayerSensitivity
 from shared.quantization_spec import StaticSpec
-from worker.findings.case import GOOD_DB, WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
+from worker.closeness import ALIKE_DB
+from worker.findings.case import WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
 
 _SHIFTED = 0.5  # of the energy of the error made in the layer: bias correction takes at least 3 dB of it away
 _MOST_SENSITIVE = 3
@@ -47,7 +48,7 @@ def bias_shift(case: Case) -> Iterator[Finding]:
 def sensitive_layers(case: Case) -> Iterator[Finding]:
     """What costs the output most, whatever the cause."""
     sensitivity = case.analysis.sensitivity
-    if sensitivity is None or case.is_fair or case.base_db >= GOOD_DB:
+    if sensitivity is None or case.is_near or case.base_db >= ALIKE_DB:
         return
     first = _first_wrong(case)
     for entry in [found for found in sensitivity.layers if found.gain_db >= WORTH_DB][:_MOST_SENSITIVE]:

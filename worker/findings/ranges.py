@@ -17,7 +17,8 @@ from typing import Literal
 from shared.job_report import ReportWarning, Suggestion
 from shared.layer_report import Qparams
 from shared.quantization_spec import StaticSpec
-from worker.findings.case import GOOD_DB, WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
+from worker.closeness import ALIKE_DB
+from worker.findings.case import WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
 from worker.layer_facts import LayerFacts, Seen
 from worker.quantization import OUTLIER_STRETCH, glob_of
 
@@ -293,4 +294,4 @@ def _span(low: float | None, high: float | None) -> str:
 
 def _gap_db(case: Case) -> float:
     """How far the model is from a good one: faults of the data are not shown by one layer's sensitivity."""
-    return max(0.0, GOOD_DB - case.base_db) if case.is_poor else 0.0
+    return max(0.0, ALIKE_DB - case.base_db) if case.is_poor else 0.0

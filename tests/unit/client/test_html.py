@@ -78,3 +78,10 @@ def test_a_report_without_layers_has_no_plot_and_without_warnings_no_advice() ->
 
 def test_a_job_that_has_succeeded_shows_its_report() -> None:
     assert "What to do" in job_card(JobData.model_validate(samples.job("succeeded", report=samples.explained_report())))
+
+
+def test_bars_have_the_colour_of_the_precision_and_no_judgement_of_the_client_s_own() -> None:
+    plot = ET.fromstring(card()).find("svg")
+    assert plot is not None
+    colours = [bar.attrib["fill"] for bar in plot.iter("rect")]
+    assert colours[0] == colours[2] == colours[3] != colours[1], "fc is in float; 11 and 33 dB are told by their length"

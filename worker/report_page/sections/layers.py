@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from shared.job_report import JobReport
 from shared.layer_report import LayerSummary, Qparams
+from worker.closeness import FAR_DB
 from worker.report_page.figures import EXACT, NONE, decibels, decimal, percent, plural, significant, whole
 from worker.report_page.layout import (
     Column,
@@ -20,9 +21,6 @@ from worker.report_page.layout import (
 )
 from worker.report_page.markup import Content, Html, element, join, shorten
 from worker.report_page.plots import Scale, finite, left_axis, line, rect, svg, text
-
-WRONG_BELOW_DB = 20.0
-"""An SQNR under which a tail of noise no longer is one: a noise of 10 % of the signal."""
 
 MAX_ROWS = 1000
 _MAX_TENSORS = 3000
@@ -55,9 +53,9 @@ def first_wrong(layers: Sequence[LayerSummary]) -> LayerSummary | None:
     """The first layer whose output is under 20 dB while what arrives at it is not; None if there is none."""
     for layer in layers:
         error = layer.error
-        if error is None or error.sqnr_db is None or not error.sqnr_db < WRONG_BELOW_DB:
+        if error is None or error.sqnr_db is None or not error.sqnr_db < FAR_DB:
             continue
-        if error.arriving_sqnr_db is None or error.arriving_sqnr_db >= WRONG_BELOW_DB:
+        if error.arriving_sqnr_db is None or error.arriving_sqnr_db >= FAR_DB:
             return layer
     return None
 
@@ -92,7 +90,7 @@ def _where_it_goes_wrong(layers: Sequence[LayerSummary]) -> Html:
     weakest, layer = min(measured, key=lambda pair: pair[0])
     return element(
         "p",
-        f"No layer takes the error below {WRONG_BELOW_DB:g} dB; the lowest is {decibels(weakest)} at ",
+        f"No layer takes the error below {FAR_DB:g} dB; the lowest is {decibels(weakest)} at ",
         name(layer.name),
         ".",
         class_="finding good",
@@ -121,7 +119,7 @@ def _depth_plot(layers: Sequence[LayerSummary]) -> Html:
         marks.append(rect(x, height, pitch * 0.78, bottom - height, f"bar {kind}", title))
         if layer.error.own_sqnr_db is not None and finite([layer.error.own_sqnr_db]):
             own.append(line(x, up(layer.error.own_sqnr_db), x + pitch * 0.78, up(layer.error.own_sqnr_db), "own"))
-    threshold = up(WRONG_BELOW_DB)
+    threshold = up(FAR_DB)
     drawing = svg(
         max(right + 20, 420),
         bottom + 30,
@@ -135,7 +133,7 @@ def _depth_plot(layers: Sequence[LayerSummary]) -> Html:
     )
     caption = (
         "SQNR at the output of each layer, in order; colour is precision, the short dark line is the layer's own error "
-        f"on float inputs, the dashed line {WRONG_BELOW_DB:g} dB. Layers that were not measured are gaps."
+        f"on float inputs, the dashed line {FAR_DB:g} dB. Layers that were not measured are gaps."
     )
     return figure(caption, drawing, label="SQNR along the depth of the model")
 
