@@ -21,17 +21,19 @@ _BARS = 12
 _ROW, _LABEL, _BAR, _TEXT = 18, 190, 260, 70  # of the plot, in pixels
 _FULL_SCALE_DB = 60.0
 _COLOURS = {"int8": "#2471a3", "float16": "#7d6608"}  # readable on light and on dark
-_IN_FLOAT = "#707b7c"
+_IN_FLOAT, _WRONG = "#707b7c", "#c0392b"
 
 
 def report_card(report: JobReport) -> str:
     """The verdict, what to do, the figures, and how near each layer is to float."""
+    wrong = report.first_wrong
     parts = [
         f"<b>{escape(report.method)}: {escape(report.verdict.word)}</b><p>{escape(report.verdict.sentence)}</p>",
         _advice(report),
         table(report_rows(report)),
         _before(report),
-        _plot(layers_by_error(report.layers)),
+        "" if wrong is None else f"<p>{escape(wrong.told)}</p>",
+        _plot(layers_by_error(report.layers), "" if wrong is None else wrong.layer),
     ]
     return f'<div style="{CARD}">{"".join(parts)}</div>'
 
@@ -73,12 +75,15 @@ def _before(report: JobReport) -> str:
     return f"<p><b>{escape(title)}</b></p>{table([['', 'before', 'now'], *outcome_rows([before, report])])}"
 
 
-def _plot(layers: Sequence[LayerSummary]) -> str:
-    """The worst layers as bars: the longer, the nearer to float."""
+def _plot(layers: Sequence[LayerSummary], first_wrong: str) -> str:
+    """The worst layers as bars: the longer, the nearer to float; in red where the model first goes wrong."""
     if not layers:
         return ""
     shown = layers[:_BARS]
-    bars = "".join(_bar(number, layer) for number, layer in enumerate(shown))
+    bars = "".join(
+        _bar(number, layer, _WRONG if layer.name == first_wrong else _COLOURS.get(layer.precision, _IN_FLOAT))
+        for number, layer in enumerate(shown)
+    )
     of_all = f", the {len(shown)} worst of {len(layers)}" if len(layers) > len(shown) else ""
     return (
         f"<p><b>SQNR by layer</b>{of_all}</p>"
@@ -87,10 +92,9 @@ def _plot(layers: Sequence[LayerSummary]) -> str:
     )
 
 
-def _bar(number: int, layer: LayerSummary) -> str:
+def _bar(number: int, layer: LayerSummary, colour: str) -> str:
     sqnr_db = layer.error.sqnr_db if layer.error is not None else None
     value = _FULL_SCALE_DB if sqnr_db is None else sqnr_db
-    colour = _COLOURS.get(layer.precision, _IN_FLOAT)
     length = _BAR * min(max(value / _FULL_SCALE_DB, 0.005), 1.0)
     top, base = _ROW * number, _ROW * number + 13
     name = escape(layer.name)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from octavo._layer_report import (
+    FirstWrong,
     Fusion,
     Graphs,
     Histogram,
@@ -241,6 +242,7 @@ class JobReport(Reported):
     latency: list[BenchmarkResult] = Field(default=[])
     size: Size
     layers: list[LayerSummary] = Field(default=[])
+    first_wrong: FirstWrong | None = None
     sensitivity: Sensitivity | None = None
     boundaries: list[QuantBoundary] = Field(default=[])
     fusions: list[Fusion] = Field(default=[])

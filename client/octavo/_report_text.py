@@ -27,6 +27,7 @@ def report_text(report: JobReport, *, width: int, job_id: str | None = None) -> 
         _advice(report, width, job_id),
         aligned(report_rows(report), right=(1, 2)) + _training(report),
         "" if report.before is None else _before(report, report.before, width),
+        "" if report.first_wrong is None else _wrapped(report.first_wrong.told, width),
         _layers(report, width),
         _left_in_float(report, width),
     ]

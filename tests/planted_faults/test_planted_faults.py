@@ -78,6 +78,13 @@ def test_the_patch_of_the_first_warning_recovers_the_quality(name: str, trial_of
     assert not after.warnings or _of(after) != _of(trial.broken)
 
 
+def test_where_it_first_goes_wrong_is_in_the_report(trial_of: Callable[[str], Trial]) -> None:
+    """What enters the layer that is rounded to zero is right."""
+    broken = trial_of("zero_scale").broken
+    assert broken.first_wrong is not None
+    assert broken.first_wrong.layer == "tiny"
+
+
 def test_an_island_becomes_int8_and_two_boundaries_go(trial_of: Callable[[str], Trial]) -> None:
     """Its fault was never the quality."""
     trial = trial_of("needless_float_island")

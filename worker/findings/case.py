@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from shared.job_report import Quality, RecoveryResult, ReportWarning, Suggestion
-from shared.layer_report import LayerSummary, Qparams
+from shared.layer_report import FirstWrong, LayerSummary, Qparams
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.closeness import ALIKE_DB, NEAR_AGREEMENT, NEAR_DB, Closeness, closeness, is_poor
+from worker.findings.first_wrong import first_wrong
 from worker.layer_facts import LayerFacts
 from worker.quantization import in_float
 from worker.steps.analyse import Analysis
@@ -46,6 +47,11 @@ class Case:
     def layers(self) -> dict[str, LayerSummary]:
         """By name, in the graph's order."""
         return {layer.name: layer for layer in self.analysis.layers}
+
+    @cached_property
+    def first_wrong(self) -> FirstWrong | None:
+        """Where the int8 model first goes wrong."""
+        return first_wrong(self.analysis.layers)
 
     @cached_property
     def base_db(self) -> float:

@@ -13,7 +13,6 @@ from worker.findings.case import WORTH_DB, Case, Finding, keep_in_float, suggest
 
 _SHIFTED = 0.5  # of the energy of the error made in the layer: bias correction takes at least 3 dB of it away
 _MOST_SENSITIVE = 3
-_ABOUT_DB = 3.0
 
 
 def bias_shift(case: Case) -> Iterator[Finding]:
@@ -50,7 +49,7 @@ def sensitive_layers(case: Case) -> Iterator[Finding]:
     sensitivity = case.analysis.sensitivity
     if sensitivity is None or case.is_near or case.base_db >= ALIKE_DB:
         return
-    first = _first_wrong(case)
+    first = case.first_wrong
     for entry in [found for found in sensitivity.layers if found.gain_db >= WORTH_DB][:_MOST_SENSITIVE]:
         facts = case.facts(entry.layer)
         error = None if facts is None else facts.error
@@ -63,7 +62,7 @@ def sensitive_layers(case: Case) -> Iterator[Finding]:
             ReportWarning(
                 code="sensitive_layer",
                 layer=entry.layer,
-                message=_told_cost(entry, is_first=entry.layer == first),
+                message=_told_cost(entry, is_first=first is not None and entry.layer == first.layer),
                 evidence=f"The output has {told_db(sensitivity.base_sqnr_db)}, with only this layer in int8 "
                 f"{told_db(entry.alone_int8_sqnr_db)}, with all but this layer {told_db(entry.alone_float_sqnr_db)}."
                 f"{made}",
@@ -109,15 +108,6 @@ def spread_error(case: Case) -> Iterator[Finding]:
         ),
         best.gain_db,
     )
-
-
-def _first_wrong(case: Case) -> str | None:
-    """The first layer in the graph's order that makes about as much error as the output has."""
-    for layer, facts in case.analysis.facts.items():
-        own_db = facts.error.own_sqnr_db
-        if own_db is not None and own_db <= case.base_db + _ABOUT_DB:
-            return layer
-    return None
 
 
 def _metric_gain(alone: float | None, base: float | None) -> str:

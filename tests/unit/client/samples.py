@@ -10,7 +10,7 @@ CREATED_AT = "2026-11-23T13:00:00Z"
 
 def report(**changes: Any) -> dict[str, Any]:
     return {
-        "schema_version": "2.0",
+        "schema_version": "2.1",
         "method": "static",
         "verdict": {"word": "recommended", "sentence": "1.80 times as fast, accuracy holds.", "accuracy": "met"},
         "quality": {
@@ -65,6 +65,11 @@ def explained_report(**changes: Any) -> dict[str, Any]:
                 {**_layer("fc", "Linear", 20.4, own=None, arriving=20.4), "precision": "float32", "reason": LEFT},
                 _layer("relu", "ReLU", None, own=None, arriving=None),
             ],
+            "first_wrong": {
+                "layer": "layer4.1.conv2",
+                "told": "The int8 model first goes wrong at layer4.1.conv2: 11.2 dB at its output, where 24.5 dB "
+                "arrives and 12.0 dB is made in it.",
+            },
             "sensitivity": {
                 "samples": 64, "base_sqnr_db": 18.0, "base_metric": None, "budget_seconds": 10.0, "seconds": 2.0,
                 "layers": [

@@ -84,4 +84,11 @@ def test_bars_have_the_colour_of_the_precision_and_no_judgement_of_the_client_s_
     plot = ET.fromstring(card()).find("svg")
     assert plot is not None
     colours = [bar.attrib["fill"] for bar in plot.iter("rect")]
-    assert colours[0] == colours[2] == colours[3] != colours[1], "fc is in float; 11 and 33 dB are told by their length"
+    assert colours[2] == colours[3] != colours[1], "fc is in float; 21 and 33 dB are told by their length"
+    assert colours[0] not in colours[1:], "there the model first goes wrong, says the report"
+
+
+def test_where_the_model_first_goes_wrong_is_said_before_the_layers_and_not_where_the_report_does_not() -> None:
+    html = card()
+    assert html.index(samples.explained_report()["first_wrong"]["told"]) < html.index("<svg")
+    assert "first goes wrong" not in card(first_wrong=None)

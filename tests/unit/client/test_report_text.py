@@ -115,6 +115,12 @@ def test_nothing_but_commands_is_wider_than_the_line(width: int) -> None:
     assert all(len(line) <= 80 for line in wide)
 
 
+def test_where_the_model_first_goes_wrong_is_said_above_the_layers() -> None:
+    lines = explained().table(200).splitlines()
+    assert lines.index(samples.explained_report()["first_wrong"]["told"]) < lines.index("Layers, the worst first (4)")
+    assert "first goes wrong" not in explained(first_wrong=None).table(200)
+
+
 def test_many_layers_are_counted_and_the_worst_shown() -> None:
     layer = samples.explained_report()["layers"][0]
     left = {**layer, "precision": "float32", "reason": None, "error": None}

@@ -42,22 +42,11 @@ def layers(report: JobReport) -> Section | None:
         return None
     parts: list[Content] = [_summary(report.layers)]
     if any(each.error is not None for each in report.layers):
-        parts += [_where_it_goes_wrong(report.layers), _depth_plot(report.layers)]
+        parts += [_where_it_goes_wrong(report), _depth_plot(report)]
     else:
         parts.append(note("The errors of single layers were not measured in this job."))
     parts += [_layer_table(report.layers), _tensor_table(report.layers)]
     return Section("layers", "Layers", join(parts))
-
-
-def first_wrong(layers: Sequence[LayerSummary]) -> LayerSummary | None:
-    """The first layer whose output is under 20 dB while what arrives at it is not; None if there is none."""
-    for layer in layers:
-        error = layer.error
-        if error is None or error.sqnr_db is None or not error.sqnr_db < FAR_DB:
-            continue
-        if error.arriving_sqnr_db is None or error.arriving_sqnr_db >= FAR_DB:
-            return layer
-    return None
 
 
 def _summary(layers: Sequence[LayerSummary]) -> Html:
@@ -72,18 +61,11 @@ def _summary(layers: Sequence[LayerSummary]) -> Html:
     return element("p", f"{plural(len(layers), 'layer')}: {', '.join(counts)}.{share}")
 
 
-def _where_it_goes_wrong(layers: Sequence[LayerSummary]) -> Html:
-    wrong = first_wrong(layers)
-    if wrong is not None and wrong.error is not None:
-        error = wrong.error
-        return element(
-            "p",
-            element("b", "The model first goes wrong at "),
-            name(wrong.name),
-            f": {decibels(error.sqnr_db)} at its output, {decibels(error.arriving_sqnr_db)} arriving, "
-            f"{decibels(error.own_sqnr_db)} by itself.",
-            class_="finding bad",
-        )
+def _where_it_goes_wrong(report: JobReport) -> Html:
+    layers, wrong = report.layers, report.first_wrong
+    if wrong is not None:
+        before, at, after = wrong.told.partition(wrong.layer)
+        return element("p", before, name(at) if at else None, after, class_="finding bad")
     measured = [(each.error.sqnr_db, each) for each in layers if each.error and each.error.sqnr_db is not None]
     if not measured:
         return element("p", "Every layer's output equals the float model's.", class_="finding good")
@@ -97,24 +79,24 @@ def _where_it_goes_wrong(layers: Sequence[LayerSummary]) -> Html:
     )
 
 
-def _depth_plot(layers: Sequence[LayerSummary]) -> Html:
-    shown = layers[:MAX_ROWS]
+def _depth_plot(report: JobReport) -> Html:
+    shown = report.layers[:MAX_ROWS]
     pitch = max(3.0, min(16.0, 720 / len(shown)))
     left, top, bottom = 44, 34, 194
     right = left + pitch * len(shown)
     known = finite(value for each in shown if each.error for value in (each.error.sqnr_db, each.error.own_sqnr_db))
     up = Scale(min(0.0, *known, 0.0), min(max([40.0, *known]), 90.0), bottom, top)
-    wrong = first_wrong(layers)
+    wrong = None if report.first_wrong is None else report.first_wrong.layer
     marks: list[Content] = []
     own: list[Content] = []
     for index, layer in enumerate(shown):
         x = left + index * pitch
         if layer.error is None:
             continue
-        if layer is wrong:
+        if layer.name == wrong:
             marks.append(_mark(layer, x + pitch / 2, top, bottom, right))
         title = element("title", f"{shorten(layer.name, 80)}: {decibels(layer.error.sqnr_db)}")
-        kind = "wrong" if layer is wrong else layer.precision
+        kind = "wrong" if layer.name == wrong else layer.precision
         height = up(up.high if layer.error.sqnr_db is None else layer.error.sqnr_db)
         marks.append(rect(x, height, pitch * 0.78, bottom - height, f"bar {kind}", title))
         if layer.error.own_sqnr_db is not None and finite([layer.error.own_sqnr_db]):

@@ -41,6 +41,7 @@ from shared.layer_report import (
     QuantBoundary,
     Sensitivity,
 )
+from worker.findings.first_wrong import first_wrong
 
 WRONG_LAYER = "layer3.1.conv2"
 
@@ -101,6 +102,7 @@ def residual_cnn(blocks: int = 14, *, seed: int = 0) -> JobReport:
         latency=[benchmark(1, 12.3, 5.3, seed=2), benchmark(8, 88.1, 41.7, seed=3)],
         size=Size(float_bytes=44_712_300, int8_bytes=11_402_120, ratio=3.92),
         layers=layers,
+        first_wrong=first_wrong(layers),
         sensitivity=_sensitivity(names, chance),
         boundaries=[
             QuantBoundary(
