@@ -59,7 +59,7 @@ def test_the_first_warning_names_the_layer_and_the_cause(name: str, trial_of: Ca
     assert trial.broken.warnings, "the report warns of nothing"
     first = trial.broken.warnings[0]
     assert first.code == trial.fault.code
-    assert not trial.fault.layers or first.layer in trial.fault.layers
+    assert first.layer in trial.fault.layers
     assert first.evidence
     assert first.suggestion is not None or first.hint
     assert (first.suggestion is not None) == bool(trial.fault.cure)
