@@ -24,9 +24,7 @@ __all__ = ["Case", "Finding", "find"]
 Rule = Callable[[Case], Iterable[Finding]]
 
 _CAUSES: tuple[Rule, ...] = (
-    ranges.unseen,
-    ranges.calibration_too_narrow,
-    ranges.saturating_head,
+    ranges.fault_of_the_data,
     ranges.outlier_channels,
     ranges.stretched,
     ranges.cut_off,

@@ -32,6 +32,12 @@ _PERCENTILE = 99.9
 _MOST_LAYERS = 50
 
 
+def fault_of_the_data(case: Case) -> Iterator[Finding]:
+    """What calibration did not see, told once: the first rule that finds any, for the later ones may follow from it."""
+    found = (list(rule(case)) for rule in (unseen, calibration_too_narrow, saturating_head))
+    yield from next((findings for findings in found if findings), [])
+
+
 def unseen(case: Case) -> Iterator[Finding]:
     """Tensors whose scale means nothing: calibration saw one value only, or values that int8 cannot tell apart."""
     for layer, facts in case.analysis.facts.items():
@@ -50,8 +56,6 @@ def unseen(case: Case) -> Iterator[Finding]:
 
 def calibration_too_narrow(case: Case) -> Iterator[Finding]:
     """The first tensor of which calibration saw too little; what comes after it follows from it."""
-    if any(True for _ in unseen(case)):
-        return
     for layer, facts in case.analysis.facts.items():
         if case.gives_output(layer):
             continue  # saturating_head's
@@ -77,9 +81,7 @@ def calibration_too_narrow(case: Case) -> Iterator[Finding]:
 
 
 def saturating_head(case: Case) -> Iterator[Finding]:
-    """The model's output clips, and not because what comes before it does."""
-    if any(True for _ in calibration_too_narrow(case)):
-        return
+    """The model's output clips."""
     for layer, facts in case.analysis.facts.items():
         clipping = facts.output.clipping
         if not case.gives_output(layer) or clipping is None or clipping.rate < _HEAD_CLIPPED:
