@@ -151,8 +151,9 @@ class KernelTrial(Reported):
     reference_sqnr_db: float | None = Field(description="The same of int8 simulated in float.")
     latency_ms: float | None = Field(description="Median at the smallest batch; null when it was not measured.")
     saturates: bool = Field(
-        description="Whether a layer gives other integers than it should, by more than rounding, or the output is more "
-        "than 1 dB further from float than the reference, by more than chance: not offered."
+        description="Whether they do not compute what they should, mostly but not always since sums saturate: a layer "
+        "gives other integers, by more than rounding, or the output is more than 1 dB further from float than the "
+        "reference, by more than chance. They are not offered."
     )
     chosen: bool
     layers: list[str] = Field(default=[], description="Those that do, the furthest off first.")

@@ -122,7 +122,7 @@ class KernelTrial(Reported):
     sqnr_db: float | None = None
     reference_sqnr_db: float | None = None
     latency_ms: float | None = None
-    saturates: bool
+    saturates: bool = Field(description="They do not compute what they should, whatever the cause: not offered.")
     chosen: bool
     layers: list[str] = Field(default=[])
 

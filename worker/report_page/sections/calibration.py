@@ -117,7 +117,7 @@ def _kernels(trials: list[KernelTrial]) -> Content:
         Column("SQNR", "number", "Of the worst output against the float model"),
         Column("Simulation", "number", "The same of int8 computed in float"),
         Column("Latency, p50", "number", "At the smallest batch"),
-        Column("Saturate"),
+        Column("Computes what it should"),
         Column("Off by more than rounding"),
         Column("Chosen"),
     ]
@@ -127,15 +127,16 @@ def _kernels(trials: list[KernelTrial]) -> Content:
             decibels(each.sqnr_db),
             decibels(each.reference_sqnr_db),
             milliseconds(each.latency_ms),
-            badge("saturate", "flag") if each.saturates else "no",
+            badge("no", "flag") if each.saturates else "yes",
             name(shorten(", ".join(each.layers), 200)) if each.layers else NONE,
             _chosen(chosen=each.chosen),
         ]
         for each in trials
     ]
     told = note(
-        "Kernels of which a layer gives other integers than it should saturate, and so do those of which the output is "
-        "more than 1 dB below the simulation's, by more than chance: they are not offered."
+        "Kernels of which a layer gives other integers than it should, or of which the output is more than 1 dB below "
+        "the simulation's, by more than chance, do not compute what they should, mostly because their sums saturate: "
+        "they are not offered."
     )
     return join([subheading("Kernels against int8 computed in float"), told, table("Kernels", columns, rows)])
 

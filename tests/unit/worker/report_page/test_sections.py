@@ -201,7 +201,8 @@ def test_data_that_does_not_suffice_says_how_much_would_do() -> None:
     said = section(residual_cnn(), "calibration")
     assert "does not suffice. About 200 samples would do." in plain(said)
     assert rows(said, "Accuracy recovery")["Bias correction"][1:4] == ["15.7 dB", "16.4 dB", "+0.7"]
-    assert rows(said, "Kernels")["fbgemm"][-3:] == ["saturate", "layer2.0.conv1", "no"]
+    assert rows(said, "Kernels")["fbgemm"][-3:] == ["no", "layer2.0.conv1", "no"]
+    assert rows(said, "Kernels")["onednn"][-3:] == ["yes", "–", "chosen"]
 
 
 def test_training_is_held_against_static_and_against_the_float_model_trained_as_long() -> None:
