@@ -15,10 +15,10 @@ _RECOVERY_NAMES = {
 _MAX_INPUTS = 200
 
 
-def calibration(report: JobReport) -> Section | None:
+def calibration(report: JobReport, room: int) -> Section | None:
     """Calibration data, ranges, recovery and kernels, each with what was measured."""
     parts = [
-        _sufficiency(report.calibration),
+        _sufficiency(report.calibration, room),
         _ranges(report.ranges),
         _recovery(report.recovery),
         _kernels(report.kernels),
@@ -28,7 +28,7 @@ def calibration(report: JobReport) -> Section | None:
     return Section("calibration", "Calibration, and what was tried", join(parts))
 
 
-def _sufficiency(found: CalibrationResult | None) -> Content:
+def _sufficiency(found: CalibrationResult | None, room: int) -> Content:
     if found is None:
         return None
     if found.sufficient:
@@ -61,7 +61,8 @@ def _sufficiency(found: CalibrationResult | None) -> Content:
         ]
         for each in found.inputs[:_MAX_INPUTS]
     ]
-    listed = table("Inputs in the calibration data", columns, rows) if rows else None
+    caption, count = "Inputs in the calibration data", len(found.inputs)
+    listed = table(caption, columns, rows, room=room, of=count, noun="input") if rows else None
     return join(
         [
             subheading("Does the data suffice?"),

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from shared.job_report import JobReport
 from shared.layer_report import LayerSummary, Qparams
 from worker.closeness import FAR_DB
-from worker.report_page.figures import EXACT, NONE, decibels, decimal, percent, plural, significant, whole
+from worker.report_page.figures import EXACT, NONE, decibels, decimal, percent, plural, significant
 from worker.report_page.layout import (
     Column,
     Section,
     badge,
     figure,
     folded,
+    left_out,
     name,
     note,
     precision_badge,
@@ -24,6 +25,7 @@ from worker.report_page.plots import Scale, finite, left_axis, line, rect, svg, 
 
 MAX_ROWS = 1000
 _MAX_TENSORS = 3000
+_BYTES_OF_A_BAR = 400
 
 _FLAG_WORDS = {
     "scale_zero": "scale is zero",
@@ -36,16 +38,16 @@ _FLAG_WORDS = {
 }
 
 
-def layers(report: JobReport) -> Section | None:
+def layers(report: JobReport, room: int) -> Section | None:
     """The depth plot, the table of layers, and the table of their tensors."""
     if not report.layers:
         return None
     parts: list[Content] = [_summary(report.layers)]
     if any(each.error is not None for each in report.layers):
-        parts += [_where_it_goes_wrong(report), _depth_plot(report)]
+        parts += [_where_it_goes_wrong(report), _depth_plot(report, room)]
     else:
         parts.append(note("The errors of single layers were not measured in this job."))
-    parts += [_layer_table(report.layers), _tensor_table(report.layers)]
+    parts += [_layer_table(report.layers, room), _tensor_table(report.layers, room)]
     return Section("layers", "Layers", join(parts))
 
 
@@ -65,7 +67,7 @@ def _where_it_goes_wrong(report: JobReport) -> Html:
     layers, wrong = report.layers, report.first_wrong
     if wrong is not None:
         before, at, after = wrong.told.partition(wrong.layer)
-        return element("p", before, name(at) if at else None, after, class_="finding bad")
+        return element("p", shorten(before, 200), name(at) if at else None, after, class_="finding bad")
     measured = [(each.error.sqnr_db, each) for each in layers if each.error and each.error.sqnr_db is not None]
     if not measured:
         return element("p", "Every layer's output equals the float model's.", class_="finding good")
@@ -79,8 +81,8 @@ def _where_it_goes_wrong(report: JobReport) -> Html:
     )
 
 
-def _depth_plot(report: JobReport) -> Html:
-    shown = report.layers[:MAX_ROWS]
+def _depth_plot(report: JobReport, room: int) -> Html:
+    shown = report.layers[: min(MAX_ROWS, room // _BYTES_OF_A_BAR)]
     pitch = max(3.0, min(16.0, 720 / len(shown)))
     left, top, bottom = 44, 34, 194
     right = left + pitch * len(shown)
@@ -117,7 +119,8 @@ def _depth_plot(report: JobReport) -> Html:
         "SQNR at the output of each layer, in order; colour is precision, the short dark line is the layer's own error "
         f"on float inputs, the dashed line {FAR_DB:g} dB. Layers that were not measured are gaps."
     )
-    return figure(caption, drawing, label="SQNR along the depth of the model")
+    more = left_out(len(report.layers), len(shown), "layer")
+    return join([figure(caption, drawing, label="SQNR along the depth of the model"), more])
 
 
 def _mark(layer: LayerSummary, x: float, top: float, bottom: float, right: float) -> Html:
@@ -127,7 +130,7 @@ def _mark(layer: LayerSummary, x: float, top: float, bottom: float, right: float
     return join([line(x, top - 14, x, bottom, "pointer"), words])
 
 
-def _layer_table(layers: Sequence[LayerSummary]) -> Html:
+def _layer_table(layers: Sequence[LayerSummary], room: int) -> Html:
     columns = [
         Column("Layer"),
         Column("#", "number", "Order in the model"),
@@ -146,8 +149,8 @@ def _layer_table(layers: Sequence[LayerSummary]) -> Html:
     ]
     rows = [_layer_row(number, each) for number, each in enumerate(layers[:MAX_ROWS], start=1)]
     found = "layer, operator, precision or flag"
-    written = table("Layers, from input to output", columns, rows, find=found, tall=True)
-    return join([written, left_out(len(layers), MAX_ROWS, "layer")])
+    caption = "Layers, from input to output"
+    return table(caption, columns, rows, find=found, tall=True, room=room, of=len(layers), noun="layer")
 
 
 def _layer_row(number: int, layer: LayerSummary) -> list[Content]:
@@ -189,7 +192,7 @@ def flag_badges(flags: Sequence[str]) -> Html:
     return join([badge(_FLAG_WORDS.get(flag, flag), "flag") for flag in flags])
 
 
-def _tensor_table(layers: Sequence[LayerSummary]) -> Content:
+def _tensor_table(layers: Sequence[LayerSummary], room: int) -> Content:
     tensors = [(layer.name, each) for layer in layers for each in layer.qparams]
     if not tensors:
         return None
@@ -209,9 +212,10 @@ def _tensor_table(layers: Sequence[LayerSummary]) -> Content:
         Column("Flags"),
     ]
     rows = [_tensor_row(layer, each) for layer, each in tensors[:_MAX_TENSORS]]
-    written = table("Qparams of every tensor", columns, rows, find="layer, tensor, observer or flag", tall=True)
-    summary = f"Qparams of {plural(len(tensors), 'tensor')}: inputs, weights and outputs"
-    return folded(summary, written, left_out(len(tensors), _MAX_TENSORS, "tensor"))
+    found = "layer, tensor, observer or flag"
+    caption = "Qparams of every tensor"
+    written = table(caption, columns, rows, find=found, tall=True, room=room, of=len(tensors), noun="tensor")
+    return folded(f"Qparams of {plural(len(tensors), 'tensor')}: inputs, weights and outputs", written)
 
 
 def _tensor_row(layer: str, qparams: Qparams) -> list[Content]:
@@ -246,10 +250,3 @@ def _clipped(qparams: Qparams) -> Content:
         return NONE
     ends = f"{percent(clipping.below, 3)} below, {percent(clipping.above, 3)} above"
     return element("span", significant(100 * clipping.rate), title=ends)
-
-
-def left_out(count: int, limit: int, noun: str) -> Content:
-    """What a capped table does not hold."""
-    if count <= limit:
-        return None
-    return note(f"The first {whole(limit)} are shown; {plural(count - limit, noun)} more: see report.json.")
