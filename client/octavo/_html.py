@@ -11,6 +11,7 @@ from html import escape
 from octavo._figures import layers_by_error, outcome_rows, report_rows, sqnr_text
 from octavo._job_report import JobReport, ReportWarning
 from octavo._layer_report import LayerSummary
+from octavo._report_parts import Part, report_parts
 from octavo._report_text import changes_text, what_to_type
 from octavo._tables import shortened
 
@@ -18,6 +19,7 @@ CARD = "border:1px solid #8884;border-radius:6px;padding:.6em 1em;max-width:46em
 _MUTED = "opacity:.75"
 _CELL = "text-align:left;padding:.1em 1em .1em 0"
 _BARS = 12
+_NAME = 60
 _ROW, _LABEL, _BAR, _TEXT = 18, 190, 260, 70  # of the plot, in pixels
 _FULL_SCALE_DB = 60.0
 _COLOURS = {"int8": "#2471a3", "float16": "#7d6608"}  # readable on light and on dark
@@ -25,7 +27,7 @@ _IN_FLOAT, _WRONG = "#707b7c", "#c0392b"
 
 
 def report_card(report: JobReport) -> str:
-    """The verdict, what to do, the figures, and how near each layer is to float."""
+    """The verdict, what to do, the figures, how near each layer is to float, and all that the terminal tells."""
     wrong = report.first_wrong
     parts = [
         f"<b>{escape(report.method)}: {escape(report.verdict.word)}</b><p>{escape(report.verdict.sentence)}</p>",
@@ -34,6 +36,7 @@ def report_card(report: JobReport) -> str:
         _before(report),
         "" if wrong is None else f"<p>{escape(wrong.told)}</p>",
         _plot(layers_by_error(report.layers), "" if wrong is None else wrong.layer),
+        *(_part(part) for part in report_parts(report)),
     ]
     return f'<div style="{CARD}">{"".join(parts)}</div>'
 
@@ -73,6 +76,11 @@ def _before(report: JobReport) -> str:
         return ""
     title = f"Before ({before.job}) and now: {changes_text(before.changes) or 'nothing was changed'}"
     return f"<p><b>{escape(title)}</b></p>{table([['', 'before', 'now'], *outcome_rows([before, report])])}"
+
+
+def _part(part: Part) -> str:
+    told = "".join(f"<br/>{escape(each)}" for each in part.told)
+    return f"<p><b>{escape(part.title)}</b>{told}</p>{table(part.with_names_of(_NAME)) if part.rows else ''}"
 
 
 def _plot(layers: Sequence[LayerSummary], first_wrong: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from octavo._job_card import job_card
 from octavo._report import Report
+from octavo._report_parts import report_parts
 from octavo._types import JobData
 from tests.unit.client import samples
 
@@ -68,6 +69,21 @@ def test_a_card_is_well_formed_and_has_a_bar_for_each_layer_that_was_compared() 
     lengths = [float(bar.attrib["width"]) for bar in plot.iter("rect")]
     assert lengths == sorted(lengths)
     assert lengths[0] == pytest.approx(260 * 11.2 / 60, abs=0.06), "260 pixels stand for 60 dB; rounded to 0.1"
+
+
+def test_a_card_tells_all_that_the_terminal_does() -> None:
+    report = Report.model_validate(samples.full_report())
+    tree, text = ET.fromstring(report._repr_html_()), report.table(1000)
+    parts = list(report_parts(report))
+    assert [part.title.split(",")[0].split(":")[0] for part in parts] == [
+        "Layers", "Sensitivity", "Quant boundaries", "In float", "Calibration", "Ranges that were tried",
+        "Accuracy recovery", "Kernels", "Training",
+    ]  # fmt: skip
+    said = "\n".join(tree.itertext())
+    for part in parts:
+        for each in (part.title, *part.told, *(cell for row in part.rows for cell in row)):
+            assert each in said
+            assert each in text
 
 
 def test_a_report_without_layers_has_no_plot_and_without_warnings_no_advice() -> None:
