@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from shared.job_report import ReportWarning
+from shared.job_report import ReportWarning, Suggestion
 from shared.layer_report import LayerSensitivity
-from shared.quantization_spec import StaticSpec
+from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.closeness import ALIKE_DB
 from worker.findings.case import WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
 
 _SHIFTED = 0.5  # of the energy of the error made in the layer: bias correction takes at least 3 dB of it away
 _MOST_SENSITIVE = 3
+_MEANS = ("cross_layer_equalization", "bias_correction", "smooth_quant")
+_IN_FLOAT = (
+    "keep whole blocks in float, by `overrides` with a pattern such as `encoder.layers.0.*` and precision float32."
+)
+_SPREAD_HINTS = {
+    "dynamic": f"Use float16 weights, or {_IN_FLOAT}",
+    "static": f"Quantize by the defaults, then train with quantization; or {_IN_FLOAT}",
+    "qat": f"Train longer (`qat.epochs`) or with more data, or {_IN_FLOAT}",
+}
 
 
 def bias_shift(case: Case) -> Iterator[Finding]:
@@ -102,11 +111,32 @@ def spread_error(case: Case) -> Iterator[Finding]:
         ReportWarning(
             code="spread_error",
             message="The error is spread over the layers: no single one, kept in float, would help.",
-            hint="Train with quantization (method qat), or keep whole blocks in float.",
+            hint=_SPREAD_HINTS[case.spec.method],
             evidence=f"The most that one layer gains is {best.gain_db:.1f} dB ({best.layer}), of "
             f"{len(sensitivity.layers)} tried{missing}.",
+            suggestion=_for_all_layers(case.spec),
         ),
         best.gain_db,
+    )
+
+
+def _for_all_layers(spec: DynamicSpec | StaticSpec | QatSpec) -> Suggestion | None:
+    """The cheapest means that the spec leaves unused; None for QAT, of which longer training may help or not."""
+    if isinstance(spec, DynamicSpec):
+        if spec.precision == "float16":
+            return None
+        return suggest("Use float16 weights", {"precision": "float16"}, "next to no error, at half of the float size")
+    if isinstance(spec, QatSpec):
+        return None
+    ruled_out = {name: None for name in _MEANS if getattr(spec.recovery, name) is False}
+    rule = {} if spec.activation.observer == "auto" else {"activation": {"observer": "auto"}}
+    if ruled_out or rule:
+        patch = rule | ({"recovery": ruled_out} if ruled_out else {})
+        return suggest(
+            "Let ranges and recovery be chosen by measurement", patch, "whatever of them is measured to help"
+        )
+    return suggest(
+        "Train with quantization", {"method": "qat"}, "weights that make up for the rounding; it needs training data"
     )
 
 
