@@ -416,7 +416,7 @@ class NothingToQuantize(RunError):
 
 
 class KernelsSaturate(RunError):
-    """The int8 kernels of this CPU do not compute what they should: their sums saturate."""
+    """The int8 kernels of this CPU do not compute what they should, mostly because their sums saturate."""
 
     code = "kernels_saturate"
     default_hint: ClassVar[str | None] = "Set activation.reduce_range to true, or leave qengine at auto."

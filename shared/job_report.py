@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from shared.layer_report import (
+    FirstWrong,
     Fusion,
     Graphs,
     Histogram,
@@ -19,7 +20,7 @@ from shared.layer_report import (
     Sensitivity,
 )
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 
 VerdictWord = Literal["recommended", "no_faster", "slower", "accuracy_not_met", "low_fidelity"]
 DataSource = Literal["evaluation", "calibration", "training", "synthetic"]
@@ -32,7 +33,8 @@ class Verdict(Reported):
         description=(
             "`recommended`: quality holds and int8 is faster; `no_faster`: quality holds, no significant difference in "
             "latency; `slower`: quality holds, int8 is slower; `accuracy_not_met`: the drop exceeds max_accuracy_drop; "
-            "`low_fidelity`: no target could be checked and int8 is far from float."
+            "`low_fidelity`: no target could be checked and int8 is far from float: of an output with classes less "
+            "than 95 % of the samples agree, or one without has less than 20 dB."
         )
     )
     sentence: str
@@ -149,8 +151,9 @@ class KernelTrial(Reported):
     reference_sqnr_db: float | None = Field(description="The same of int8 simulated in float.")
     latency_ms: float | None = Field(description="Median at the smallest batch; null when it was not measured.")
     saturates: bool = Field(
-        description="Whether a layer gives other integers than it should, by more than rounding, or the output is more "
-        "than 1 dB further from float than the reference, by more than chance: not offered."
+        description="Whether they do not compute what they should, mostly but not always since sums saturate: a layer "
+        "gives other integers, by more than rounding, or the output is more than 1 dB further from float than the "
+        "reference, by more than chance. They are not offered."
     )
     chosen: bool
     layers: list[str] = Field(default=[], description="Those that do, the furthest off first.")
@@ -295,13 +298,20 @@ class Environment(Reported):
 class JobReport(Reported):
     """The answer to a job."""
 
-    schema_version: str = SCHEMA_VERSION
+    schema_version: str = Field(
+        default=SCHEMA_VERSION,
+        description="`major.minor`: a new field raises minor, and whoever reads an older one ignores it; a field that "
+        "goes or changes its meaning raises major.",
+    )
     method: Literal["dynamic", "static", "qat"]
     verdict: Verdict
     quality: Quality
     latency: list[BenchmarkResult]
     size: Size
     layers: list[LayerSummary]
+    first_wrong: FirstWrong | None = Field(
+        default=None, description="null when no layer is, or when layers were not compared."
+    )
     sensitivity: Sensitivity | None = None
     boundaries: list[QuantBoundary] = Field(default=[])
     fusions: list[Fusion] = Field(default=[])

@@ -99,15 +99,13 @@ def finish(
     packed.float_file.unlink()
 
     resolved = _resolved_spec(inputs, settled, quality, outcome.training)
-    findings = find(
-        Case(
-            spec=spec,
-            resolved=resolved,
-            analysis=analysis,
-            quality=quality,
-            recovery=outcome.recovery,
-            holds_full_range=has_vnni(),
-        )
+    case = Case(
+        spec=spec,
+        resolved=resolved,
+        analysis=analysis,
+        quality=quality,
+        recovery=outcome.recovery,
+        holds_full_range=has_vnni(),
     )
     report = JobReport(
         method=spec.method,
@@ -116,6 +114,7 @@ def finish(
         latency=latency,
         size=packed.size,
         layers=analysis.layers,
+        first_wrong=case.first_wrong,
         sensitivity=analysis.sensitivity,
         boundaries=analysis.boundaries,
         fusions=analysis.fusions,
@@ -128,7 +127,7 @@ def finish(
         training=outcome.training,
         before=inputs.before,
         weights_sha256=digest,
-        warnings=[*findings, *tracker.warnings],
+        warnings=[*find(case), *tracker.warnings],
         spec=resolved,
         environment=describe_environment(settled.qengine, inputs.sandbox_level),
         timings=tracker.timings,

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from octavo._layer_report import (
+    FirstWrong,
     Fusion,
     Graphs,
     Histogram,
@@ -121,7 +122,7 @@ class KernelTrial(Reported):
     sqnr_db: float | None = None
     reference_sqnr_db: float | None = None
     latency_ms: float | None = None
-    saturates: bool
+    saturates: bool = Field(description="They do not compute what they should, whatever the cause: not offered.")
     chosen: bool
     layers: list[str] = Field(default=[])
 
@@ -241,6 +242,7 @@ class JobReport(Reported):
     latency: list[BenchmarkResult] = Field(default=[])
     size: Size
     layers: list[LayerSummary] = Field(default=[])
+    first_wrong: FirstWrong | None = None
     sensitivity: Sensitivity | None = None
     boundaries: list[QuantBoundary] = Field(default=[])
     fusions: list[Fusion] = Field(default=[])
