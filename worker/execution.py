@@ -36,7 +36,7 @@ from worker.checkpoints import CheckpointKeeper
 from worker.claim_watch import Cancelled, ClaimLost, ClaimWatch, ShuttingDown
 from worker.job_folder import JobFolder, JobInputs
 from worker.job_limits import JobLimits
-from worker.outputs import collect_artifacts, read_report
+from worker.outputs import check_outputs, complete_outputs, read_report
 from worker.progress import (
     CheckpointMessage,
     FailedMessage,
@@ -228,14 +228,15 @@ class Execution:
         self, claim: Claim, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder
     ) -> tuple[dict[str, Any], list[Artifact]]:
         recorder.move(Step.STORE, Progress(fraction=1 - _STORE_SHARE, message="Storing the artifacts"))
-        artifacts = collect_artifacts(folder.outputs, limit_bytes=self._limits.output_limit_bytes)
+        check_outputs(folder.outputs, limit_bytes=self._limits.output_limit_bytes)
         report = read_report(folder.outputs)
+        artifacts = complete_outputs(folder.outputs, report, job_id=claim.job_id)
         for artifact in artifacts:
             watch.check()
             key = artifact_key(claim.job_id, claim.fence, artifact.name)
             self._store.put_file(key, folder.outputs / artifact.name, artifact.sha256, move=True)
         watch.check()
-        return report, artifacts
+        return report.model_dump(mode="json"), artifacts
 
     # --- how it ends ---
 

@@ -1,6 +1,7 @@
 """The recipes: what is done to a model, method by method, top to bottom.
 
-A recipe needs only a job's folder: it reads `inputs/`, writes `outputs/`, and tells its progress. By hand:
+A recipe needs only a job's folder: it reads `inputs/`, writes the int8 model and the report to `outputs/`, and tells
+its progress. By hand, with all that is made of the report:
 
     python -m worker.recipes FOLDER
 """
@@ -34,6 +35,7 @@ from worker.findings import Case, find
 from worker.inference import Model, padded_to
 from worker.job_folder import JobFolder, JobInputs
 from worker.latency import FLOAT_EAGER, FLOAT_FROZEN, INT8
+from worker.outputs import complete_outputs
 from worker.progress import ProgressTracker, Report
 from worker.quantization import (
     Plan,
@@ -334,6 +336,7 @@ def _finish(
         quality=quality,
         latency=latency,
         size=packed.size,
+        inputs=packed.inputs,
         layers=analysis.layers,
         sensitivity=analysis.sensitivity,
         boundaries=analysis.boundaries,
@@ -379,7 +382,9 @@ def main() -> None:
     """Run the recipe in the folder named on the command line, and print its progress as JSON lines."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m worker.recipes FOLDER")
-    report = run(JobFolder(Path(sys.argv[1])), lambda message: print(message.model_dump_json(), flush=True))  # noqa: T201  # a command's output
+    folder = JobFolder(Path(sys.argv[1]))
+    report = run(folder, lambda message: print(message.model_dump_json(), flush=True))  # noqa: T201  # a command's output
+    complete_outputs(folder.outputs, report, job_id=folder.read_inputs().job_id)
     print(report.verdict.sentence)  # noqa: T201  # likewise
 
 
