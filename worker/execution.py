@@ -29,6 +29,7 @@ from shared.errors import (
 )
 from shared.job import Artifact, Progress, Step
 from shared.object_store import ObjectStore, artifact_key, attempt_prefix, blob_key, job_prefix
+from shared.printable import printable_line
 from shared.quantization_spec import dataset_roles, spec_adapter
 from shared.settings import JobSettings
 from worker.before import read_before
@@ -53,6 +54,7 @@ from worker.workspace import Workspace, size_bytes
 
 _LOG = logging.getLogger(__name__)
 _DROPPED = "dropped: another attempt has taken its place"
+_MAX_OUTCOME_CHARACTERS = 2000
 _PROGRESS_SECONDS = 0.5
 _START_SECONDS = 120.0
 _LISTEN_SECONDS = 60.0
@@ -110,7 +112,7 @@ class Execution:
             return
         _LOG.info("Attempt %d at %s begins", claim.attempt, job_id)
         began_at = time.monotonic()
-        outcome = self._attempt(claim)
+        outcome = printable_line(self._attempt(claim), limit=_MAX_OUTCOME_CHARACTERS)
         _LOG.info("Attempt %d at %s: %s after %.1f s", claim.attempt, job_id, outcome, time.monotonic() - began_at)
 
     def _attempt(self, claim: Claim) -> str:

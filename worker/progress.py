@@ -17,22 +17,17 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 from shared.errors import JobError
 from shared.job import Step
 from shared.job_report import ReportWarning, Suggestion
+from shared.printable import printable
 
-# What PostgreSQL cannot keep, or a terminal would obey.
-_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _CODE = re.compile(r"[a-z_]{1,60}")
-
-
-def _printable(text: str) -> str:
-    return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _plain(error: JobError) -> JobError:
     if not _CODE.fullmatch(error.code) or error.owner not in {"user", "service"}:
         raise ValueError("this is no error of ours")
-    hint = None if error.hint is None else _printable(error.hint)
+    hint = None if error.hint is None else printable(error.hint)
     step = None if error.step is None else Step(error.step)
-    return error.model_copy(update={"message": _printable(error.message), "hint": hint, "step": step})
+    return error.model_copy(update={"message": printable(error.message), "hint": hint, "step": step})
 
 
 class ProgressMessage(BaseModel):
@@ -41,7 +36,7 @@ class ProgressMessage(BaseModel):
     kind: Literal["progress"] = "progress"
     step: Step
     fraction: Annotated[float, Field(ge=0, le=1)]
-    message: Annotated[str, AfterValidator(_printable), Field(max_length=300)] = ""
+    message: Annotated[str, AfterValidator(printable), Field(max_length=300)] = ""
     eta_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
@@ -56,7 +51,7 @@ class LogMessage(BaseModel):
     """A line for the job's history."""
 
     kind: Literal["log", "warning"]
-    message: Annotated[str, AfterValidator(_printable), Field(max_length=2000)]
+    message: Annotated[str, AfterValidator(printable), Field(max_length=2000)]
 
 
 class CheckpointMessage(BaseModel):
