@@ -56,6 +56,7 @@ _LOG = logging.getLogger(__name__)
 _DROPPED = "dropped: another attempt has taken its place"
 _MAX_OUTCOME_CHARACTERS = 2000
 _PROGRESS_SECONDS = 0.5
+_RARE_PROGRESS_SECONDS = 30.0
 _START_SECONDS = 120.0
 _LISTEN_SECONDS = 60.0
 _MAX_EVENTS = 20_000
@@ -311,27 +312,34 @@ class Execution:
 
 
 class ProgressRecorder:
-    """Writes a running job's progress and events to its row, at most two progress lines a second."""
+    """Writes a running job's progress and events to its row: so many a second, and so many altogether.
+
+    A runner that floods it is heard as often as others; one that has used its events up, now and then.
+    """
 
     def __init__(self, database: Database, claim: Claim) -> None:
         self._database = database
         self._claim = claim
         self._recorded_at = float("-inf")
         self._told = 0
+        self._begun: set[Step] = set()
         self.step: Step | None = None
 
     def move(self, step: Step, progress: Progress) -> None:
-        """The job is this far."""
+        """The job is this far; that a step begins is written at once, but not when it begins again."""
         now = time.monotonic()
-        if step is self.step and now - self._recorded_at < _PROGRESS_SECONDS:
+        pause = _PROGRESS_SECONDS if self._told < _MAX_EVENTS else _RARE_PROGRESS_SECONDS
+        if step in self._begun and now - self._recorded_at < pause:
             return
         self.step, self._recorded_at = step, now
+        self._begun.add(step)
+        self._told += 1
         self._write(lambda jobs: jobs.record_progress(self._claim, step, progress))
 
     def tell(self, kind: Any, data: dict[str, Any]) -> None:
-        """Something for the job's history; a runner that floods it is ignored from then on."""
-        self._told += 1
-        if self._told <= _MAX_EVENTS:
+        """Something for the job's history."""
+        if self._told < _MAX_EVENTS:
+            self._told += 1
             self._write(lambda jobs: jobs.record_event(self._claim, kind, data))
 
     def _write(self, write: Callable[[JobRepository], None]) -> None:
