@@ -133,10 +133,10 @@ class Execution:
                 self._workspace.job_folder(name) as folder,
                 self._watch(claim, folder) as watch,
             ):
-                self._fetch(claim, folder, watch, recorder)
+                asked = self._fetch(claim, folder, watch, recorder)
                 keeper.fetch(folder.earlier_checkpoint, watch.check)
                 self._run(folder, watch, recorder, keeper)
-                report, artifacts = self._store_results(claim, folder, watch, recorder)
+                report, artifacts = self._store_results(claim, folder, asked, watch, recorder)
                 outcome = self._settle(claim, lambda jobs: jobs.succeed(claim, report, artifacts)) or "succeeded"
         except Exception as error:  # noqa: BLE001 - whatever it was, it has an owner
             return self._end(claim, recorder, error)
@@ -156,7 +156,7 @@ class Execution:
             written_bytes=lambda: size_bytes(folder.outputs) + size_bytes(folder.tmp),
         )
 
-    def _fetch(self, claim: Claim, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder) -> None:
+    def _fetch(self, claim: Claim, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder) -> JobInputs:
         recorder.move(Step.FETCH, Progress(message="Fetching the model and the data"))
         spec = spec_adapter.validate_python(claim.spec)
         roles = dataset_roles(spec)
@@ -166,21 +166,21 @@ class Execution:
             datasets = {role: objects.get(object_id) for role, object_id in roles.items()}
             before = read_before(JobRepository(connection), claim.job_id)
         names = {role: f"{role}.{record.description['format']}" for role, record in datasets.items()}
-        folder.create(
-            JobInputs(
-                job_id=claim.job_id,
-                spec=spec,
-                datasets=names,
-                threads=self._limits.threads,
-                sandbox_level=self._sandbox_level,
-                before=before,
-            )
+        asked = JobInputs(
+            job_id=claim.job_id,
+            spec=spec,
+            datasets=names,
+            threads=self._limits.threads,
+            sandbox_level=self._sandbox_level,
+            before=before,
         )
+        folder.create(asked)
         wanted = [(model, folder.model), *((datasets[role], folder.inputs / names[role]) for role in roles)]
         for record, path in wanted:
             watch.check()
             key = blob_key(record.sha256)
             self._store.get_file(key, path, expected_sha256=record.sha256, on_chunk=watch.check)
+        return asked
 
     def _run(self, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder, keeper: CheckpointKeeper) -> None:
         runner = self._runners.take()
@@ -228,11 +228,11 @@ class Execution:
                         return
 
     def _store_results(
-        self, claim: Claim, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder
+        self, claim: Claim, folder: JobFolder, asked: JobInputs, watch: ClaimWatch, recorder: ProgressRecorder
     ) -> tuple[dict[str, Any], list[Artifact]]:
         recorder.move(Step.STORE, Progress(fraction=1 - _STORE_SHARE, message="Storing the artifacts"))
         check_outputs(folder.outputs, limit_bytes=self._limits.output_limit_bytes)
-        report = read_report(folder.outputs)
+        report = read_report(folder.outputs, asked)
         artifacts = complete_outputs(folder.outputs, report, job_id=claim.job_id)
         for artifact in artifacts:
             watch.check()

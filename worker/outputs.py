@@ -7,16 +7,20 @@ not into what is made of the report once that has been validated.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import Any, get_args
 
 from shared.errors import InternalError, OutputTooLarge
 from shared.job import Artifact
-from shared.job_report import JobReport
+from shared.job_report import SCHEMA_VERSION, JobReport
+from shared.printable import printable
+from shared.quantization_spec import MAX_OVERRIDES, Qengine
+from shared.spec_patch import beyond_suggesting, overrides_of
+from worker.environment import describe_environment
+from worker.job_folder import JobInputs
 from worker.loading_example import loading_example
 from worker.report_page import render_page
 
@@ -35,6 +39,11 @@ _KINDS: dict[str, tuple[Any, str]] = {
 }
 _LEFT = {MODEL_NAME, REPORT_NAME}
 _MAX_REPORT_BYTES = 64 * 1024**2
+_MAX_CHARACTERS = 100_000
+_GREATEST = 2**260  # the squares of what float32 holds among it, but no sum of a few thousand that is infinite
+_MAX_WARNINGS = 1000
+_MAX_SPEEDUP = 1e6
+_IDENTITY = ("method", "model", "calibration", "evaluation", "training")
 
 
 def check_outputs(outputs: Path, *, limit_bytes: int) -> None:
@@ -53,15 +62,62 @@ def check_outputs(outputs: Path, *, limit_bytes: int) -> None:
         raise OutputTooLarge
 
 
-def read_report(outputs: Path) -> JobReport:
-    """The report that a recipe wrote; InternalError when it is not one."""
+def read_report(outputs: Path, asked: JobInputs) -> JobReport:
+    """The report that a recipe wrote on what was asked; InternalError when it is not one.
+
+    `asked` is what the supervisor itself handed out. What it knows better than the report is taken from there.
+    """
     path = outputs / REPORT_NAME
     if path.stat().st_size > _MAX_REPORT_BYTES:
         raise OutputTooLarge("The report is too large.")
     try:
-        return JobReport.model_validate_json(path.read_bytes())
-    except ValidationError as error:
+        report = JobReport.model_validate(_plain(json.loads(path.read_bytes())))
+        _check(report, asked)
+    except (ValueError, RecursionError) as error:  # of JSON, of pydantic, of our own
         raise InternalError("The recipe wrote a report that is not one.") from error
+    known = {
+        "schema_version": SCHEMA_VERSION,
+        "before": asked.before,
+        "warnings": report.warnings[:_MAX_WARNINGS],  # the most telling come first
+        "environment": describe_environment(report.environment.qengine, asked.sandbox_level),
+    }
+    return report.model_copy(update=known)
+
+
+def _plain(value: Any) -> Any:
+    """JSON with text that can be shown and kept, and numbers that can be added up."""
+    match value:
+        case str():
+            if len(value) > _MAX_CHARACTERS:
+                raise ValueError("a text is too long")
+            return printable(value)
+        case dict():
+            return {_plain(name): _plain(each) for name, each in value.items()}
+        case list():
+            return [_plain(each) for each in value]
+        case int() | float():
+            if not abs(value) <= _GREATEST:
+                raise ValueError("a number is too great, or none")
+    return value
+
+
+def _check(report: JobReport, asked: JobInputs) -> None:
+    """Whether a report is about this job, suggests what a report may, and gives the metrics figures that can be."""
+    spec = asked.spec.model_dump(mode="json")
+    if report.method != spec["method"] or any(report.spec.get(name) != spec.get(name) for name in _IDENTITY):
+        raise ValueError("it is about another job")
+    if report.environment.qengine not in get_args(Qengine):
+        raise ValueError("there are no such kernels")
+    patches = [each.suggestion.patch for each in report.warnings if each.suggestion]
+    patches += [each.removed_by for each in report.boundaries if each.removed_by]
+    for patch in patches:
+        if beyond_suggesting(spec, patch) or len(overrides_of(patch)) > MAX_OVERRIDES:
+            raise ValueError("it suggests what no report may")
+    if not all(0 < each.speedup <= _MAX_SPEEDUP for each in report.latency):
+        raise ValueError("it has an impossible speedup")
+    metric = report.quality.metric
+    if metric and metric.name != "mse" and not abs(metric.drop) <= 1:
+        raise ValueError("it has an impossible drop")
 
 
 def complete_outputs(outputs: Path, report: JobReport, *, job_id: str) -> list[Artifact]:

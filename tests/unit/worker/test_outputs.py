@@ -1,13 +1,18 @@
 """What a runner left behind, when the runner lies."""
 
 import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.errors import InternalError, OutputTooLarge
-from shared.job_report import ExampleInput, OutputFidelity
+from shared.job_report import ExampleInput, JobReport, OutputFidelity, ReportWarning, Suggestion
+from shared.quantization_spec import StaticSpec
 from tests.unit.worker.report_page.samples import residual_cnn
+from worker.job_folder import JobInputs
 from worker.outputs import check_outputs, complete_outputs, read_report
 
 
@@ -65,7 +70,7 @@ def test_the_report_is_completed_by_its_page_an_example_and_the_hashes_of_all(tm
         assert each.size_bytes == len(files[each.name])
     listed = dict(line.split("  ")[::-1] for line in files["SHA256SUMS"].decode().splitlines())
     assert listed == {each.name: each.sha256 for each in artifacts if each.name != "SHA256SUMS"}
-    assert read_report(tmp_path) == residual_cnn(3)
+    assert JobReport.model_validate_json(files["report.json"]) == residual_cnn(3)
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -92,3 +97,73 @@ def test_no_name_in_a_report_becomes_code_in_the_example(tmp_path: Path) -> None
     for field, value in {"name": evil, "dtype": evil, "shape": [evil], "greatest": evil}.items():
         with pytest.raises(ValueError, match=field):
             ExampleInput.model_validate({"name": "x", "dtype": "int64", "shape": [1], "greatest": 1, field: value})
+
+
+# --- what a report says ----------------------------------------------------------------------------------------------
+
+SPEC = StaticSpec(method="static", model="mdl_019abc5d1f0e7a33c49d20", calibration="dst_019abc5d20c17a3391be04")
+ASKED = JobInputs(job_id="job_1", spec=SPEC, datasets={}, threads=1, sandbox_level="landlock")
+
+
+def honest() -> dict[str, Any]:
+    report = residual_cnn(3).model_dump(mode="json")
+    return report | {"spec": SPEC.model_dump(mode="json")}
+
+
+def read(folder: Path, report: dict[str, Any]) -> JobReport:
+    (folder / "report.json").write_text(json.dumps(report))
+    return read_report(folder, ASKED)
+
+
+def test_what_the_supervisor_knows_itself_is_not_taken_from_the_report(tmp_path: Path) -> None:
+    report = honest()
+    report["environment"] |= {"sandbox_level": "vault", "cores": 4096}
+    report["schema_version"] = "9" * 100
+    report["warnings"] += [{"code": "c", "message": "m"}] * 5000
+    assert report["before"] is not None
+    found = read(tmp_path, report)
+    assert (found.environment.sandbox_level, found.environment.cores < 4096) == ("landlock", True)
+    assert (found.before, found.schema_version) == (None, "2.0")
+    assert len(found.warnings) == 1000
+
+
+def test_text_in_a_report_obeys_no_terminal_and_reads_in_one_direction(tmp_path: Path) -> None:
+    report = honest()
+    report["verdict"]["sentence"] = "a\x1b]0;b\x07\x00\u202ec\ud800\n"
+    report["timings"] = {"\x1b[8m": 1.0}
+    found = read(tmp_path, report)
+    assert found.verdict.sentence == "a�]0;b���c�\n"
+    assert list(found.timings) == ["�[8m"]
+
+
+def suggests(patch: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    warning = ReportWarning(code="c", message="m", suggestion=Suggestion(title="t", patch=patch))
+    return lambda report: report["warnings"].append(warning.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda report: report["latency"][0].update(speedup=float("nan")),
+        lambda report: report["latency"][0].update(speedup=float("inf")),
+        lambda report: report["latency"][0].update(speedup=1e30),
+        lambda report: report["latency"][0].update(speedup=-1.0),
+        lambda report: report["quality"]["metric"].update(drop=1e30),
+        lambda report: report["size"].update(int8_bytes=10**300),
+        lambda report: report.update(method="qat"),
+        lambda report: report["spec"].update(model="mdl_0000000000000000000000"),
+        lambda report: report["spec"].update(evaluation=report["spec"]["calibration"]),
+        lambda report: report["environment"].update(qengine="mine"),
+        lambda report: report["verdict"].update(sentence="x" * 200_000),
+        suggests({"model": "mdl_0000000000000000000000"}),
+        suggests({"max_accuracy_drop": None}),
+        suggests({"overrides": [{"op": "add"}] * 1001}),
+        lambda report: report["boundaries"][0].update(removed_by={"name": "x"}),
+        lambda report: report.update(spec=report["spec"] | {"name": json.loads("[" * 900 + "]" * 900)}),
+    ],
+)  # fmt: skip
+def test_a_report_that_cannot_be_is_refused(tmp_path: Path, lie: Callable[[dict[str, Any]], None]) -> None:
+    read(tmp_path, report := honest())
+    lie(report)
+    with pytest.raises(InternalError, match="not one"):
+        read(tmp_path, report)
