@@ -123,6 +123,15 @@ class Size(Reported):
     ratio: float = Field(description="float / int8.")
 
 
+class ExampleInput(Reported):
+    """An input that the int8 model takes, by one of the samples that it was evaluated on."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_]{1,500}$")
+    dtype: str = Field(pattern=r"^[a-z0-9]{1,20}$", description="As torch names it, such as `float32`.")
+    shape: list[int] = Field(max_length=64, description="With the smallest batch that the model takes.")
+    greatest: int | None = Field(description="Of the sample's integers; null for floats.")
+
+
 class RangeTrial(Reported):
     """A rule for activation ranges, tried on calibration data held back from the observers."""
 
@@ -288,9 +297,9 @@ class Environment(Reported):
     cpu_model: str
     isa: list[str] = Field(description="Of avx2, avx512, avx512_vnni, avx_vnni, amx_int8, amx_bf16 …")
     cores: int
-    torch: str
+    torch: str = Field(pattern=r"^[A-Za-z0-9.+_-]{1,60}$")
     python: str
-    qengine: str
+    qengine: str = Field(pattern=r"^[a-z0-9]{1,20}$")
     octavo: str
     sandbox_level: str
 
@@ -308,6 +317,7 @@ class JobReport(Reported):
     quality: Quality
     latency: list[BenchmarkResult]
     size: Size
+    inputs: list[ExampleInput] = Field(default=[], description="In order; what load_example.py calls the model with.")
     layers: list[LayerSummary]
     first_wrong: FirstWrong | None = Field(
         default=None, description="null when no layer is, or when layers were not compared."

@@ -23,6 +23,7 @@ ModelId = Annotated[str, Field(pattern=r"^mdl_[0-9a-z]{16,40}$", examples=["mdl_
 DatasetId = Annotated[str, Field(pattern=r"^dst_[0-9a-z]{16,40}$", examples=["dst_019abc5d20c17a3391be04"])]
 
 
+MAX_OVERRIDES = 1000
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL has no NUL in text or JSON
 
 
@@ -265,7 +266,7 @@ class _SpecBase(_Strict):
         description="Absolute: 0.01 is one percentage point of top-1, or 0.01 of MSE. null: no target.",
     )
     weight: WeightSettings = WeightSettings()
-    overrides: list[Override] = Field(default=[], max_length=1000)
+    overrides: list[Override] = Field(default=[], max_length=MAX_OVERRIDES)
     benchmark: BenchmarkSettings = BenchmarkSettings()
     analysis: AnalysisSettings = AnalysisSettings()
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -1,6 +1,7 @@
 """The recipes: what is done to a model, method by method, top to bottom.
 
-A recipe needs only a job's folder: it reads `inputs/`, writes `outputs/`, and tells its progress. By hand:
+A recipe needs only a job's folder: it reads `inputs/`, writes the int8 model and the report to `outputs/`, and tells
+its progress. By hand, with all that is made of the report:
 
     python -m worker.recipes FOLDER
 """
@@ -21,6 +22,7 @@ from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.datasets import Samples, batches
 from worker.inference import padded_to
 from worker.job_folder import JobFolder
+from worker.outputs import complete_outputs
 from worker.progress import ProgressTracker, Report
 from worker.quantization import (
     Plan,
@@ -252,7 +254,9 @@ def main() -> None:
     """Run the recipe in the folder named on the command line, and print its progress as JSON lines."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m worker.recipes FOLDER")
-    report = run(JobFolder(Path(sys.argv[1])), lambda message: print(message.model_dump_json(), flush=True))  # noqa: T201  # a command's output
+    folder = JobFolder(Path(sys.argv[1]))
+    report = run(folder, lambda message: print(message.model_dump_json(), flush=True))  # noqa: T201  # a command's output
+    complete_outputs(folder.outputs, report, job_id=folder.read_inputs().job_id)
     print(report.verdict.sentence)  # noqa: T201  # likewise
 
 

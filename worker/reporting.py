@@ -113,6 +113,7 @@ def finish(
         quality=quality,
         latency=latency,
         size=packed.size,
+        inputs=packed.inputs,
         layers=analysis.layers,
         first_wrong=case.first_wrong,
         sensitivity=analysis.sensitivity,

@@ -95,6 +95,15 @@ class Size(Reported):
     ratio: float
 
 
+class ExampleInput(Reported):
+    """An input that the int8 model takes, by one of the samples that it was evaluated on."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    greatest: int | None = None
+
+
 class RangeTrial(Reported):
     """A rule for activation ranges, tried on calibration data held back from the observers."""
 
@@ -241,6 +250,7 @@ class JobReport(Reported):
     quality: Quality
     latency: list[BenchmarkResult] = Field(default=[])
     size: Size
+    inputs: list[ExampleInput] = Field(default=[])
     layers: list[LayerSummary] = Field(default=[])
     first_wrong: FirstWrong | None = None
     sensitivity: Sensitivity | None = None

@@ -24,7 +24,7 @@ from worker.quantization.calls import Call, Weights
 from worker.quantization.folding import fold_weights
 from worker.quantization.loading import InputSpec, input_specs, output_names
 from worker.quantization.modules import MODULES, Raised
-from worker.quantization.naming import Names, origin
+from worker.quantization.naming import Names, origin, safe_path
 from worker.quantization.operators import FUNCTIONS, IDENTITIES, METHODS, OVERWRITES, Function
 from worker.quantization.settling import settle
 from worker.quantization.slicing import Piece, is_whole_slice, pieces, varying_slice
@@ -185,7 +185,7 @@ class _Raiser:
 
     def attribute(self, node: fx.Node) -> fx.Node:
         """A tensor of the model's own, read by something that is not a module."""
-        name = self.names.free(str(node.target).replace(".", "_"))
+        name = self.names.free(safe_path(str(node.target).replace(".", "_")))
         tensor = self.weights.tensor(node)
         if isinstance(tensor, nn.Parameter):
             self.root.register_parameter(name, tensor)

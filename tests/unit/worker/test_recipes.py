@@ -17,6 +17,7 @@ from shared.job_report import JobReport
 from tests.unit.worker.conftest import Digits, MakeFolder, export
 from worker import recipes
 from worker.job_folder import JobFolder
+from worker.outputs import complete_outputs
 from worker.progress import LogMessage, MetricMessage, ProgressMessage, runner_message_adapter
 
 Message = ProgressMessage | MetricMessage | LogMessage
@@ -53,6 +54,8 @@ def finished(
     more = {"qat": {"epochs": 2}} if request.param == "qat" else {}
     folder = make_folder(digits.program, request.param, data[request.param], **more)
     report, messages = run(folder)
+    assert {path.name for path in folder.outputs.iterdir()} == {"model_int8.pt", "report.json"}
+    complete_outputs(folder.outputs, report, job_id="job_1")
     return folder, report, messages
 
 
@@ -341,3 +344,4 @@ def test_a_recipe_runs_by_hand_and_prints_its_progress(digits: Digits, make_fold
     assert runner_message_adapter.validate_json(lines[0]).step == "load"
     report = JobReport.model_validate_json((folder.outputs / "report.json").read_bytes())
     assert sentence == report.verdict.sentence
+    check_sizes_and_manifest(folder, report)

@@ -25,7 +25,6 @@ def run(digits: Digits, make_folder: MakeFolder, **more: Any) -> tuple[str, dict
     folder = make_folder(digits.program, "static", data, benchmark={"max_seconds": 0.05}, **more)
     report = recipes.run(folder, lambda _: None)
     assert report.environment.qengine == report.spec["qengine"]
-    assert f'QENGINE = "{report.spec["qengine"]}"' in (folder.outputs / "load_example.py").read_text()
     return report.spec["qengine"], {trial.qengine: trial for trial in report.kernels}
 
 
