@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.errors import InternalError, OutputTooLarge
-from shared.job_report import ExampleInput, JobReport, OutputFidelity, ReportWarning, Suggestion
+from shared.job_report import SCHEMA_VERSION, ExampleInput, JobReport, OutputFidelity, ReportWarning, Suggestion
 from shared.quantization_spec import StaticSpec
 from tests.unit.worker.report_page.samples import residual_cnn
 from worker.job_folder import JobInputs
@@ -123,7 +123,7 @@ def test_what_the_supervisor_knows_itself_is_not_taken_from_the_report(tmp_path:
     assert report["before"] is not None
     found = read(tmp_path, report)
     assert (found.environment.sandbox_level, found.environment.cores < 4096) == ("landlock", True)
-    assert (found.before, found.schema_version) == (None, "2.0")
+    assert (found.before, found.schema_version) == (None, SCHEMA_VERSION)
     assert len(found.warnings) == 1000
 
 
