@@ -43,7 +43,7 @@ from worker.quantization import (
     raise_program,
     verify_raised,
 )
-from worker.quantization.planning import has_vnni
+from worker.quantization.choosing_kernels import has_vnni
 from worker.steps.load import LoadedModel
 
 MODEL, DATASET = "mdl_0123456789abcdef", "dst_0123456789abcdef"

@@ -8,6 +8,7 @@ quantized layer by layer as the plan says, and frozen to what users run.
 """
 
 from worker.quantization.boundaries import glob_of, in_float, in_int8
+from worker.quantization.choosing_kernels import has_vnni
 from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.copying import collect_garbage
 from worker.quantization.correcting import bias_corrections, correct_biases
@@ -27,7 +28,8 @@ from worker.quantization.learnable_scales import keep_scales_positive, learn_sca
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
 from worker.quantization.masks import without_masks
 from worker.quantization.parking import parked
-from worker.quantization.planning import Plan, has_vnni, head_of
+from worker.quantization.planning import head_of
+from worker.quantization.plans import Plan
 from worker.quantization.preparing import (
     freeze_batch_norm,
     freeze_observers,

@@ -17,7 +17,7 @@ from worker.quantization.grouping import Group
 from worker.quantization.int8_kernels import has_kernel
 from worker.quantization.labelling import is_boundary, is_quantize, label, owners, passes_on
 from worker.quantization.observing import Observed
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 
 OUTPUT = "output"
 #: A layer's name with the layer; an input of the model or its output may bear the name of one, and is none.

@@ -17,7 +17,7 @@ from torch.ao.quantization.fx.convert import convert as _convert
 from worker.quantization.bags import QuantizedBag
 from worker.quantization.copying import collect_garbage, copy_structure
 from worker.quantization.grouping import module_of
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 from worker.quantization.simulating import FLOAT_BIASES
 
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric)

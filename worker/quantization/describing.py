@@ -18,7 +18,7 @@ from worker.quantization.grouping import Group, groups
 from worker.quantization.int8_modules import precision_of
 from worker.quantization.labelling import is_boundary, label, owners, passes_on, plain
 from worker.quantization.observing import Observed, observe
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 from worker.quantization.ranging import ACTIVATIONS
 
 _NO_KERNEL = "no int8 kernel"

@@ -25,7 +25,7 @@ from worker.quantization.bags import QuantizedBag
 from worker.quantization.converting import use_kernels_of
 from worker.quantization.dynamic_planning import DynamicPlan
 from worker.quantization.int8_modules import precision_of
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 from worker.quantization.qconfigs import LayerSettings, qconfig_for
 
 _QUANTIZED: dict[type[nn.Module], Any] = {

@@ -11,23 +11,24 @@ torch.ao by itself takes a scale a matrix for all of them, and 7 bits always.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from shared.errors import NothingToQuantize, SpecInvalid
+from shared.errors import SpecInvalid
 from shared.quantization_spec import ActivationSettings, DynamicSpec, Override
+from worker.quantization.choosing_kernels import has_vnni
 from worker.quantization.counting import float_share, layer_macs
-from worker.quantization.grouping import CONVOLUTIONS, RECURRENT, TRANSPOSED, Group, groups
+from worker.quantization.grouping import CONVOLUTIONS, TABLES, TRANSPOSED, Group, groups
 from worker.quantization.overriding import asked_by, overridden_weight, overrides_by_group
-from worker.quantization.planning import Plan, has_vnni, settled_weight
+from worker.quantization.planning import settled_weight
+from worker.quantization.plans import Plan, require_something
 from worker.quantization.qconfigs import LayerSettings
 
 MULTIPLYING = (nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
-TABLES = (nn.Embedding, nn.EmbeddingBag)
 _CONVOLUTIONS = (*CONVOLUTIONS, *TRANSPOSED)
 _FLOAT16_QENGINES = ("fbgemm", "x86")  # the others cannot pack float16 weights
 
@@ -87,11 +88,10 @@ def choose_dynamic_plan(raised: fx.GraphModule, spec: DynamicSpec) -> DynamicPla
             precisions[group.name] = precision
             if override is not None and override.weight is not None:
                 own_settings[group.name] = replace(settings, weight=overridden_weight(settings.weight, override.weight))
-    require_something(all_groups, precisions, reasons)
     float16 = frozenset(name for name, precision in precisions.items() if precision == "float16")
     macs = layer_macs(raised)
     convolutions = {group.name for group in all_groups if isinstance(group.module, _CONVOLUTIONS)}
-    return DynamicPlan(
+    plan = DynamicPlan(
         spec=spec,
         qengine=_qengine(needs_float16=bool(float16)),
         operators="weighted",
@@ -101,7 +101,9 @@ def choose_dynamic_plan(raised: fx.GraphModule, spec: DynamicSpec) -> DynamicPla
         layer_settings=own_settings,
         float16_layers=float16,
         convolution_macs_share=1 - float_share(macs, convolutions) if convolutions else 0.0,
-    ).counted(macs)
+    )
+    require_something(plan, all_groups)
+    return plan.counted(macs)
 
 
 def _no_kernel(module: nn.Module | None, precision: str) -> str | None:
@@ -143,19 +145,3 @@ def _refuse_what_is_not_dynamic(all_groups: list[Group], spec: DynamicSpec, over
         reasons = [_no_kernel(group.module, "int8") for group in matched]
         if override.precision == "int8" and matched and all(reason is not None for reason in reasons):
             raise SpecInvalid(f"overrides[{index}] asks for int8, and method dynamic cannot: {reasons[0]}.")
-
-
-def require_something(all_groups: list[Group], quantized: Collection[str], reasons: Mapping[str, str]) -> None:
-    """Raise NothingToQuantize when no layer is quantized, with what keeps each in float."""
-    if quantized:
-        return
-    worthwhile = [group for group in all_groups if group.is_weighted or isinstance(group.module, RECURRENT + TABLES)]
-    if not worthwhile:
-        raise NothingToQuantize(
-            "The model has no convolution, Linear or recurrent layer.",
-            hint="int8 pays where a layer multiplies by a weight matrix; this model has none that Octavo recognises.",
-        )
-    why = "; ".join(sorted({reasons.get(group.name, "not known to this method") for group in worthwhile}))
-    raise NothingToQuantize(
-        f"Method dynamic would leave every layer in float: {why}.", hint="Try static or qat, or fewer overrides."
-    )

@@ -12,7 +12,7 @@ from shared.layer_report import Fusion
 from shared.quantization_spec import DynamicSpec
 from worker.quantization.grouping import TRANSPOSED, Group, module_of
 from worker.quantization.labelling import label, owners, passes_on, plain
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 #: Activations that follow a convolution or Linear as a pass over the tensor of their own.

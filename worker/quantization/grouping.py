@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHTED = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+TABLES = (nn.Embedding, nn.EmbeddingBag)  #: of vectors: int8 shrinks them, and what they give is float
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 BATCH_NORM_OF = {
     nn.Conv1d: nn.BatchNorm1d,

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from worker.quantization.grouping import groups
 from worker.quantization.islands import without_islands
-from worker.quantization.planning import Plan, require_something, told_in_float
+from worker.quantization.plans import Plan, require_something, told_in_float
 
 _STEPS = 255
 #: Lower numbers than this may be a mask; what stands for −∞ in practice is -1e4, -1e9 or the least of a dtype.

@@ -121,8 +121,8 @@ def _no_match(index: int, override: Override, all_groups: Sequence[Group]) -> st
     if override.op is not None and not of_type:
         return f"{told} no op {override.op!r}. Near it: {_near(override.op, ops)}."
     return (
-        f"{told} layer {override.layer!r} matches {some(named)}, and op {override.op!r} matches {some(of_type)}, "
-        "but no layer matches both."
+        f"{told} layer {override.layer!r} matches {first_few(named)}, and op {override.op!r} matches "
+        f"{first_few(of_type)}, but no layer matches both."
     )
 
 
@@ -131,7 +131,7 @@ def _near(asked: str, known: Sequence[str]) -> str:
     return ", ".join(difflib.get_close_matches(asked, names, n=3, cutoff=0.3) or names[:_TOLD])
 
 
-def some(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
     """The first few of them, each once."""
     once = list(dict.fromkeys(names))
     more = f" and {len(once) - _TOLD} more" if len(once) > _TOLD else ""

@@ -21,7 +21,7 @@ from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.func import functional_call
 
 from worker.quantization.copying import collect_garbage, weight_bytes
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 from worker.quantization.quantizers import Quantizer, quantized_weight, quantizer_of
 
 #: In the meta of a prepared graph: the biases, by module, of layers whose bias was corrected for int8.

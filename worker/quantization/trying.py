@@ -30,7 +30,8 @@ from worker.quantization.int8_modules import is_reference
 from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import KernelInspector
 from worker.quantization.loading import InputSpec
-from worker.quantization.planning import Plan, choose_plan, only_weighted, require_something, told_in_float
+from worker.quantization.planning import choose_plan, only_weighted
+from worker.quantization.plans import Plan, require_something, told_in_float
 from worker.quantization.preparing import prepare
 from worker.quantization.raising import interface
 

@@ -17,9 +17,9 @@ from shared.quantization_spec import DynamicSpec, spec_adapter
 from tests.unit.worker.quantization.test_planning import raised, sqnr_db
 from worker.quantization import convert, dynamic_planning, freeze, plan, prepare, quantize_dynamic
 from worker.quantization.bags import QuantizedBag
+from worker.quantization.choosing_kernels import has_vnni
 from worker.quantization.dynamic_planning import DynamicPlan, choose_dynamic_plan
 from worker.quantization.dynamic_trying import without_wrong_kernels
-from worker.quantization.planning import has_vnni
 
 MODEL = "mdl_0123456789abcdef"
 WIDTH = 32

@@ -13,6 +13,7 @@ from torch.export import Dim
 from shared.errors import NothingToQuantize, SpecInvalid
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec, spec_adapter
 from worker.quantization import (
+    choosing_kernels,
     convert,
     describe_layers,
     freeze,
@@ -25,7 +26,7 @@ from worker.quantization import (
     quantize_dynamic,
     raise_program,
 )
-from worker.quantization.planning import has_vnni
+from worker.quantization.choosing_kernels import has_vnni
 
 MODEL, DATASET = "mdl_0123456789abcdef", "dst_0123456789abcdef"
 
@@ -136,7 +137,7 @@ def test_what_is_asked_is_kept(convolutional: fx.GraphModule) -> None:
 def test_activations_keep_to_seven_bits_where_kernels_would_saturate(
     convolutional: fx.GraphModule, monkeypatch: pytest.MonkeyPatch, qengine: str, vnni: bool, reduced: bool
 ) -> None:
-    monkeypatch.setattr(planning, "has_vnni", lambda: vnni)
+    monkeypatch.setattr(choosing_kernels, "has_vnni", lambda: vnni)
     settled = planning.choose_plan(convolutional, spec("static", qengine=qengine))
     assert settled.settings.activation.reduce_range is reduced
 
@@ -299,7 +300,7 @@ def test_a_network_of_transposed_convolutions_gets_kernels_that_can_compute_them
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Those of onednn know no output padding, those of x86 do."""
-    monkeypatch.setattr(planning, "has_vnni", lambda: True)
+    monkeypatch.setattr(choosing_kernels, "has_vnni", lambda: True)
     x = torch.randn(8, 3, 8, 8)
     model = raised(Decoder(), x[:2])
     settled = plan(model, spec("static"))
