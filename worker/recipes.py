@@ -228,8 +228,8 @@ def qat(
         trained,
         qualities[1] if len(qualities) > 1 else None,
         qualities[0],
-        float_layers=settled.float_reasons,
-        static_float_layers=draft.plan.float_reasons,
+        float_layers=settled.float_layers,
+        static_float_layers=draft.plan.float_layers,
     )
     if training.offered == "static":
         outcome = replace(_of_draft(draft, candidates[0], qualities[0], checked), training=training)

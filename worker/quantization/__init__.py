@@ -20,6 +20,7 @@ from worker.quantization.dynamic import holds_float16, quantize_dynamic
 from worker.quantization.dynamic_planning import DynamicPlan
 from worker.quantization.dynamic_tracing import DynamicModel
 from worker.quantization.equalizing import equalize
+from worker.quantization.float_reasons import FloatKind, FloatReason
 from worker.quantization.freezing import freeze
 from worker.quantization.int8_modules import per_channel_gain_db, weight_values
 from worker.quantization.islands import without_islands
@@ -49,6 +50,8 @@ __all__ = [
     "Description",
     "DynamicModel",
     "DynamicPlan",
+    "FloatKind",
+    "FloatReason",
     "InputSpec",
     "LayerTrace",
     "Plan",

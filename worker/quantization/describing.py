@@ -9,21 +9,27 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from shared.layer_report import Fusion, Graphs, LayerPrecision, LayerSummary, QuantBoundary
-from worker.quantization.boundaries import has_int8_kernel, quant_boundaries
+from worker.quantization.boundaries import quant_boundaries
 from worker.quantization.counting import layer_macs
 from worker.quantization.describing_qparams import activation_qparams, weight_qparams
+from worker.quantization.float_reasons import FloatKind, FloatReason
 from worker.quantization.fusions import fusions
 from worker.quantization.graph_tables import float_table, int8_table
 from worker.quantization.grouping import Group, groups
+from worker.quantization.int8_kernels import has_kernel
 from worker.quantization.int8_modules import precision_of
 from worker.quantization.labelling import is_boundary, label, owners, passes_on, plain
 from worker.quantization.observing import Observed, observe
 from worker.quantization.plans import Plan
 from worker.quantization.ranging import ACTIVATIONS
 
-_NO_KERNEL = "no int8 kernel"
-_NOT_CONVERTED = "planned for int8, and FX left it in float: it found no observed tensor to compute on"
-_BETWEEN = "no int8 kernel: int8 tensors are dequantized for it, and what it gives is quantized again"
+_NO_KERNEL = FloatReason("no_kernel", "no int8 kernel")
+_BETWEEN = FloatReason(
+    "no_kernel", "no int8 kernel: int8 tensors are dequantized for it, and what it gives is quantized again"
+)
+_NOT_CONVERTED = FloatReason(
+    "not_converted", "planned for int8, and FX left it in float: it found no observed tensor to compute on"
+)
 _BYTES = {"int8": 1, "float16": 2, "float32": 4}
 
 
@@ -32,10 +38,12 @@ class Description:
     """What a quantized model is made of; nothing in it depends on data but the ranges that observers saw."""
 
     layers: list[LayerSummary]
+    float_kinds: dict[str, FloatKind]  #: of those in float: the kind of their reason
     absorbed: dict[str, str]  #: layers of the float model that another computes in int8, and which
     through: dict[str, Callable[[Tensor], Tensor]]  #: the activation that alone reads a layer's output
     boundaries: list[QuantBoundary]
     fusions: list[Fusion]
+    beyond_kernels: frozenset[tuple[str, ...]]  #: layers of those that are none for want of a kernel
     graphs: Graphs
 
 
@@ -51,12 +59,17 @@ def describe(
     `inputs` are a small batch: the models are run on it to see shapes and what quant boundaries cost.
     """
     observed = observe(quantized, inputs)
+    layers = _layers(raised, quantized, plan, observed)
+    in_float = _in_float(raised, layers, plan)
+    found = fusions(raised, quantized, plan)
     return Description(
-        layers=_with_qparams(_layers(raised, quantized, plan, observed), raised, prepared, quantized, plan),
+        layers=_with_qparams(layers, raised, prepared, quantized, plan),
+        float_kinds={layer: reason.kind for layer, reason in in_float.items()},
         absorbed=absorbers(raised, quantized),
         through=_activations_behind(raised),
-        boundaries=quant_boundaries(raised, quantized, plan, observed),
-        fusions=fusions(raised, quantized, plan),
+        boundaries=quant_boundaries(raised, quantized, plan, observed, in_float),
+        fusions=found.told,
+        beyond_kernels=found.beyond_kernels,
         graphs=Graphs(float_nodes=float_table(raised), int8_nodes=int8_table(raised, quantized, observed)),
     )
 
@@ -96,19 +109,30 @@ def _layers(raised: fx.GraphModule, quantized: fx.GraphModule, plan: Plan, obser
 
 
 def _summary(group: Group, precision: LayerPrecision, plan: Plan) -> LayerSummary:
-    reason = None
-    if precision == "float32":
-        planned = group.name in plan.int8_layers
-        unserved = _NOT_CONVERTED if has_int8_kernel(group, plan) else _BETWEEN
-        reason = unserved if planned else plan.float_reasons.get(group.name, _NO_KERNEL)
     weights = [] if group.module is None else list(group.module.parameters())
     return LayerSummary(
         name=group.name,
         op=group.op,
         precision=precision,
         weight_bytes=sum(_weight_bytes(weight, precision) for weight in weights),
-        reason=reason,
+        reason=_why_in_float(group, plan).text if precision == "float32" else None,
     )
+
+
+def _in_float(raised: fx.GraphModule, layers: list[LayerSummary], plan: Plan) -> dict[str, FloatReason]:
+    """What computes in float, and why; of operators that only pass tensors on those that the plan leaves in float."""
+    precisions = {layer.name: layer.precision for layer in layers}
+    return {
+        group.name: _why_in_float(group, plan)
+        for group in groups(raised)
+        if precisions.get(group.name, "float32" if group.name in plan.float_reasons else "int8") == "float32"
+    }
+
+
+def _why_in_float(group: Group, plan: Plan) -> FloatReason:
+    if group.name in plan.int8_layers:
+        return _NOT_CONVERTED if has_kernel(group) else _BETWEEN
+    return plan.float_reasons.get(group.name, _NO_KERNEL)
 
 
 def _weight_bytes(weight: Tensor, precision: LayerPrecision) -> int:

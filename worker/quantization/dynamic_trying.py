@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from worker.quantization.counting import layer_macs
 from worker.quantization.dynamic import quantize_dynamic
 from worker.quantization.dynamic_planning import DynamicPlan
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import groups
 from worker.quantization.plans import require_something
 
@@ -26,7 +27,7 @@ def without_wrong_kernels(raised: fx.GraphModule, plan: DynamicPlan, inputs: tup
     if not inspector.faults:
         return plan
     for layer, reason in inspector.faults.items():
-        plan = plan.without(layer, reason)
+        plan = plan.without(layer, FloatReason("failed", reason))
     require_something(plan, groups(raised))
     return plan.counted(layer_macs(raised))
 

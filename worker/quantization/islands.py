@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from torch import fx
 
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import TABLES, Group, groups
 from worker.quantization.plans import Plan
 
-_REASON = "an operator without weights between float layers: int8 would save it nothing"
+_REASON = FloatReason("island", "an operator without weights between float layers: int8 would save it nothing")
 
 
 def without_islands(raised: fx.GraphModule, plan: Plan) -> Plan:

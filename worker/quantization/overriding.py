@@ -11,6 +11,7 @@ from torch import fx
 
 from shared.errors import SpecInvalid
 from shared.quantization_spec import ActivationOverride, ActivationSettings, Override, WeightOverride, WeightSettings
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import Group
 
 _TOLD = 5
@@ -35,14 +36,14 @@ def without_kernels(
     all_groups: Sequence[Group],
     overrides: Sequence[Override],
     overridden: Mapping[str, Override],
-    why: Callable[[Group], str | None],
-) -> dict[int, dict[str, str]]:
+    why: Callable[[Group], FloatReason | None],
+) -> dict[int, dict[str, FloatReason]]:
     """For each override, by its number, that asks for int8 what cannot have it: these layers, and why.
 
     `why` tells what keeps a group in float whatever is asked, or None. Raises SpecInvalid when it is all of what an
     override holds for.
     """
-    found: dict[int, dict[str, str]] = {}
+    found: dict[int, dict[str, FloatReason]] = {}
     for index, override in enumerate(overrides):
         held = [group for group in all_groups if overridden.get(group.name) is override]
         if override.is_float or not held:
@@ -50,15 +51,20 @@ def without_kernels(
         refused = {group.name: reason for group in held if (reason := why(group)) is not None}
         if len(refused) == len(held):
             layer, reason = next(iter(refused.items()))
-            raise SpecInvalid(f"overrides[{index}] asks for int8, and {layer} cannot have it: {reason}.")
+            raise SpecInvalid(f"overrides[{index}] asks for int8, and {layer} cannot have it: {reason.text}.")
         if refused:
             found[index] = refused
     return found
 
 
-def asked_by(override: Override) -> str:
+def _asked_by(override: Override) -> str:
     """Such as `layer layer1.* and op Conv2d`."""
     return " and ".join(f"{key} {value}" for key, value in (("layer", override.layer), ("op", override.op)) if value)
+
+
+def overridden_to_float(override: Override) -> FloatReason:
+    """Why what matches it stays in float."""
+    return FloatReason("asked", f"overridden: {_asked_by(override)}")
 
 
 def overridden_activation(settings: ActivationSettings, override: ActivationOverride) -> ActivationSettings:

@@ -18,12 +18,13 @@ from torch import fx, nn
 from shared.errors import ModelUnsupported
 from shared.quantization_spec import Override, QatSpec, StaticSpec, WeightSettings
 from worker.quantization.choosing_kernels import choose_kernels, where_weights_are_affine
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import RECURRENT, Group, cap_of, groups
 from worker.quantization.int8_kernels import SYMMETRIC_ONLY, has_kernel
 from worker.quantization.labelling import passes_on
 from worker.quantization.overriding import (
-    asked_by,
     overridden_activation,
+    overridden_to_float,
     overridden_weight,
     overrides_by_group,
     without_kernels,
@@ -61,7 +62,7 @@ def choose_plan(raised: fx.GraphModule, spec: StaticSpec | QatSpec) -> Plan:
     plan = _static_plan(all_groups, spec)
     for group, override in overridden.items():
         if override.is_float:
-            plan = plan.without(group, f"overridden: {asked_by(override)}")
+            plan = plan.without(group, overridden_to_float(override))
         elif group not in hopeless:
             plan = plan.with_int8(group)
     asked = {group for group, override in overridden.items() if not override.is_float} - hopeless
@@ -87,10 +88,9 @@ def only_weighted(all_groups: list[Group], plan: Plan, why: str) -> Plan:
     ]
     if not others:
         raise ModelUnsupported(f"This model cannot be quantized statically: {why}.", hint="Try method dynamic.")
+    reason = FloatReason("failed", "only convolutions and Linears are quantized, for all operators together failed")
     for group in others:
-        plan = plan.without(
-            group.name, "only convolutions and Linears are quantized, for all operators together failed"
-        )
+        plan = plan.without(group.name, reason)
     return replace(plan, operators="weighted").noting(f"quantizing every operator failed: {why}")
 
 
@@ -103,23 +103,17 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
         observer = "minmax"
     activation = spec.activation.model_copy(update={"observer": observer, "reduce_range": reduce_range})
     operators: Operators = "weighted" if any(group.op in _TRANSFORMER_OPS for group in all_groups) else "all"
-    int8, reasons = set(), {}
     head = _small_head(all_groups) if operators == "weighted" else None
+    int8, reasons = set(), {}
     for group in all_groups:
         if isinstance(group.module, RECURRENT) or _takes_maxima(group):
-            reasons[group.name] = str(_no_kernel(group))
-        elif group is head:
-            reasons[group.name] = "the last Linear: it is small, decides the output, and its outliers clip"
-        elif group.op in _AVERAGES:
-            reasons[group.name] = (
-                "an average has a narrower range than what it averages, and its int8 kernel would have to share one"
-            )
-        elif operators == "weighted" and not (group.is_weighted or group.is_embedding):
-            reasons[group.name] = (
-                "in a network with layer norm, softmax or GELU only convolutions and Linears take int8 well"
-            )
+            reason = _no_kernel(group)
         else:
+            reason = _policy(group, operators, head)
+        if reason is None:
             int8.add(group.name)
+        else:
+            reasons[group.name] = reason
     return Plan(
         spec=spec,
         qengine=qengine,
@@ -131,13 +125,33 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
     )
 
 
-def _no_kernel(group: Group) -> str | None:
+def _policy(group: Group, operators: Operators, head: Group | None) -> FloatReason | None:
+    """Why a layer that may have a kernel stays in float unless an override asks otherwise; None when it does not."""
+    if group is head:
+        return FloatReason("policy", "the last Linear: it is small, decides the output, and its outliers clip")
+    if group.op in _AVERAGES:
+        return FloatReason(
+            "policy",
+            "an average has a narrower range than what it averages, and its int8 kernel would have to share one",
+        )
+    if operators == "weighted" and not (group.is_weighted or group.is_embedding):
+        return FloatReason(
+            "policy", "in a network with layer norm, softmax or GELU only convolutions and Linears take int8 well"
+        )
+    return None
+
+
+def _no_kernel(group: Group) -> FloatReason | None:
     """Why a layer stays in float whatever is asked; None when it need not."""
     if isinstance(group.module, RECURRENT):
-        return "recurrent layers have int8 kernels with dynamic ranges only: use method dynamic"
-    if _takes_maxima(group):
-        return "no int8 kernel takes the maximum over a bag"
-    return None if has_kernel(group) else f"torch has no int8 kernel with calibrated ranges for {group.op}"
+        text = "recurrent layers have int8 kernels with dynamic ranges only: use method dynamic"
+    elif _takes_maxima(group):
+        text = "no int8 kernel takes the maximum over a bag"
+    elif has_kernel(group):
+        return None
+    else:
+        text = f"torch has no int8 kernel with calibrated ranges for {group.op}"
+    return FloatReason("no_kernel", text)
 
 
 def _takes_maxima(group: Group) -> bool:

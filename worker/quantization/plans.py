@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from shared.errors import NothingToQuantize
 from shared.quantization_spec import ActivationObserver, DynamicSpec, QatSpec, StaticSpec
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import RECURRENT, TABLES, Group
 from worker.quantization.overriding import first_few
 from worker.quantization.qconfigs import LayerSettings
@@ -24,7 +25,7 @@ class Plan:
     qengine: str
     operators: Operators
     int8_layers: frozenset[str]  #: names of the groups of grouping.py that are quantized
-    float_reasons: dict[str, str]  #: the others, and why
+    float_reasons: dict[str, FloatReason]  #: the others, and why
     settings: LayerSettings  #: of every layer that has none of its own
     layer_settings: dict[str, LayerSettings] = field(default_factory=dict)
     asked_layers: frozenset[str] = frozenset()  #: that an override wants in int8
@@ -35,6 +36,11 @@ class Plan:
     def per_channel(self) -> bool:
         """Whether weights have a scale a channel, where no layer says otherwise."""
         return self.settings.per_channel
+
+    @property
+    def float_layers(self) -> dict[str, str]:
+        """The layers that stay in float, each with the words for why."""
+        return {layer: reason.text for layer, reason in self.float_reasons.items()}
 
     def settings_of(self, layer: str) -> LayerSettings:
         """How this layer is quantized."""
@@ -47,7 +53,7 @@ class Plan:
             "plan": {
                 "qengine": self.qengine,
                 "operators": self.operators,
-                "float_layers": dict(self.float_reasons),
+                "float_layers": self.float_layers,
                 "notes": list(self.notes),
             },
         }
@@ -64,7 +70,7 @@ class Plan:
             layer_settings={name: _observing(each, observer) for name, each in self.layer_settings.items()},
         )
 
-    def without(self, layer: str, reason: str) -> Plan:
+    def without(self, layer: str, reason: FloatReason) -> Plan:
         """The same plan with one layer more in float."""
         return replace(self, int8_layers=self.int8_layers - {layer}, float_reasons=self.float_reasons | {layer: reason})
 
@@ -78,11 +84,11 @@ class Plan:
         return replace(self, int8_layers=self.int8_layers | {layer}, float_reasons=reasons)
 
 
-def told_in_float(layers: Mapping[str, str]) -> str:
+def told_in_float(layers: Mapping[str, FloatReason]) -> str:
     """That an override wanted these in int8; each with what keeps it in float."""
     by_reason: dict[str, list[str]] = {}
     for layer, reason in layers.items():
-        by_reason.setdefault(reason, []).append(layer)
+        by_reason.setdefault(reason.text, []).append(layer)
     told = "; ".join(f"{first_few(names)} ({reason})" for reason, names in by_reason.items())
     return f"in float although an override asks for int8: {told}"
 
@@ -102,7 +108,7 @@ def require_something(plan: Plan, all_groups: list[Group]) -> None:
             "The model has no convolution, Linear or recurrent layer.",
             hint="int8 pays where a layer multiplies by a weight matrix; this model has none that Octavo recognises.",
         )
-    why = "; ".join(sorted({plan.float_reasons.get(group.name, "not known to this method") for group in worthwhile}))
+    why = "; ".join(sorted({plan.float_layers.get(group.name, "not known to this method") for group in worthwhile}))
     other = "static or qat" if is_dynamic else "dynamic"
     raise NothingToQuantize(
         f"Method {plan.spec.method} would leave every layer in float: {why}.", hint=f"Try {other}, or fewer overrides."

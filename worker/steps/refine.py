@@ -26,6 +26,7 @@ from worker.datasets import Samples, batches
 from worker.inference import padded_to
 from worker.numerics import sqnr_db
 from worker.quantization import (
+    FloatReason,
     LayerTrace,
     Plan,
     bias_corrections,
@@ -174,12 +175,12 @@ def _spare_layers(prepared: fx.GraphModule, plan: Plan, grounds: _Grounds) -> Pl
         simulation = simulate(prepared, plan)
         gains: dict[str, Closeness] = {}
         for layer in [each for each in candidates if macs.get(each, 0) <= left]:
-            others = without_islands(model.raised, plan.without(layer, "tried")).int8_layers
+            others = without_islands(model.raised, plan.without(layer, FloatReason("spared", "tried"))).int8_layers
             gains[layer] = unseen.measure(functools.partial(simulation.run, int8=others & {*simulation.layers}))
         best = max(gains, key=lambda layer: gains[layer].sqnr_db, default=None)
         if best is None or gains[best].sqnr_db < now.sqnr_db + least_gain_db or len(plan.int8_layers) == 1:
             return False
-        why = _why(gains[best].sqnr_db - now.sqnr_db, macs.get(best, 0), macs)
+        why = FloatReason("spared", _why(gains[best].sqnr_db - now.sqnr_db, macs.get(best, 0), macs))
         plan, now, left = without_islands(model.raised, plan.without(best, why)), gains[best], left - macs.get(best, 0)
         return True
 

@@ -81,8 +81,8 @@ def test_a_convolutional_network_is_quantized_whole(convolutional: fx.GraphModul
 
 def test_an_average_stays_in_float_for_its_range_is_its_own(convolutional: fx.GraphModule) -> None:
     settled = plan(convolutional, spec("static"))
-    assert list(settled.float_reasons) == ["mean"]
-    assert "narrower range" in settled.float_reasons["mean"]
+    assert list(settled.float_layers) == ["mean"]
+    assert "narrower range" in settled.float_layers["mean"]
 
 
 def test_of_a_transformer_only_linears_are_quantized_and_the_head_stays_float(transformer: fx.GraphModule) -> None:
@@ -91,8 +91,8 @@ def test_of_a_transformer_only_linears_are_quantized_and_the_head_stays_float(tr
     assert settled.int8_layers == {
         "encoder.self_attn.in_proj", "encoder.self_attn.out_proj", "encoder.linear1", "encoder.linear2",
     }  # fmt: skip
-    assert "last Linear" in settled.float_reasons["head"]
-    assert "layer norm" in settled.float_reasons["encoder.norm1"]
+    assert "last Linear" in settled.float_layers["head"]
+    assert "layer norm" in settled.float_layers["encoder.norm1"]
 
 
 def test_resolved_fills_in_every_auto_but_the_range_rule(convolutional: fx.GraphModule) -> None:
@@ -174,7 +174,7 @@ def test_a_layer_has_the_settings_of_the_last_override_that_matches(convolutiona
 def test_an_override_can_ask_for_int8_where_the_policy_would_not(transformer: fx.GraphModule) -> None:
     settled = planning.choose_plan(transformer, spec("static", overrides=[{"layer": "head", "precision": "int8"}]))
     assert "head" in settled.int8_layers
-    assert "head" not in settled.float_reasons
+    assert "head" not in settled.float_layers
     assert settled.asked_layers == {"head"}
 
 
@@ -205,7 +205,7 @@ def test_a_table_is_int8_and_its_indices_are_no_floats() -> None:
     """They were observed, the converted model failed, and every operator but Linears was given up."""
     module = nn.Sequential(nn.Embedding(10, 16), nn.Linear(16, 64), nn.Linear(64, 64))
     settled = plan(raised(module, torch.randint(10, (3, 4))), spec("static"))
-    assert (settled.operators, settled.notes, settled.float_reasons) == ("all", (), {})
+    assert (settled.operators, settled.notes, settled.float_layers) == ("all", (), {})
     assert settled.int8_layers == {"0", "1", "2"}
 
 
@@ -221,14 +221,14 @@ def test_a_maximum_over_a_bag_stays_in_float() -> None:
             return self.head(torch.relu(self.fc(self.bag(words))))
 
     settled = plan(raised(Bags(), torch.randint(10, (3, 4))), spec("static"))
-    assert "maximum over a bag" in settled.float_reasons["bag"]
+    assert "maximum over a bag" in settled.float_layers["bag"]
     assert {"fc", "head"} <= settled.int8_layers
 
 
 def test_an_override_by_name_keeps_layers_in_float(convolutional: fx.GraphModule) -> None:
     settled = plan(convolutional, spec("static", overrides=[{"layer": "layer1.*"}]))
     assert settled.int8_layers.isdisjoint({"layer1.0"})
-    assert settled.float_reasons["layer1.0"] == "overridden: layer layer1.*"
+    assert settled.float_layers["layer1.0"] == "overridden: layer layer1.*"
     assert "layer2.0" in settled.int8_layers
 
 
@@ -264,14 +264,14 @@ def test_a_kernel_that_computes_something_else_is_found_and_left_in_float() -> N
     """In torch 2.13 the transposed convolutions of onednn with 16 inputs and 4 outputs are wrong."""
     module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.ConvTranspose2d(16, 4, 2, stride=2))
     settled = plan(raised(module, torch.randn(2, 3, 8, 8)), spec("static", qengine="onednn"))
-    assert "kernel is wrong" in settled.float_reasons["2"]
+    assert "kernel is wrong" in settled.float_layers["2"]
     assert settled.int8_layers == {"0"}
 
 
 def test_the_wrong_kernel_of_a_prelu_is_found_too() -> None:
     """In torch 2.13 `quantized::prelu` is wrong where all slopes are 0.25, as they are at first: SQNR was 3 dB."""
     settled = plan(raised(nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8)), torch.randn(2, 3, 8, 8)), spec("static"))
-    assert "kernel is wrong" in settled.float_reasons["1"]
+    assert "kernel is wrong" in settled.float_layers["1"]
     assert settled.int8_layers == {"0"}
 
 
@@ -279,7 +279,7 @@ def test_a_layer_that_cannot_be_converted_stays_in_float_and_the_others_do_not()
     """In onednn there is none with output padding."""
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 8, 3, 2, output_padding=1))
     settled = plan(raised(module, torch.randn(2, 3, 8, 8)), spec("static", qengine="onednn"))
-    assert "output_padding" in settled.float_reasons["2"]
+    assert "output_padding" in settled.float_layers["2"]
     assert settled.int8_layers == {"0"}
     assert settled.operators != "weighted"
 
