@@ -5,11 +5,13 @@ Measured: 7-bit activations cost 3 to 8 dB, and only `onednn` kernels on CPUs wi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from shared.errors import SpecInvalid
-from shared.quantization_spec import QatSpec, StaticSpec
-from worker.quantization.int8_kernels import SYMMETRIC_ONLY
+from shared.quantization_spec import QatSpec, StaticSpec, WeightSettings
+from worker.quantization.int8_kernels import SYMMETRIC_ONLY, holds_per_channel
 
 
 def has_vnni() -> bool:
@@ -48,9 +50,37 @@ def choose_kernels(spec: StaticSpec | QatSpec) -> tuple[str, bool]:
 
 def where_weights_are_affine(spec: StaticSpec | QatSpec) -> str | None:
     """The place in the spec that asks for weights with zero points; None when there is none."""
-    asked = {"weight.qscheme": spec.weight.qscheme} | {
-        f"overrides[{index}].weight.qscheme": override.weight.qscheme
-        for index, override in enumerate(spec.overrides)
-        if override.weight is not None and override.weight.qscheme is not None
-    }
-    return next((place for place, qscheme in asked.items() if qscheme.endswith("affine")), None)
+    return next((place for place, asked in _asked_of_weights(spec) if asked.endswith("affine")), None)
+
+
+def held_weight(spec: StaticSpec | QatSpec, qengine: str) -> tuple[WeightSettings, str | None]:
+    """The weight settings that a qengine's kernels hold, and a note where they are not those of the spec.
+
+    A qscheme left at `auto` follows the kernels; raises SpecInvalid where a scale a channel is asked of kernels that
+    hold one a tensor.
+    """
+    if holds_per_channel(qengine):
+        return spec.weight, None
+    asked = next((place for place, value in _asked_of_weights(spec) if "per_channel" in value), None)
+    if asked is not None:
+        raise SpecInvalid(
+            f"This worker's {qengine} kernels hold one scale a tensor, and {asked} asks for one a channel.",
+            hint="Leave `weight.qscheme` at auto, or name another qengine.",
+        )
+    if "per_channel" not in spec.weight.observer:
+        return spec.weight, None
+    observer = spec.weight.observer.replace("per_channel_", "")
+    return (
+        spec.weight.model_copy(update={"observer": observer}),
+        f"weights have one scale a tensor: this worker's {qengine} kernels hold none a channel",
+    )
+
+
+def _asked_of_weights(spec: StaticSpec | QatSpec) -> Iterator[tuple[str, str]]:
+    """Where the spec says how weights are mapped, and what; the job's observer is not asked for, it has a default."""
+    yield "weight.qscheme", spec.weight.qscheme
+    for index, override in enumerate(spec.overrides):
+        if override.weight is not None:
+            for key in ("qscheme", "observer"):
+                if (value := getattr(override.weight, key)) is not None:
+                    yield f"overrides[{index}].weight.{key}", value

@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from shared.errors import ModelUnsupported
 from shared.quantization_spec import Override, QatSpec, StaticSpec, WeightSettings
-from worker.quantization.choosing_kernels import choose_kernels, where_weights_are_affine
+from worker.quantization.choosing_kernels import choose_kernels, held_weight, where_weights_are_affine
 from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import RECURRENT, Group, cap_of, groups
 from worker.quantization.int8_kernels import SYMMETRIC_ONLY, has_kernel
@@ -66,11 +66,12 @@ def choose_plan(raised: fx.GraphModule, spec: StaticSpec | QatSpec) -> Plan:
         elif group not in hopeless:
             plan = plan.with_int8(group)
     asked = {group for group, override in overridden.items() if not override.is_float} - hopeless
+    told = [told_in_float(unable[index]) for index in unable if spec.overrides[index].precision == "int8"]
     plan = replace(
         plan,
         asked_layers=frozenset(asked),
         layer_settings=_layer_settings(all_groups, plan, overridden),
-        notes=tuple(told_in_float(unable[index]) for index in unable if spec.overrides[index].precision == "int8"),
+        notes=(*plan.notes, *told),
     )
     require_something(plan, all_groups)
     return plan
@@ -96,6 +97,7 @@ def only_weighted(all_groups: list[Group], plan: Plan, why: str) -> Plan:
 
 def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
     qengine, reduce_range = choose_kernels(spec)
+    weight, note = held_weight(spec, qengine)
     observer = spec.activation.observer
     if observer == "auto" and isinstance(spec, QatSpec):
         # Over the zoo, QAT reaches 33.0 dB on average with minmax and 28.4 with a moving average. For static the rule
@@ -120,7 +122,8 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
         operators=operators,
         int8_layers=frozenset(int8),
         float_reasons=reasons,
-        settings=LayerSettings(activation, settled_weight(spec.weight)),
+        settings=LayerSettings(activation, settled_weight(weight)),
+        notes=() if note is None else (note,),
         barred=frozenset(SYMMETRIC_ONLY) if where_weights_are_affine(spec) else frozenset(),
     )
 
@@ -201,9 +204,8 @@ def _overridden_settings(settings: LayerSettings, override: Override, asked: Wei
         activation = overridden_activation(activation, override.activation)
     if override.weight is not None:
         # On the limits that were asked for: the settled ones follow a qscheme that the override may change.
-        weight = settled_weight(
-            overridden_weight(asked.model_copy(update={"qscheme": weight.qscheme}), override.weight)
-        )
+        held = asked.model_copy(update={"observer": weight.observer, "qscheme": weight.qscheme})
+        weight = settled_weight(overridden_weight(held, override.weight))
     return replace(settings, activation=activation, weight=weight)
 
 

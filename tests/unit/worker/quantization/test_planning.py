@@ -19,6 +19,7 @@ from worker.quantization import (
     freeze,
     freeze_batch_norm,
     freeze_observers,
+    int8_kernels,
     plan,
     planning,
     prepare,
@@ -28,6 +29,7 @@ from worker.quantization import (
 )
 from worker.quantization.choosing_kernels import has_vnni
 
+PER_CHANNEL = "per_channel_minmax"
 MODEL, DATASET = "mdl_0123456789abcdef", "dst_0123456789abcdef"
 
 
@@ -415,3 +417,54 @@ def test_a_layer_that_is_called_often_is_stored_once(method: str, tmp_path: Path
 
 def sqnr_db(wanted: Tensor, found: Tensor) -> float:
     return float(20 * torch.log10(wanted.norm() / (wanted - found).norm()))
+
+
+def test_every_qengine_of_this_torch_holds_a_scale_a_channel_and_asking_leaves_the_one_that_is_selected() -> None:
+    selected = torch.backends.quantized.engine
+    supported = [each for each in torch.backends.quantized.supported_engines if each != "none"]
+    assert {each: int8_kernels.holds_per_channel(each) for each in supported} == dict.fromkeys(supported, True)
+    assert torch.backends.quantized.engine == selected
+
+
+def test_kernels_that_refuse_to_pack_a_scale_a_channel_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("Per channel quantization is disabled in this build")
+
+    monkeypatch.setattr(torch.ops.quantized, "conv2d_prepack", refuse)
+    assert not int8_kernels.holds_per_channel.__wrapped__(torch.backends.quantized.engine)
+
+
+def test_weights_left_at_auto_follow_kernels_that_hold_a_scale_a_tensor(
+    convolutional: fx.GraphModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing_kernels, "holds_per_channel", lambda qengine: qengine != "qnnpack")
+    overrides = [{"layer": "fc", "weight": {"quant_max": 100}}]
+    settled = planning.choose_plan(convolutional, spec("static", qengine="qnnpack", overrides=overrides))
+    assert settled.notes == ("weights have one scale a tensor: this worker's qnnpack kernels hold none a channel",)
+    for weight in (settled.settings.weight, settled.settings_of("fc").weight):
+        assert (weight.observer, weight.qscheme) == ("minmax", "per_tensor_symmetric")
+    other = planning.choose_plan(convolutional, spec("static", qengine="x86"))
+    assert (other.settings.per_channel, other.notes) == (True, ())
+    asked = planning.choose_plan(convolutional, spec("static", qengine="qnnpack", weight={"observer": "minmax"}))
+    assert asked.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ({"weight": {"qscheme": "per_channel_symmetric"}}, "weight.qscheme"),
+        (
+            {"overrides": [{"layer": "fc", "weight": {"observer": "per_channel_minmax"}}]},
+            "overrides[0].weight.observer",
+        ),
+    ],
+)
+def test_a_scale_a_channel_asked_of_kernels_that_hold_none_is_refused(
+    convolutional: fx.GraphModule, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], place: str
+) -> None:
+    monkeypatch.setattr(choosing_kernels, "holds_per_channel", lambda qengine: qengine != "qnnpack")
+    with pytest.raises(SpecInvalid) as refused:
+        planning.choose_plan(convolutional, spec("static", qengine="qnnpack", **asked))
+    assert f"qnnpack kernels hold one scale a tensor, and {place} asks" in str(refused.value)
+    assert refused.value.code == "spec_invalid"
+    assert "another qengine" in (refused.value.hint or "")
