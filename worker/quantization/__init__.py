@@ -13,7 +13,7 @@ from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.copying import collect_garbage
 from worker.quantization.correcting import bias_corrections, correct_biases
 from worker.quantization.counting import layer_macs
-from worker.quantization.describing import Description, describe, describe_layers
+from worker.quantization.describing import Description, describe
 from worker.quantization.describing_qparams import OUTLIER_STRETCH, stretch_of
 from worker.quantization.digest import weights_digest
 from worker.quantization.dynamic import holds_float16, quantize_dynamic
@@ -64,7 +64,6 @@ __all__ = [
     "correct_biases",
     "departing_layers",
     "describe",
-    "describe_layers",
     "equalize",
     "freeze",
     "freeze_batch_norm",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from shared.layer_report import Fusion, Graphs, LayerPrecision, LayerSummary, QuantBoundary
 from worker.quantization.boundaries import quant_boundaries
@@ -72,16 +72,6 @@ def describe(
         beyond_kernels=found.beyond_kernels,
         graphs=Graphs(float_nodes=float_table(raised), int8_nodes=int8_table(raised, quantized, observed)),
     )
-
-
-def describe_layers(raised: fx.GraphModule, quantized: nn.Module, plan: Plan) -> list[LayerSummary]:
-    """A line for each layer with weights, in the graph's order."""
-    modules = dict(quantized.named_modules(remove_duplicate=False))
-    return [
-        _summary(group, precision_of(modules.get(group.name)), plan)
-        for group in groups(raised)
-        if group.module is not None and any(True for _ in group.module.parameters())
-    ]
 
 
 def _layers(raised: fx.GraphModule, quantized: fx.GraphModule, plan: Plan, observed: Observed) -> list[LayerSummary]:

@@ -33,11 +33,6 @@ class Plan:
     barred: frozenset[str] = frozenset()  #: qengines that cannot hold these layers, and are not to be tried
 
     @property
-    def per_channel(self) -> bool:
-        """Whether weights have a scale a channel, where no layer says otherwise."""
-        return self.settings.per_channel
-
-    @property
     def float_layers(self) -> dict[str, str]:
         """The layers that stay in float, each with the words for why."""
         return {layer: reason.text for layer, reason in self.float_reasons.items()}

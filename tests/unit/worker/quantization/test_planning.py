@@ -11,11 +11,11 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from shared.errors import NothingToQuantize, SpecInvalid
+from shared.layer_report import LayerPrecision
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec, spec_adapter
 from worker.quantization import (
     choosing_kernels,
     convert,
-    describe_layers,
     freeze,
     freeze_batch_norm,
     freeze_observers,
@@ -28,6 +28,8 @@ from worker.quantization import (
     raise_program,
 )
 from worker.quantization.choosing_kernels import has_vnni
+from worker.quantization.grouping import groups
+from worker.quantization.int8_modules import precision_of
 
 PER_CHANNEL = "per_channel_minmax"
 MODEL, DATASET = "mdl_0123456789abcdef", "dst_0123456789abcdef"
@@ -130,7 +132,7 @@ def test_what_is_asked_is_kept(convolutional: fx.GraphModule) -> None:
     settled = plan(convolutional, asked)
     activation = settled.settings.activation
     assert (settled.qengine, activation.observer, activation.reduce_range) == ("x86", "minmax", True)
-    assert not settled.per_channel
+    assert not settled.settings.per_channel
 
 
 @pytest.mark.parametrize(("qengine", "vnni", "reduced"), [
@@ -341,12 +343,10 @@ def test_float_and_int8_branches_join_whatever_is_left_in_float(
     prepared = prepare(convolutional, settled, (x,))
     prepared(x)
     converted = convert(prepared, settled)
-    layers = {layer.name: layer for layer in describe_layers(convolutional, converted, settled)}
     with torch.no_grad():
         assert sqnr_db(convolutional(x)[0], converted(x)[0]) > 20
-    for name, layer in layers.items():
-        assert (layer.precision == "int8") == (name in settled.int8_layers)
-        assert (layer.reason is None) == (layer.precision == "int8")
+    for name, precision in precisions(convolutional, converted).items():
+        assert (precision == "int8") == (name in settled.int8_layers)
 
 
 def test_preparing_and_converting_leave_what_they_are_given(convolutional: fx.GraphModule) -> None:
@@ -413,6 +413,16 @@ def test_a_layer_that_is_called_often_is_stored_once(method: str, tmp_path: Path
     weight_bytes = 256 * 256
     assert weight_bytes < (tmp_path / "int8.pt").stat().st_size < 2 * weight_bytes
     assert sqnr_db(module(x)[0], torch.jit.load(tmp_path / "int8.pt")(x)[0]) > 20
+
+
+def precisions(raised: fx.GraphModule, quantized: nn.Module) -> dict[str, LayerPrecision]:
+    """Of the layers with weights, by name."""
+    modules = dict(quantized.named_modules(remove_duplicate=False))
+    return {
+        group.name: precision_of(modules.get(group.name))
+        for group in groups(raised)
+        if group.module is not None and any(True for _ in group.module.parameters())
+    }
 
 
 def sqnr_db(wanted: Tensor, found: Tensor) -> float:
