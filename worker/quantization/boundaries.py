@@ -17,7 +17,7 @@ from shared.layer_report import QuantBoundary
 from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import TABLES, Group, module_of
 from worker.quantization.int8_kernels import has_kernel
-from worker.quantization.labelling import is_boundary, is_quantize, label, owners, passes_on
+from worker.quantization.labelling import Labelled, is_boundary, is_quantize, passes_on
 from worker.quantization.observing import Observed
 from worker.quantization.plans import Plan
 
@@ -46,17 +46,12 @@ class _Side:
 
 
 def quant_boundaries(
-    raised: fx.GraphModule,
-    quantized: fx.GraphModule,
-    plan: Plan,
-    observed: Observed,
-    in_float: Mapping[str, FloatReason],
+    graphs: Labelled, plan: Plan, observed: Observed, in_float: Mapping[str, FloatReason]
 ) -> list[QuantBoundary]:
     """Every boundary of a quantized graph, in its order; `in_float` are the layers that compute in float, and why."""
-    layers, groups = label(raised, quantized), owners(raised)
-    names, removing = _Names(quantized, layers, groups), _Removing(raised, plan, in_float)
+    names, removing = _Names(graphs), _Removing(graphs, plan, in_float)
     found = []
-    for node in quantized.graph.nodes:
+    for node in graphs.quantized.graph.nodes:
         if not is_boundary(node) or node not in observed.given:
             continue
         producers, consumers = names.before(node), names.after(node)
@@ -92,11 +87,11 @@ def in_float(layer: str) -> dict[str, Any]:
 class _Removing:
     """Which overrides would remove a boundary."""
 
-    def __init__(self, raised: fx.GraphModule, plan: Plan, in_float: Mapping[str, FloatReason]) -> None:
-        self._raised = raised
+    def __init__(self, graphs: Labelled, plan: Plan, in_float: Mapping[str, FloatReason]) -> None:
+        self._raised = graphs.raised
         self._plan = plan
         self._in_float = in_float
-        weighted = {group.name for group in owners(raised).values() if group.is_weighted}
+        weighted = {group.name for group in graphs.groups if group.is_weighted}
         self._indispensable = weighted & plan.int8_layers  # a job that leaves none of them in int8 is refused
 
     def patch(self, floats: _Side, int8s: _Side) -> dict[str, Any] | None:
@@ -134,10 +129,8 @@ def _together(patches: Iterable[dict[str, Any]]) -> dict[str, Any]:
 class _Names:
     """Whose tensor a node passes on, and to whom."""
 
-    def __init__(self, quantized: fx.GraphModule, layers: dict[fx.Node, str], groups: dict[str, Group]) -> None:
-        self._quantized = quantized
-        self._layers = layers
-        self._groups = groups
+    def __init__(self, graphs: Labelled) -> None:
+        self._graphs = graphs
 
     def before(self, node: fx.Node) -> _Side:
         return self._follow(node, lambda step: step.all_input_nodes[:1])
@@ -154,12 +147,12 @@ class _Names:
             if step in seen:
                 continue
             seen.add(step)
-            group = self._groups.get(self._layers.get(step, ""))
+            group = self._graphs.owners.get(self._graphs.layers.get(step, ""))
             if step.op == "output":
                 computing[OUTPUT, None] = None
             elif step.op == "placeholder":
                 computing[step.name, None] = None
-            elif step.op == "get_attr" or group is None or passes_on(self._quantized, step):
+            elif step.op == "get_attr" or group is None or passes_on(self._graphs.quantized, step):
                 if group is not None:
                     passed[group] = None
                 waiting.extend(onwards(step))

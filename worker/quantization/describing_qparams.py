@@ -20,8 +20,8 @@ from torch import Tensor, fx, nn
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 
 from shared.layer_report import ChannelSpread, Qparams
+from worker.quantization.grouping import module_of
 from worker.quantization.int8_modules import int8_weights
-from worker.quantization.labelling import module_at
 from worker.quantization.ranging import RangeObserver
 
 OUTLIER_STRETCH = 4.0
@@ -99,7 +99,7 @@ def activation_qparams(prepared: fx.GraphModule, int8_layers: frozenset[str]) ->
 
 def observer_at(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The observer or fake quantize that a node calls."""
-    module = module_at(graph, node)
+    module = module_of(graph, node)
     return module if isinstance(module, ObserverBase | FakeQuantizeBase) else None
 
 

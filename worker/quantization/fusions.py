@@ -6,6 +6,7 @@ convolution | Linear | batch norm | add | mul → ReLU     one kernel
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -13,7 +14,7 @@ from torch import fx, nn
 from shared.layer_report import Fusion
 from shared.quantization_spec import DynamicSpec
 from worker.quantization.grouping import TRANSPOSED, Group, module_of
-from worker.quantization.labelling import label, owners, passes_on, plain
+from worker.quantization.labelling import Labelled, passes_on, plain
 from worker.quantization.plans import Plan
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -33,18 +34,17 @@ class Fusions:
     beyond_kernels: frozenset[tuple[str, ...]]  #: layers that no kernel holds together, however they were arranged
 
 
-def fusions(raised: fx.GraphModule, quantized: fx.GraphModule, plan: Plan) -> Fusions:
+def fusions(graphs: Labelled, plan: Plan) -> Fusions:
     """Every pair of neighbours that runs as one in int8, or might.
 
     Dynamic quantization fuses nothing, and has no such list.
     """
     if isinstance(plan.spec, DynamicSpec):
         return Fusions([], frozenset())
-    left = set(label(raised, quantized).values())
-    by_layer = owners(raised)
+    raised, left = graphs.raised, graphs.left
     found: list[Fusion] = []
     beyond: set[tuple[str, ...]] = set()
-    for group in dict.fromkeys(by_layer.values()):
+    for group in graphs.groups:
         if group.name not in plan.int8_layers:
             continue
         gone = [node for node in group.nodes[1:] if _layer(node) not in left]
@@ -64,7 +64,7 @@ def fusions(raised: fx.GraphModule, quantized: fx.GraphModule, plan: Plan) -> Fu
     return Fusions(found, frozenset(beyond))
 
 
-def _folded_follower(raised: fx.GraphModule, node: fx.Node, left: set[str]) -> fx.Node | None:
+def _folded_follower(raised: fx.GraphModule, node: fx.Node, left: Collection[str]) -> fx.Node | None:
     """The only reader of a node, if it is in no int8 graph any more and computes something."""
     if len(node.users) != 1:
         return None
@@ -73,7 +73,7 @@ def _folded_follower(raised: fx.GraphModule, node: fx.Node, left: set[str]) -> f
     return user if gone and (plain(user.meta["op"]) in _ACTIVATIONS or "BatchNorm" in user.meta["op"]) else None
 
 
-def _missed_follower(raised: fx.GraphModule, group: Group, last: fx.Node, left: set[str]) -> fx.Node | None:
+def _missed_follower(raised: fx.GraphModule, group: Group, last: fx.Node, left: Collection[str]) -> fx.Node | None:
     """The neighbour that still runs by itself after the fused nodes."""
     if not (group.is_weighted or isinstance(group.module, _BATCH_NORMS)):
         return None
