@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from worker.quantization.int8_modules import precision_of
+from worker.quantization.observing import first_tensor
 from worker.quantization.simulating import LayerTrace
 
 
@@ -52,8 +53,8 @@ class DynamicModel:
 
     def _shown(self, node: fx.Node, reference: _Mixed, total: _Mixed) -> LayerTrace | None:
         args, kwargs = reference.fetch_args_kwargs_from_env(node)
-        outputs = [_first_tensor(value) for value in (reference.env[node], total.env[node])]
-        own = _first_tensor(self._quantized[str(node.target)](*args, **kwargs))
+        outputs = [first_tensor(value) for value in (reference.env[node], total.env[node])]
+        own = first_tensor(self._quantized[str(node.target)](*args, **kwargs))
         if own is None or outputs[0] is None or outputs[1] is None:
             return None
         arriving = [(reference.env[source], total.env[source]) for source in node.all_input_nodes]
@@ -81,9 +82,3 @@ class _Mixed(fx.Interpreter):
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self._replaced.get(str(target))
         return super().call_module(target, args, kwargs) if module is None else module(*args, **kwargs)
-
-
-def _first_tensor(value: Any) -> Tensor | None:
-    while isinstance(value, list | tuple) and value:
-        value = value[0]
-    return value if isinstance(value, Tensor) else None

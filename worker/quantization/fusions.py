@@ -13,11 +13,10 @@ from torch import fx, nn
 
 from shared.layer_report import Fusion
 from shared.quantization_spec import DynamicSpec
-from worker.quantization.grouping import TRANSPOSED, Group, module_of
+from worker.quantization.grouping import BATCH_NORMS, TRANSPOSED, Group, module_of
 from worker.quantization.labelling import Labelled, passes_on, plain
 from worker.quantization.plans import Plan
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 #: Activations that follow a convolution or Linear as a pass over the tensor of their own.
 _ACTIVATIONS = frozenset({
     "relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu", "leakyrelu", "elu", "sigmoid", "tanh",
@@ -75,14 +74,14 @@ def _folded_follower(raised: fx.GraphModule, node: fx.Node, left: Collection[str
 
 def _missed_follower(raised: fx.GraphModule, group: Group, last: fx.Node, left: Collection[str]) -> fx.Node | None:
     """The neighbour that still runs by itself after the fused nodes."""
-    if not (group.is_weighted or isinstance(group.module, _BATCH_NORMS)):
+    if not (group.is_weighted or isinstance(group.module, BATCH_NORMS)):
         return None
     candidates = [user for user in last.users if user.op != "output" and _layer(user) in left]
     return next((user for user in candidates if _is_partner(raised, user)), None)
 
 
 def _is_partner(raised: fx.GraphModule, node: fx.Node) -> bool:
-    return isinstance(module_of(raised, node), _BATCH_NORMS) or plain(str(node.meta.get("op", ""))) in _ACTIVATIONS
+    return isinstance(module_of(raised, node), BATCH_NORMS) or plain(str(node.meta.get("op", ""))) in _ACTIVATIONS
 
 
 def _obstacle(raised: fx.GraphModule, group: Group, last: fx.Node, follower: fx.Node) -> str | None:
@@ -90,7 +89,7 @@ def _obstacle(raised: fx.GraphModule, group: Group, last: fx.Node, follower: fx.
     others = [_layer(user) if user.op != "output" else "the model's output" for user in last.users if user != follower]
     if others:
         return f"the output of {_layer(last)} is read by {' and '.join(others)} as well: it has to exist by itself"
-    if isinstance(module_of(raised, follower), _BATCH_NORMS):
+    if isinstance(module_of(raised, follower), BATCH_NORMS):
         if plain(str(last.meta["op"])) in _ACTIVATIONS:
             return f"batch norm comes after {last.meta['op']}: it folds only into the convolution or Linear before it"
         return f"FX folds no batch norm into {type(group.module).__name__}"

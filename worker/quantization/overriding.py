@@ -13,6 +13,7 @@ from shared.errors import SpecInvalid
 from shared.quantization_spec import ActivationOverride, ActivationSettings, Override, WeightOverride, WeightSettings
 from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import Group
+from worker.quantization.labelling import plain
 
 _TOLD = 5
 
@@ -89,10 +90,10 @@ def overridden_weight(settings: WeightSettings, override: WeightOverride) -> Wei
         granularity = "per_channel" if "per_channel" in merged["observer"] else "per_tensor"
         merged["qscheme"] = f"{granularity}_{merged['qscheme'].rpartition('_')[2]}"
     elif "qscheme" in asked and "observer" not in asked:
-        plain = merged["observer"].replace("per_channel_", "")
-        merged["observer"] = (
-            plain if "per_tensor" in merged["qscheme"] else plain.replace("minmax", "per_channel_minmax")
-        )
+        observer = merged["observer"].replace("per_channel_", "")
+        if "per_channel" in merged["qscheme"]:
+            observer = observer.replace("minmax", "per_channel_minmax")
+        merged["observer"] = observer
     try:
         return WeightSettings(**merged)
     except ValidationError as error:
@@ -108,11 +109,7 @@ def _matches_layer(node: fx.Node, pattern: str | None) -> bool:
 
 
 def _matches_op(node: fx.Node, op: str | None) -> bool:
-    return op is None or _plain(str(node.meta["op"])) == _plain(op)
-
-
-def _plain(op: str) -> str:
-    return op.lower().replace("_", "")
+    return op is None or plain(str(node.meta["op"])) == plain(op)
 
 
 def _no_match(index: int, override: Override, all_groups: Sequence[Group]) -> str:
