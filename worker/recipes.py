@@ -200,8 +200,8 @@ def qat(
         qualities[1] if len(qualities) > 1 else None,
         qualities[0],
         simulated=(simulated[1], simulated[0]) if len(simulated) > 1 else None,
-        float_layers=settled.float_reasons,
-        static_float_layers=draft.plan.float_reasons,
+        float_layers=settled.float_layers,
+        static_float_layers=draft.plan.float_layers,
     )
     if training.offered == "static":
         outcome = replace(_of_draft(draft, candidates[0], qualities[0], checked), training=training)

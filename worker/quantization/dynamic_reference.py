@@ -17,9 +17,11 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from torch.utils import _pytree as pytree
 
 from worker.quantization.counting import layer_macs
-from worker.quantization.dynamic_planning import DynamicPlan, require_something
+from worker.quantization.dynamic_planning import DynamicPlan
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import groups
 from worker.quantization.int8_modules import int8_weights, precision_of
+from worker.quantization.plans import require_something
 
 _MAX_LOST = 10**0.1  # of noise power: 1 dB
 _NEGLIGIBLE = 1e-8  # of the output's power: 80 dB below it
@@ -59,8 +61,9 @@ def departing_dynamic_layers(
 def without_departing(raised: fx.GraphModule, plan: DynamicPlan, layers: list[str]) -> DynamicPlan:
     """The plan with these layers in float; raises NothingToQuantize when no layer is left."""
     for layer in layers:
-        plan = plan.without(layer, f"its {plan.qengine} kernel is over 1 dB further from float than it should be")
-    require_something(groups(raised), plan.int8_layers, plan.float_reasons)
+        why = f"its {plan.qengine} kernel is over 1 dB further from float than it should be"
+        plan = plan.without(layer, FloatReason("failed", why))
+    require_something(plan, groups(raised))
     return plan.counted(layer_macs(raised))
 
 

@@ -100,3 +100,13 @@ class Names:
             name = f"{wanted}_{count}"
         self._taken.add(name)
         return name
+
+
+def holder(root: nn.Module, path: str) -> nn.Module:
+    """The module of a dotted name, made where it is missing: what is put there has a place."""
+    owner = root
+    for part in path.split(".") if path else ():
+        if part not in owner._modules:
+            owner.add_module(part, nn.Module())
+        owner = owner.get_submodule(part)
+    return owner

@@ -26,6 +26,7 @@ from worker.quantization import (
     OUTLIER_STRETCH,
     Description,
     DynamicModel,
+    FloatKind,
     LayerTrace,
     Plan,
     describe,
@@ -53,9 +54,13 @@ class Analysis:
     """What the report says of layers, and what findings are made from."""
 
     layers: list[LayerSummary]
+    float_kinds: Mapping[str, FloatKind]
+    """Of the layers in float: the kind of reason."""
     sensitivity: Sensitivity | None
     boundaries: list[QuantBoundary]
     fusions: list[Fusion]
+    beyond_kernels: frozenset[tuple[str, ...]]
+    """The layers of fusions that are none for want of a kernel."""
     graphs: Graphs
     histograms: list[Histogram]
     facts: Mapping[str, LayerFacts]
@@ -108,9 +113,11 @@ def analyse(
     layers = [_with_facts(layer, facts.get(layer.name)) for layer in described.layers]
     return Analysis(
         layers=layers,
+        float_kinds=described.float_kinds,
         sensitivity=sensitivity,
         boundaries=described.boundaries,
         fusions=described.fusions,
+        beyond_kernels=described.beyond_kernels,
         graphs=described.graphs,
         histograms=_histograms(layers, facts, sensitivity, int8.module, spec.analysis.histograms),
         facts=facts,

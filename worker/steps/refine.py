@@ -26,6 +26,7 @@ from worker.inference import padded_to
 from worker.numerics import sqnr_db
 from worker.quantization import (
     Biases,
+    FloatReason,
     LayerTrace,
     Plan,
     bias_corrections,
@@ -215,12 +216,14 @@ class _Sparing:
         simulation = simulate(self._prepared, plan)
         gains: dict[str, Closeness] = {}
         for layer in [each for each in candidates if self._macs.get(each, 0) <= self._left]:
-            int8 = without_islands(raised, plan.without(layer, "tried")).int8_layers & {*simulation.layers}
+            int8 = without_islands(raised, plan.without(layer, FloatReason("spared", "tried"))).int8_layers & {
+                *simulation.layers
+            }
             gains[layer] = self._grounds.unseen.measure(functools.partial(simulation.run, int8=int8))
         best = max(gains, key=lambda layer: gains[layer].sqnr_db, default=None)
         if best is None or gains[best].sqnr_db < self._now.sqnr_db + least_gain_db or len(plan.int8_layers) == 1:
             return False
-        why = _why(gains[best].sqnr_db - self._now.sqnr_db, self._macs.get(best, 0), self._macs)
+        why = FloatReason("spared", _why(gains[best].sqnr_db - self._now.sqnr_db, self._macs.get(best, 0), self._macs))
         self.plan, self._now = without_islands(raised, plan.without(best, why)), gains[best]
         self._left -= self._macs.get(best, 0)
         return True

@@ -37,8 +37,8 @@ class MixedModel(Protocol):
     def run(self, *inputs: Tensor, int8: Collection[str] | None = None) -> tuple[Tensor, ...]:
         """The outputs with only these layers in int8; with None all."""
 
-    def trace(self, *inputs: Tensor, visit: Callable[[LayerTrace], None]) -> tuple[tuple[Tensor, ...], ...]:
-        """Run float and int8 side by side and show every int8 layer once, in order; the outputs of both."""
+    def trace(self, *inputs: Tensor, visit: Callable[[LayerTrace], None]) -> None:
+        """Run float and int8 side by side and show every int8 layer once, in order."""
 
 
 def measure_sensitivity(

@@ -163,7 +163,10 @@ def test_the_target_decides_what_is_poor_and_without_one_the_outputs_do_for_verd
     word = judge(quality, [FASTER], SIZE).word
     assert (word in ("accuracy_not_met", "low_fidelity")) == poor
     case = Case(
-        spec("static"), {}, Analysis([], None, [], [], Graphs(float_nodes=[], int8_nodes=[]), [], {}, {}, 0), quality
+        spec("static"),
+        {},
+        Analysis([], {}, None, [], [], frozenset(), Graphs(float_nodes=[], int8_nodes=[]), [], {}, {}, 0),
+        quality,
     )
     assert case.is_poor == poor
 

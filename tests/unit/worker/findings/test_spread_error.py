@@ -25,7 +25,7 @@ SENSITIVITY = Sensitivity(
     ],
     not_reached=[],
 )
-ANALYSIS = Analysis([], SENSITIVITY, [], [], Graphs(float_nodes=[], int8_nodes=[]), [], {}, {}, 32)
+ANALYSIS = Analysis([], {}, SENSITIVITY, [], [], frozenset(), Graphs(float_nodes=[], int8_nodes=[]), [], {}, {}, 32)
 POOR = Quality(
     data="evaluation",
     samples=32,

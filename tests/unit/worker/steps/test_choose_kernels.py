@@ -14,7 +14,7 @@ from shared.job_report import KernelTrial
 from tests.unit.worker.conftest import Digits, MakeFolder
 from worker import recipes
 from worker.quantization import trying
-from worker.quantization.planning import has_vnni
+from worker.quantization.choosing_kernels import has_vnni
 from worker.steps import choose_kernels
 
 KERNELS = {"onednn", "x86", "fbgemm"}

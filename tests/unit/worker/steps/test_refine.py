@@ -186,8 +186,8 @@ def test_the_layer_that_ruins_the_output_stays_in_float() -> None:
     found, _ = refined(OutlierBeforeTheHead(3), images(), activation={"observer": "minmax"})
     assert "head" not in found.plan.int8_layers
     assert "trunk" in found.plan.int8_layers
-    assert "in int8 it cost the output" in found.plan.float_reasons["head"]
-    assert "% of the arithmetic" in found.plan.float_reasons["head"]
+    assert "in int8 it cost the output" in found.plan.float_layers["head"]
+    assert "% of the arithmetic" in found.plan.float_layers["head"]
 
 
 def test_a_layer_that_was_asked_for_in_int8_stays_so_whatever_it_costs() -> None:
@@ -220,7 +220,7 @@ def test_between_20_and_30_db_the_same_classes_of_many_samples_are_near_enough(
 
 def test_where_int8_is_near_float_nothing_is_left_in_float() -> None:
     found, _ = refined(Mlp(clamps=False), normal(64), activation={"observer": "minmax"})
-    assert found.plan.float_reasons == {}
+    assert found.plan.float_layers == {}
 
 
 class RawFeatures(nn.Module):
@@ -248,6 +248,6 @@ def test_biases_are_corrected_for_the_layers_that_are_int8_in_the_end() -> None:
     found_db = {}
     for asked in (False, "auto"):
         found, prepared = refined(module, x, recovery={"bias_correction": asked})
-        assert "a" in found.plan.float_reasons
+        assert "a" in found.plan.float_layers
         found_db[asked] = sqnr_db(module(unseen), simulate(prepared, found.plan).run(unseen)[0]) or 0.0
     assert found_db["auto"] > found_db[False] - 0.5
