@@ -97,5 +97,5 @@ def test_a_kernel_that_saturates_is_found_and_its_layer_left_in_float(monkeypatc
     assert departing == ["1"]
     kept = without_departing(module, settled, departing)
     assert kept.int8_layers == {"0"}
-    assert "1 dB further from float" in kept.float_reasons["1"]
+    assert "1 dB further from float" in kept.float_layers["1"]
     assert kept.float_macs_share == 1.0
