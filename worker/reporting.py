@@ -105,6 +105,7 @@ def finish(
         analysis=analysis,
         quality=quality,
         recovery=outcome.recovery,
+        ranges=outcome.ranges,
         holds_full_range=has_vnni(),
     )
     report = JobReport(

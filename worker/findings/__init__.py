@@ -25,6 +25,7 @@ Rule = Callable[[Case], Iterable[Finding]]
 
 _CAUSES: tuple[Rule, ...] = (
     ranges.fault_of_the_data,
+    settings.few_levels,
     ranges.outlier_channels,
     ranges.stretched,
     ranges.cut_off,

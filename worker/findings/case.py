@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from shared.job_report import Quality, RecoveryResult, ReportWarning, Suggestion
+from shared.job_report import Quality, RangeTrial, RecoveryResult, ReportWarning, Suggestion
 from shared.layer_report import FirstWrong, LayerSummary, Qparams
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.closeness import ALIKE_DB, NEAR_AGREEMENT, NEAR_DB, Closeness, closeness, is_poor
@@ -19,6 +19,8 @@ from worker.steps.analyse import Analysis
 
 #: A cause that costs less is not worth a change of the spec.
 WORTH_DB = 1.0
+#: Limits that leave fewer were asked for: 7-bit activations have as many, symmetric weights more.
+_REDUCED_STEPS, _FEW_WEIGHT_STEPS = 127, 200
 _MOST_SHARE = 0.99
 _MOST_ESTIMATED_DB = 3.0
 _OUTPUT = "output"
@@ -41,6 +43,7 @@ class Case:
     analysis: Analysis
     quality: Quality
     recovery: list[RecoveryResult] = field(default_factory=list)
+    ranges: list[RangeTrial] = field(default_factory=list)
     holds_full_range: bool = False  #: whether this CPU multiplies bytes without overflow
 
     @cached_property
@@ -174,6 +177,12 @@ def keep_in_float(case: Case, layers: list[str], expected: str) -> Suggestion | 
         return None
     patch = {"overrides": [entry for layer in layers for entry in in_float(layer)["overrides"]]}
     return suggest(f"Keep {' and '.join(layers)} in float", patch, expected)
+
+
+def has_few_levels(qparams: Qparams) -> bool:
+    """Whether its limits leave it clearly fewer integers than int8 has, and activations than 7 bits have."""
+    enough = _FEW_WEIGHT_STEPS if qparams.role == "weight" else _REDUCED_STEPS
+    return qparams.quant_max - qparams.quant_min < enough
 
 
 def told_db(value: float | None) -> str:

@@ -14,14 +14,12 @@ from collections.abc import Iterator
 from shared.job_report import ReportWarning
 from shared.layer_report import Qparams
 from shared.quantization_spec import DynamicSpec
-from worker.findings.case import WORTH_DB, Case, Finding, suggest
+from worker.findings.case import WORTH_DB, Case, Finding, has_few_levels, suggest
 from worker.quantization import glob_of
 
 _PER_CHANNEL_GAIN_DB = 3.0
 _BIT_DB = 20 * math.log10(2)
 _FULL_STEPS = 255
-_REDUCED_STEPS = 127
-_FEW_WEIGHT_STEPS = 200
 _LOSES_PAIRS = ("x86", "fbgemm")  # kernels that add up products in 16 bits, also on CPUs that need not
 
 
@@ -91,11 +89,11 @@ def symmetric_activation(case: Case) -> Iterator[Finding]:
 
 def few_levels(case: Case) -> Iterator[Finding]:
     """Limits that leave few integers."""
-    for role, enough in (("output", _REDUCED_STEPS), ("weight", _FEW_WEIGHT_STEPS)):
+    for role in ("output", "weight"):
         few = {
             layer: qparams
             for layer in case.layers
-            if (qparams := case.qparams(layer, role)) is not None and qparams.quant_max - qparams.quant_min < enough
+            if (qparams := case.qparams(layer, role)) is not None and has_few_levels(qparams)
         }
         if few:
             worst = max(few, key=case.cost_db)

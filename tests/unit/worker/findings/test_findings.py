@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from shared.job_report import ReportWarning
+from shared.job_report import RangeTrial, ReportWarning
 from shared.quantization_spec import spec_adapter
 from tests.unit.worker.findings.conftest import Inputs, MakeCase, patched
 from worker.findings import find, ranges
@@ -234,6 +234,7 @@ FAULTS = [
     Fault("symmetric_activation", None, 1.5, Stack, X, Y, {"activation": {"qscheme": "per_tensor_symmetric"}}),
     Fault("few_levels", None, 8, Stack, X, Y, {"activation": {"quant_max": 15}}),
     Fault("few_levels", None, 8, Stack, X, Y, {"weight": {"quant_min": -7, "quant_max": 7}}),
+    Fault("few_levels", None, 8, Silu, X, Y, {"activation": {"quant_max": 15, "observer": "histogram"}}),
     Fault("sensitive_layer", "scaled", 8, Scales, RX, RY, {}),
 ]
 
@@ -251,6 +252,15 @@ def test_the_first_finding_is_the_planted_fault_and_its_patch_recovers(make_case
     after = make_case(fault.build(), fault.calibration, fault.evaluation, **patched(case, first.suggestion.patch))
     assert after.base_db >= case.base_db + fault.gain_db, f"{case.base_db:.1f} dB to {after.base_db:.1f} dB: {first}"
     assert (fault.code, first.layer) not in [(warning.code, warning.layer) for warning in find(after)]
+
+
+def test_a_rule_that_was_measured_to_be_better_than_minmax_is_not_told_to_clip(make_case: MakeCase) -> None:
+    case = make_case(Stack(), X, Y, overrides=[HARSH_PERCENTILE])
+    tried = [RangeTrial(observer="percentile", sqnr_db=20.0, chosen=True)]
+    for minmax_db, clips in ((10.0, False), (30.0, True)):
+        ranges_tried = [*tried, RangeTrial(observer="minmax", sqnr_db=minmax_db, chosen=False)]
+        codes = [warning.code for warning in find(replace(case, ranges=ranges_tried))]
+        assert ("range_clips" in codes) == clips
 
 
 @pytest.mark.parametrize(
