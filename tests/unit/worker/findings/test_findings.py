@@ -391,6 +391,18 @@ def test_a_layer_whose_integers_an_override_took_is_given_back_the_settings_of_t
     assert after.base_db == make_case(Stack(), X, Y).base_db
 
 
+def test_a_dynamic_job_tells_the_limits_that_its_weights_were_given(make_case: MakeCase) -> None:
+    module = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8))
+    case = make_case(module, RX, RY, method="dynamic", weight={"quant_min": -8, "quant_max": 7})
+    weight = case.qparams("0", "weight")
+    assert weight is not None
+    assert (weight.quant_min, weight.quant_max, weight.observer) == (-8, 7, "per_channel_minmax")
+    found = next(warning for warning in find(case) if warning.code == "few_levels")
+    assert found.suggestion is not None
+    after = make_case(module, RX, RY, **patched(case, found.suggestion.patch))
+    assert after.base_db >= case.base_db + 15
+
+
 def test_a_good_model_is_left_alone(make_case: MakeCase) -> None:
     case = make_case(nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU()), RX, RY)
     assert case.base_db > 30
