@@ -106,6 +106,7 @@ def finish(
         quality=quality,
         recovery=outcome.recovery,
         ranges=outcome.ranges,
+        kernels=outcome.kernels,
         holds_full_range=has_vnni(),
     )
     report = JobReport(

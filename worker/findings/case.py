@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from shared.job_report import Quality, RangeTrial, RecoveryResult, ReportWarning, Suggestion
+from shared.job_report import KernelTrial, Quality, RangeTrial, RecoveryResult, ReportWarning, Suggestion
 from shared.layer_report import FirstWrong, LayerSummary, Qparams
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.closeness import ALIKE_DB, NEAR_AGREEMENT, NEAR_DB, Closeness, closeness, is_poor
@@ -44,6 +44,7 @@ class Case:
     quality: Quality
     recovery: list[RecoveryResult] = field(default_factory=list)
     ranges: list[RangeTrial] = field(default_factory=list)
+    kernels: list[KernelTrial] = field(default_factory=list)
     holds_full_range: bool = False  #: whether this CPU multiplies bytes without overflow
 
     @cached_property

@@ -28,7 +28,7 @@ from worker.quantization.learnable_scales import keep_scales_positive, learn_sca
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
 from worker.quantization.masks import without_masks
 from worker.quantization.parking import parked
-from worker.quantization.planning import Plan, has_vnni, head_of
+from worker.quantization.planning import Plan, has_vnni, head_of, where_weights_are_affine
 from worker.quantization.preparing import (
     freeze_batch_norm,
     freeze_observers,
@@ -96,6 +96,7 @@ __all__ = [
     "verify_raised",
     "weight_values",
     "weights_digest",
+    "where_weights_are_affine",
     "without_departing",
     "without_islands",
     "without_masks",

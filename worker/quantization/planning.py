@@ -207,7 +207,7 @@ def _kernels(spec: StaticSpec | QatSpec) -> tuple[str, bool]:
     """The qengine and reduce_range: full range wherever kernels and CPU hold it."""
     supported = torch.backends.quantized.supported_engines
     vnni = has_vnni()
-    affine = _where_weights_are_affine(spec)
+    affine = where_weights_are_affine(spec)
     qengine = spec.qengine
     if qengine == "auto":
         if "onednn" in supported and vnni and not affine:
@@ -231,7 +231,7 @@ def _kernels(spec: StaticSpec | QatSpec) -> tuple[str, bool]:
     return qengine, reduce_range
 
 
-def _where_weights_are_affine(spec: StaticSpec | QatSpec) -> str | None:
+def where_weights_are_affine(spec: StaticSpec | QatSpec) -> str | None:
     """The place in the spec that asks for weights with zero points; None when there is none."""
     asked = {"weight.qscheme": spec.weight.qscheme} | {
         f"overrides[{index}].weight.qscheme": override.weight.qscheme
@@ -277,7 +277,7 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
         int8_layers=frozenset(int8),
         float_reasons=reasons,
         settings=LayerSettings(activation, settled_weight(spec.weight)),
-        barred=frozenset(SYMMETRIC_ONLY) if _where_weights_are_affine(spec) else frozenset(),
+        barred=frozenset(SYMMETRIC_ONLY) if where_weights_are_affine(spec) else frozenset(),
     )
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from shared.job_report import RangeTrial, ReportWarning
+from shared.job_report import KernelTrial, RangeTrial, ReportWarning
 from shared.quantization_spec import spec_adapter
 from tests.unit.worker.findings.conftest import Inputs, MakeCase, patched
 from worker.findings import find, ranges
-from worker.quantization import in_float
+from worker.quantization import in_float, planning
 
 LESS_CALIBRATION, SAMPLES = 128, 192
 
@@ -371,12 +371,42 @@ def test_a_constant_error_is_told_where_bias_correction_was_turned_off(make_case
     assert "bias_shift" not in [w.code for w in find(make_case(module, RX, RY))], "there it was tried"
 
 
+@pytest.mark.parametrize(
+    ("asked", "patch"),
+    [
+        ({"activation": {"reduce_range": True}}, {"activation": {"reduce_range": None}}),
+        ({"qengine": "fbgemm"}, {"qengine": None}),
+        ({"weight": {"qscheme": "per_channel_affine"}}, {"weight": {"qscheme": None}}),
+        ({"overrides": [{"layer": "second", "weight": {"qscheme": "per_channel_affine"}}]}, None),
+        ({}, None),
+        ({"qengine": "fbgemm", "activation": {"reduce_range": False}}, None),
+    ],
+    ids=str,
+)
+def test_what_costs_a_bit_is_named_with_what_gives_it_back(
+    make_case: MakeCase, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], patch: dict[str, Any] | None
+) -> None:
+    monkeypatch.setattr(planning, "has_vnni", lambda: True)
+    case = make_case(Stack(), X, Y, **asked)
+    found = {warning.code: warning for warning in find(case)}.get("reduce_range_needless")
+    assert (found is not None) == bool(case.resolved["activation"]["reduce_range"])
+    assert (None if found is None or found.suggestion is None else found.suggestion.patch) == patch
+    if patch is not None:
+        after = make_case(Stack(), X, Y, **patched(case, patch))
+        assert not after.resolved["activation"]["reduce_range"]
+        assert after.base_db > case.base_db + 1
+
+
 def test_seven_bits_are_needless_only_where_the_kernels_hold_eight(make_case: MakeCase) -> None:
     case = make_case(Stack(), X, Y, activation={"reduce_range": True})
-    named = replace(case, resolved=case.resolved | {"qengine": "onednn"})
-    saturating = replace(case, resolved=case.resolved | {"qengine": "fbgemm"})
-    codes = [[w.code for w in find(each)] for each in (named, saturating, replace(named, holds_full_range=False))]
-    assert ["reduce_range_needless" in each for each in codes] == [True, False, False]
+    trials = [
+        KernelTrial(
+            qengine="onednn", sqnr_db=30.0, reference_sqnr_db=30.0, latency_ms=None, saturates=wrong, chosen=not wrong
+        )
+        for wrong in (False, True)
+    ]
+    cases = [replace(case, kernels=[trial]) for trial in trials] + [replace(case, holds_full_range=False)]
+    assert ["reduce_range_needless" in [w.code for w in find(each)] for each in cases] == [True, False, False]
 
 
 @pytest.mark.parametrize("which", ["weight", "activation"])
