@@ -107,6 +107,7 @@ def finish(
         recovery=outcome.recovery,
         ranges=outcome.ranges,
         kernels=outcome.kernels,
+        is_revision=inputs.before is not None,
         holds_full_range=has_vnni(),
     )
     report = JobReport(

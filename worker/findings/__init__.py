@@ -8,7 +8,7 @@
     first_wrong where the int8 model first goes wrong
 
 The first finding is the most telling: what costs the output most while the model is poor; while it is good, what the
-graph wastes comes before the last decibels. A specific cause stands for its layer's sensitivity.
+graph wastes comes before the last decibels, but not what would cost some of them. A specific cause stands for its layer's sensitivity.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ _ASKED_FOR: tuple[Rule, ...] = (
 )
 _STRUCTURE: tuple[Rule, ...] = (
     structure.dead_layers,
-    structure.float_islands,
     structure.int8_islands,
     structure.missing_observers,
     structure.mostly_float,
@@ -59,7 +58,13 @@ def find(case: Case) -> list[ReportWarning]:
     wasted = [finding for rule in _STRUCTURE for finding in rule(case)]
     wasted += [finding for finding in causes if finding.cost < WORTH_DB]
     causes = [finding for finding in causes if finding.cost >= WORTH_DB]
-    order = [causes, general, wasted] if case.is_poor else [wasted, causes, general]
+    islands = list(structure.float_islands(case))  # to put one in int8 costs quality: first what there is of it to gain
+    if case.is_poor:
+        order = [causes, general, wasted, islands]
+    elif case.leaves_to_be_desired:
+        order = [wasted, causes, general, islands]
+    else:
+        order = [[*wasted, *islands], causes, general]
     return [
         finding.warning
         for findings in order

@@ -14,7 +14,7 @@ from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.closeness import ALIKE_DB, NEAR_AGREEMENT, NEAR_DB, Closeness, closeness, is_poor
 from worker.findings.first_wrong import first_wrong
 from worker.layer_facts import LayerFacts
-from worker.quantization import in_float
+from worker.quantization import glob_of, in_float
 from worker.steps.analyse import Analysis
 
 #: A cause that costs less is not worth a change of the spec.
@@ -45,6 +45,7 @@ class Case:
     recovery: list[RecoveryResult] = field(default_factory=list)
     ranges: list[RangeTrial] = field(default_factory=list)
     kernels: list[KernelTrial] = field(default_factory=list)
+    is_revision: bool = False  #: whether the job was made from another one, as suggestions make it
     holds_full_range: bool = False  #: whether this CPU multiplies bytes without overflow
 
     @cached_property
@@ -105,6 +106,11 @@ class Case:
             if facts is None or entries
             else min(_MOST_ESTIMATED_DB, _gain_of_share(self.base_db, facts.felt_sqnr_db))
         )
+
+    def was_put_in_float(self, layer: str) -> bool:
+        """Whether this job was made from another and names this very layer to be in float, as suggestions do."""
+        named = [override for override in self.spec.overrides if override.layer == glob_of(layer)]
+        return self.is_revision and any(override.is_float and override.op is None for override in named)
 
     def consumers(self, layer: str) -> list[str]:
         """The layers that read its output in the int8 graph, through operators that only give it another shape."""

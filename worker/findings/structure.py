@@ -40,10 +40,13 @@ def dead_layers(case: Case) -> Iterator[Finding]:
 
 
 def float_islands(case: Case) -> Iterator[Finding]:
-    """Float layers between int8 ones, where an override asked for it and int8 has a kernel."""
+    """Float layers between int8 ones, where an override asked for it and int8 has a kernel.
+
+    Not those that a revision put there: they were too dear in int8, and the two suggestions would undo each other.
+    """
     for name, layer in case.layers.items():
         before, after = case.producers(name), case.consumers(name)
-        if layer.precision != "float32" or not (layer.reason or "").startswith(_ASKED):
+        if layer.precision != "float32" or not (layer.reason or "").startswith(_ASKED) or case.was_put_in_float(name):
             continue
         if not before or not after or case.quantized(before) != before or case.quantized(after) != after:
             continue

@@ -321,6 +321,22 @@ def test_an_island_that_an_override_made_is_told_with_the_override_that_removes_
     assert "float_island" not in [warning.code for warning in find(after)]
 
 
+def test_a_layer_that_a_suggestion_put_in_float_is_not_suggested_for_int8_again(make_case: MakeCase) -> None:
+    case = make_case(Stack(), X, Y, overrides=[{"layer": "second", "precision": "float32"}])
+    assert "float_island" in [warning.code for warning in find(case)]
+    assert "float_island" not in [warning.code for warning in find(replace(case, is_revision=True))]
+    by_op = make_case(Stack(), X, Y, overrides=[{"layer": "sec*", "precision": "float32"}])
+    assert "float_island" in [warning.code for warning in find(replace(by_op, is_revision=True))]
+
+
+def test_an_island_comes_behind_what_quality_is_to_be_gained(make_case: MakeCase) -> None:
+    case = make_case(Stack(), X, Y, overrides=[{"layer": "second", "precision": "float32"}], activation={"quant_max": 63})
+    assert not case.is_poor
+    codes = [warning.code for warning in find(case)]
+    assert "few_levels" in codes
+    assert codes[-1] == "float_island"
+
+
 def test_a_small_layer_alone_in_int8_is_told_with_the_override_that_frees_it(make_case: MakeCase) -> None:
     others = [{"layer": name, "precision": "float32"} for name in ("first", "second", "third", "relu*", "mean")]
     found = {warning.code: warning for warning in find(make_case(Stack(), X, Y, overrides=others))}
