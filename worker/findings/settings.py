@@ -132,7 +132,7 @@ def _few_levels(case: Case, layer: str, qparams: Qparams, layers: int) -> Findin
 def reduce_range_needless(case: Case) -> Iterator[Finding]:
     """7 bits, though the spec keeps from use what holds 8 here: the CPU, with kernels that add up in 32 bits."""
     spec = case.spec
-    if isinstance(spec, DynamicSpec) or not case.resolved["activation"]["reduce_range"]:
+    if isinstance(spec, DynamicSpec) or not case.resolved.get("activation", {}).get("reduce_range"):
         return
     if not case.holds_full_range or any(trial.qengine == _HOLDS and trial.saturates for trial in case.kernels):
         return

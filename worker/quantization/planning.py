@@ -20,6 +20,7 @@ from torch import fx, nn
 
 from shared.errors import ModelUnsupported, NothingToQuantize, SpecInvalid
 from shared.quantization_spec import (
+    REDUCED_MAX,
     ActivationObserver,
     DynamicSpec,
     Override,
@@ -251,7 +252,12 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
         # Over the zoo, QAT reaches 33.0 dB on average with minmax and 28.4 with a moving average. For static the rule
         # is settled once the data has been seen.
         observer = "minmax"
-    activation = spec.activation.model_copy(update={"observer": observer, "reduce_range": reduce_range})
+    greatest = spec.activation.quant_max
+    if reduce_range and greatest is not None:
+        greatest = min(greatest, REDUCED_MAX)
+    activation = spec.activation.model_copy(
+        update={"observer": observer, "reduce_range": reduce_range, "quant_max": greatest}
+    )
     operators: Operators = "weighted" if any(group.op in _TRANSFORMER_OPS for group in all_groups) else "all"
     int8, reasons = set(), {}
     head = _small_head(all_groups) if operators == "weighted" else None
@@ -324,21 +330,22 @@ def _layer_settings(all_groups: list[Group], plan: Plan, overridden: dict[str, O
     for group in all_groups:
         settings = plan.settings
         if (override := overridden.get(group.name)) is not None:
-            settings = _overridden_settings(settings, override, plan.spec.weight)
+            settings = _overridden_settings(settings, override, plan.spec)
         settings = replace(settings, cap=_absorbed_cap(group, settings), through=_activation_behind(group))
         if settings != plan.settings:
             found[group.name] = settings
     return found
 
 
-def _overridden_settings(settings: LayerSettings, override: Override, asked: WeightSettings) -> LayerSettings:
+def _overridden_settings(settings: LayerSettings, override: Override, spec: Spec) -> LayerSettings:
+    """On the limits that were asked for: the settled ones follow what the override may change."""
     activation, weight = settings.activation, settings.weight
-    if override.activation is not None:
-        activation = overridden_activation(activation, override.activation)
+    if override.activation is not None and not isinstance(spec, DynamicSpec):
+        asked = activation.model_copy(update={"quant_max": spec.activation.quant_max})
+        activation = overridden_activation(asked, override.activation)
     if override.weight is not None:
-        # On the limits that were asked for: the settled ones follow a qscheme that the override may change.
         weight = settled_weight(
-            overridden_weight(asked.model_copy(update={"qscheme": weight.qscheme}), override.weight)
+            overridden_weight(spec.weight.model_copy(update={"qscheme": weight.qscheme}), override.weight)
         )
     return replace(settings, activation=activation, weight=weight)
 
