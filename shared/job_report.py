@@ -33,8 +33,8 @@ class Verdict(Reported):
         description=(
             "`recommended`: quality holds and int8 is faster; `no_faster`: quality holds, no significant difference in "
             "latency; `slower`: quality holds, int8 is slower; `accuracy_not_met`: the drop exceeds max_accuracy_drop; "
-            "`low_fidelity`: no target could be checked and int8 is far from float: of an output with classes less "
-            "than 95 % of the samples agree, or one without has less than 20 dB."
+            "`low_fidelity`: no target could be checked, or of mse only the one by default, and int8 is far from float: "
+            "of an output with classes less than 95 % of the samples agree, or one without has less than 20 dB."
         )
     )
     sentence: str
@@ -54,8 +54,9 @@ class MetricResult(Reported):
     drop: float = Field(
         description="Absolute; positive is worse: float − int8 for top1 and top5, int8 − float for mse."
     )
-    max_drop: float | None = Field(description="The target, absolute; null when none was set.")
+    max_drop: float | None = Field(description="The target, absolute; null when there is none.")
     met: bool | None
+    by_default: bool = Field(default=False, description="Whether the target is what `max_accuracy_drop: auto` became.")
 
 
 class OutputFidelity(Reported):

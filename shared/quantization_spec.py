@@ -280,11 +280,12 @@ class _SpecBase(_Strict):
     metric: Metric = Field(
         default="auto", description="`auto`: top1 for integer labels, mse for float ones, else none."
     )
-    max_accuracy_drop: float | None = Field(
-        default=0.01,
-        ge=0,
-        allow_inf_nan=False,
-        description="Absolute: 0.01 is one percentage point of top-1, or 0.01 of MSE. null: no target.",
+    max_accuracy_drop: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default="auto",
+        description=(
+            "Absolute: 0.01 is one percentage point of top-1, or 0.01 of MSE. `auto`: 0.01 of top-1 or top-5; of MSE "
+            "1 % of the variance of the labels, whatever their unit: an R² lower by 0.01. null: no target."
+        ),
     )
     weight: WeightSettings = WeightSettings()
     overrides: list[Override] = Field(default=[], max_length=MAX_OVERRIDES)

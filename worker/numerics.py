@@ -215,6 +215,32 @@ class MetricAccumulator:
         return self._sum / self._count
 
 
+class LabelVariance:
+    """The variance of labels about the mean of each value: `mean (label − mean over samples)²`, over all values.
+
+    Batches are joined as by Chan, Golub and LeVeque 1979.
+    """
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._mean = torch.zeros((), dtype=torch.float64)
+        self._squares = 0.0
+
+    def update(self, labels: Tensor) -> None:
+        """Add a batch of shape (samples, …)."""
+        values, count = labels.to(torch.float64), labels.shape[0]
+        mean = values.mean(0)
+        apart, total = mean - self._mean, self._samples + count
+        between = apart.square().sum() * self._samples * count / total
+        self._squares += float((values - mean).square().sum() + between)
+        self._mean = self._mean + apart * count / total
+        self._samples = total
+
+    def value(self) -> float:
+        """Over every batch added so far."""
+        return self._squares / (self._samples * self._mean.numel())
+
+
 def sqnr_db(reference: Tensor, candidate: Tensor) -> float | None:
     """`20·log10(‖reference‖ / ‖reference − candidate‖)` dB of two tensors, as numbers; None when they are equal."""
     fidelity = FidelityAccumulator("")

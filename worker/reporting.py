@@ -145,6 +145,8 @@ def _resolved_spec(
 ) -> dict[str, Any]:
     spec = inputs.spec.model_dump(mode="json") | settled.resolved()
     spec["metric"] = None if quality.metric is None else quality.metric.name
+    if spec["max_accuracy_drop"] == "auto":
+        spec["max_accuracy_drop"] = None if quality.metric is None else quality.metric.max_drop
     if training is not None:
         spec["qat"] = spec["qat"] | {"loss": training.loss}
     return spec

@@ -8,7 +8,8 @@
     first_wrong where the int8 model first goes wrong
 
 The first finding is the most telling: what costs the output most while the model is poor; while it is good, what the
-graph wastes comes before the last decibels, but not what would cost some of them. A specific cause stands for its layer's sensitivity.
+graph wastes comes before the last decibels, but not what would cost some of them. A specific cause stands for its
+layer's sensitivity.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from shared.job_report import ReportWarning, Suggestion
 from shared.layer_report import LayerSensitivity
@@ -125,7 +126,7 @@ def _for_all_layers(spec: DynamicSpec | StaticSpec | QatSpec) -> Suggestion | No
     if isinstance(spec, DynamicSpec):
         if spec.precision == "float16":
             return None
-        patch = {"precision": "float16"} | ({} if spec.weight == WeightSettings() else {"weight": None})
+        patch: dict[str, Any] = {"precision": "float16"} | ({} if spec.weight == WeightSettings() else {"weight": None})
         return suggest("Use float16 weights", patch, "next to no error, at half of the float size")
     if isinstance(spec, QatSpec):
         return None
@@ -142,4 +143,4 @@ def _for_all_layers(spec: DynamicSpec | StaticSpec | QatSpec) -> Suggestion | No
 
 
 def _metric_gain(alone: float | None, base: float | None) -> str:
-    return "" if alone is None or base is None else f"; the metric goes from {base:.3f} to {alone:.3f}"
+    return "" if alone is None or base is None else f"; the metric goes from {base:.4g} to {alone:.4g}"

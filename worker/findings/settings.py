@@ -136,7 +136,8 @@ def reduce_range_needless(case: Case) -> Iterator[Finding]:
         return
     if not case.holds_full_range or any(trial.qengine == _HOLDS and trial.saturates for trial in case.kernels):
         return
-    forced, patch = [], {}
+    forced: list[str] = []
+    patch: dict[str, Any] = {}
     if spec.activation.reduce_range is True:
         forced.append("reduce_range is true")
         patch["activation"] = {"reduce_range": None}
@@ -154,7 +155,9 @@ def reduce_range_needless(case: Case) -> Iterator[Finding]:
         ReportWarning(
             code="reduce_range_needless",
             message=f"Activations have 7 of 8 bits, though this CPU holds all 8: {'; '.join(forced)}.",
-            hint=None if affine in (None, _EVERYWHERE) else f"Take the qscheme out of {affine}, then all 8 bits are used.",
+            hint=None
+            if affine in (None, _EVERYWHERE)
+            else f"Take the qscheme out of {affine}, then all 8 bits are used.",
             evidence=f"The CPU multiplies bytes without overflow (VNNI), with the kernels of {_HOLDS}; {_tried(case)}.",
             suggestion=suggest(f"Use all 8 bits: {_told(patch)}", patch, "3 to 8 dB")
             if affine in (None, _EVERYWHERE)

@@ -180,9 +180,7 @@ def _with_qparams(
 def _dynamic_weight_observers(raised: fx.GraphModule, plan: Plan) -> Mapping[str, Any]:
     """Likewise where nothing is prepared: what the plan's settings make of each layer."""
     kinds = {name: type(raised.get_submodule(name)).__name__ for name in plan.int8_layers}
-    return {
-        name: qconfig_for(kind, plan.settings_of(name), trainable=False).weight() for name, kind in kinds.items()
-    }
+    return {name: qconfig_for(kind, plan.settings_of(name), trainable=False).weight() for name, kind in kinds.items()}
 
 
 def _weight_observers(prepared: fx.GraphModule) -> Mapping[str, Any]:

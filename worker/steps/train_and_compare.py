@@ -230,8 +230,8 @@ def _warn_about(course: Course, trained: Trained, quality: Quality, static: Qual
             else "Set qat.compare_with_float to true, to see what training alone gains.",
             evidence=None
             if reached is None
-            else f"{metric.name}: sent {metric.float_value:.4f}, trained further {reached:.4f}, "
-            f"QAT {metric.int8_value:.4f}.",
+            else f"{metric.name}: sent {metric.float_value:.4g}, trained further {reached:.4g}, "
+            f"QAT {metric.int8_value:.4g}.",
         )
 
 
@@ -249,7 +249,7 @@ def _side_by_side_told(quality: Quality, static: Quality) -> str:
     told = []
     if quality.metric is not None and static.metric is not None:
         told.append(
-            f"{quality.metric.name}: static {static.metric.int8_value:.4f}, QAT {quality.metric.int8_value:.4f}"
+            f"{quality.metric.name}: static {static.metric.int8_value:.4g}, QAT {quality.metric.int8_value:.4g}"
         )
     decibels = [mean_sqnr_db(each.fidelity) for each in (static, quality)]
     both = ["equal" if each is None else f"{each:.1f} dB" for each in decibels]

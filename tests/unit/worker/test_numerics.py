@@ -10,6 +10,7 @@ import torch
 from worker.closeness import SQNR_LIMIT_DB
 from worker.numerics import (
     FidelityAccumulator,
+    LabelVariance,
     MetricAccumulator,
     MetricName,
     ModelFidelity,
@@ -152,3 +153,12 @@ def test_relative_noise_is_by_sample() -> None:
     q = torch.tensor([[3.0, 4.5], [1.0, 0.0], [1.0, torch.inf], [1.0, torch.nan]])
     assert FidelityAccumulator("x").update(f, q).tolist() == [0.01, 0.0, 0.0, 1e20]
     assert FidelityAccumulator("x").update(torch.tensor([1, 2]), torch.tensor([1, 3])).tolist() == [0.0, 0.0]
+
+
+def test_the_variance_of_labels_is_that_about_the_mean_of_each_value() -> None:
+    """Two values a sample, a thousand apart: that they differ from each other is nothing to explain."""
+    labels = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) + torch.tensor([1e3, 2e3])
+    variance = LabelVariance()
+    for batch in labels.split(16):
+        variance.update(batch)
+    assert variance.value() == pytest.approx(float(labels.double().var(0, correction=0).mean()), rel=1e-9)

@@ -330,7 +330,9 @@ def test_a_layer_that_a_suggestion_put_in_float_is_not_suggested_for_int8_again(
 
 
 def test_an_island_comes_behind_what_quality_is_to_be_gained(make_case: MakeCase) -> None:
-    case = make_case(Stack(), X, Y, overrides=[{"layer": "second", "precision": "float32"}], activation={"quant_max": 63})
+    case = make_case(
+        Stack(), X, Y, overrides=[{"layer": "second", "precision": "float32"}], activation={"quant_max": 63}
+    )
     assert not case.is_poor
     codes = [warning.code for warning in find(case)]
     assert "few_levels" in codes

@@ -225,7 +225,7 @@ def test_a_maximum_over_a_bag_stays_in_float() -> None:
 
 
 def test_what_seven_bits_leave_of_a_limit_is_what_is_told(convolutional: fx.GraphModule) -> None:
-    """fbgemm kernels take 7 bits by themselves; an override may ask for all 8, and then has the limit that was asked."""
+    """Kernels of fbgemm take 7 bits; an override may ask for all 8, and then has the limit that was asked."""
     overrides = [
         {"layer": "layer1.0", "activation": {"reduce_range": False}},
         {"layer": "fc", "activation": {"observer": "minmax", "quant_max": 200}},
