@@ -30,6 +30,7 @@ from worker.steps.benchmark import benchmark
 from worker.steps.convert import Quantized
 from worker.steps.evaluate import Yardstick
 from worker.steps.load import JobData, LoadedModel
+from worker.steps.not_finite import first_not_finite
 from worker.steps.package import package, write_report
 from worker.verdict import judge
 
@@ -99,6 +100,7 @@ def finish(
     packed.float_file.unlink()
 
     resolved = _resolved_spec(inputs, settled, quality, outcome.training)
+    not_finite = any(output.float_not_finite for output in quality.fidelity)
     case = Case(
         spec=spec,
         resolved=resolved,
@@ -107,6 +109,7 @@ def finish(
         recovery=outcome.recovery,
         ranges=outcome.ranges,
         kernels=outcome.kernels,
+        not_finite_from=first_not_finite(model, data.evaluation) if not_finite else None,
         is_revision=inputs.before is not None,
         holds_full_range=has_vnni(),
     )

@@ -68,7 +68,7 @@ def find(case: Case) -> list[ReportWarning]:
         order = [[*wasted, *islands], causes, general]
     return [
         finding.warning
-        for findings in order
+        for findings in ([*structure.float_not_finite(case)], *order)
         for finding in sorted(findings, key=lambda finding: finding.cost, reverse=True)
     ]
 

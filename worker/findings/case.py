@@ -45,6 +45,7 @@ class Case:
     recovery: list[RecoveryResult] = field(default_factory=list)
     ranges: list[RangeTrial] = field(default_factory=list)
     kernels: list[KernelTrial] = field(default_factory=list)
+    not_finite_from: str | None = None  #: the first layer of the float model that makes what is not finite
     is_revision: bool = False  #: whether the job was made from another one, as suggestions make it
     holds_full_range: bool = False  #: whether this CPU multiplies bytes without overflow
 
