@@ -134,7 +134,7 @@ def finish(
         training=outcome.training,
         before=inputs.before,
         weights_sha256=digest,
-        warnings=[*find(case), *tracker.warnings],
+        warnings=find(case, tracker.warnings),
         spec=resolved,
         environment=describe_environment(settled.qengine, inputs.sandbox_level),
         timings=tracker.timings,

@@ -103,7 +103,7 @@ def saturating_head(case: Case) -> Iterator[Finding]:
                 evidence=f"{100 * clipping.above:.2g} % above and {100 * clipping.below:.2g} % below the range; "
                 f"the output reaches {_span(facts.output.min, facts.output.max)}{seen}; clipping makes up "
                 f"{100 * facts.cut_off_share:.0f} % of the error made in it ({told_db(facts.error.own_sqnr_db)}).",
-                suggestion=_in_float(case, layer, "its output then has no range"),
+                suggestion=_in_float(case, layer, "its output then has no range") or _dynamic_instead(case, layer),
             ),
             case.cost_db(layer) + WORTH_DB,
         )
@@ -256,6 +256,13 @@ def _outliers(layers: list[str], qparams: Qparams, facts: LayerFacts) -> ReportW
             f"finer steps for all but {100 - _PERCENTILE:.2g} % of the values, which saturate",
         ),
     )
+
+
+def _dynamic_instead(case: Case, layer: str) -> Suggestion | None:
+    """Of a head that is all there is in int8: ranges that are found at run time, where its kernels have such."""
+    if case.layers[layer].op != "Linear":
+        return None
+    return suggest("Use method dynamic", {"method": "dynamic"}, "its output then has no range, and stays in float")
 
 
 def _in_float(case: Case, layer: str, why: str) -> Suggestion | None:

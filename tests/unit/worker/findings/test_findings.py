@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from shared.job_report import KernelTrial, RangeTrial, ReportWarning
+from shared.job_report import KernelTrial, RangeTrial, ReportWarning, Suggestion
 from shared.quantization_spec import spec_adapter
 from tests.unit.worker.findings.conftest import Inputs, MakeCase, patched
 from worker.findings import find, ranges
@@ -337,6 +337,30 @@ def test_an_island_comes_behind_what_quality_is_to_be_gained(make_case: MakeCase
     codes = [warning.code for warning in find(case)]
     assert "few_levels" in codes
     assert codes[-1] == "float_island"
+
+
+def test_what_a_step_told_stands_by_its_weight_and_what_follows_from_it_is_not_said(make_case: MakeCase) -> None:
+    """Of a network of convolutions method dynamic leaves most in float: static is the patch, and comes first."""
+    case = make_case(Stack(), X, Y, method="dynamic")
+    assert "mostly_float" in [warning.code for warning in find(case)]
+    patch = Suggestion(title="Use method static", patch={"method": "static"})
+    no_labels = ReportWarning(code="no_labels", message="The data has no labels.")
+    in_float = ReportWarning(code="convolutions_in_float", message="Convolutions stay in float.", suggestion=patch)
+    found = [warning.code for warning in find(case, [no_labels, in_float])]
+    assert (found[0], found[-1]) == ("convolutions_in_float", "no_labels")
+    assert "mostly_float" not in found
+
+
+def test_a_head_that_is_all_there_is_in_int8_is_sent_to_ranges_found_at_run_time(make_case: MakeCase) -> None:
+    """Without it in int8 there is no job; dynamic has no range at its output that could clip."""
+    others = [{"layer": name, "precision": "float32"} for name in ("0", "2")] + [{"layer": "4", "precision": "int8"}]
+    case = make_case(growing_logits(), GROWING_X, GROWING_Y, overrides=others)
+    found = {warning.code: warning for warning in find(case)}
+    suggestion = found["saturating_head"].suggestion
+    assert suggestion is not None
+    assert suggestion.patch == {"method": "dynamic"}
+    after = make_case(growing_logits(), GROWING_X, GROWING_Y, **patched(case, suggestion.patch))
+    assert after.base_db > case.base_db + 6
 
 
 def test_a_small_layer_alone_in_int8_is_told_with_the_override_that_frees_it(make_case: MakeCase) -> None:

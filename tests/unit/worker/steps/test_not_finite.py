@@ -1,4 +1,4 @@
-"""A float model that gives NaNs or infinities is told as that, with the layer that makes them, and not as bad kernels."""
+"""A float model that gives NaNs or infinities is told as that, with the layer that makes them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def root(c: nn.Linear, d: nn.Linear, x: Tensor) -> Tensor:
     return seen
 
 
-def logarithm(c: nn.Linear, d: nn.Linear, x: Tensor) -> Tensor:  # noqa: ARG001 - one of two layers
+def logarithm(c: nn.Linear, d: nn.Linear, x: Tensor) -> Tensor:
     return torch.log(c(x))
 
 
@@ -54,6 +54,7 @@ def test_what_the_float_model_does_is_not_laid_at_the_kernels_door(
     digits: Digits,
     make_folder: MakeFolder,
     tmp_path: Path,
+    *,
     method: str,
     compute: Callable[[nn.Linear, nn.Linear, Tensor], Tensor],
     layer: str | None,
