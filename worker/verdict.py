@@ -20,7 +20,9 @@ def judge(quality: Quality, latency: Sequence[BenchmarkResult], size: Size) -> V
     else:
         headline = latency[0]
         word = "no_faster" if not headline.significant else "recommended" if headline.speedup > 1 else "slower"
-    told = _told_metric(metric) if metric is not None else _told_fidelity(quality)
+    told = f"Accuracy not evaluated; {_told_fidelity(quality)}" if metric is None else _told_metric(metric)
+    if metric is not None and word == "low_fidelity":
+        told = f"{told}; {_told_fidelity(quality)}"
     sentence = f"{told}; {_told_latency(latency)}; {_told_size(size)}."
     return Verdict(word=word, sentence=sentence, accuracy=accuracy)
 
@@ -31,11 +33,11 @@ def _closeness(output: OutputFidelity) -> tuple[float, float]:
 
 
 def _told_metric(metric: MetricResult) -> str:
-    change = f"drop {metric.drop:.4f}" if metric.drop >= 0 else f"gain {-metric.drop:.4f}"
-    target = (
-        "no target" if metric.max_drop is None else f"target {metric.max_drop:.4f} {'met' if metric.met else 'not met'}"
-    )
-    return f"{metric.name} {metric.float_value:.4f} → {metric.int8_value:.4f} ({change}, {target})"
+    value = ".4g" if metric.name == "mse" else ".4f"  # an mse has a unit, and may be of any size
+    change = f"drop {metric.drop:{value}}" if metric.drop >= 0 else f"gain {-metric.drop:{value}}"
+    met = "met" if metric.met else "not met"
+    target = "no target" if metric.max_drop is None else f"target {metric.max_drop:{value}} {met}"
+    return f"{metric.name} {metric.float_value:{value}} → {metric.int8_value:{value}} ({change}, {target})"
 
 
 def _told_fidelity(quality: Quality) -> str:
@@ -45,7 +47,7 @@ def _told_fidelity(quality: Quality) -> str:
         agrees = f"agrees with float on {100 * worst.agreement:.1f} % of the"
         told = f"{agrees} values" if worst.discrete else f"{agrees} samples, {told}"
     which = f"output {worst.output}: " if len(quality.fidelity) > 1 else ""
-    return f"Accuracy not evaluated; {which}{told} on {quality.samples} {quality.data} samples"
+    return f"{which}{told} on {quality.samples} {quality.data} samples"
 
 
 def _told_latency(latency: Sequence[BenchmarkResult]) -> str:
