@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from shared.job_report import BenchmarkResult, MetricResult, OutputFidelity, Quality, Size, Verdict, VerdictWord
@@ -32,12 +33,17 @@ def _closeness(output: OutputFidelity) -> tuple[float, float]:
     return agreement, float("inf") if output.sqnr_db is None else output.sqnr_db
 
 
+def told_value(metric: str, value: float) -> str:
+    """A metric's value, or a difference of two: an mse has a unit, and may be of any size."""
+    return f"{value:.4g}" if metric == "mse" else f"{value:.4f}"
+
+
 def _told_metric(metric: MetricResult) -> str:
-    value = ".4g" if metric.name == "mse" else ".4f"  # an mse has a unit, and may be of any size
-    change = f"drop {metric.drop:{value}}" if metric.drop >= 0 else f"gain {-metric.drop:{value}}"
+    told = functools.partial(told_value, metric.name)
+    change = f"drop {told(metric.drop)}" if metric.drop >= 0 else f"gain {told(-metric.drop)}"
     met = "met" if metric.met else "not met"
-    target = "no target" if metric.max_drop is None else f"target {metric.max_drop:{value}} {met}"
-    return f"{metric.name} {metric.float_value:{value}} → {metric.int8_value:{value}} ({change}, {target})"
+    target = "no target" if metric.max_drop is None else f"target {told(metric.max_drop)} {met}"
+    return f"{metric.name} {told(metric.float_value)} → {told(metric.int8_value)} ({change}, {target})"
 
 
 def _told_fidelity(quality: Quality) -> str:

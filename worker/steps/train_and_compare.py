@@ -20,6 +20,7 @@ from worker.progress import StepProgress
 from worker.steps.evaluate import mean_sqnr_db
 from worker.steps.train import Advance, Course, Finished, Keep, Training
 from worker.training_checkpoint import Checkpoint, CheckpointUnusable, Curve, fits, read_checkpoint
+from worker.verdict import told_value
 
 _SAME_SQNR_DB = 0.5
 _NOISE_SAMPLES = 4
@@ -230,8 +231,8 @@ def _warn_about(course: Course, trained: Trained, quality: Quality, static: Qual
             else "Set qat.compare_with_float to true, to see what training alone gains.",
             evidence=None
             if reached is None
-            else f"{metric.name}: sent {metric.float_value:.4g}, trained further {reached:.4g}, "
-            f"QAT {metric.int8_value:.4g}.",
+            else f"{metric.name}: sent {told_value(metric.name, metric.float_value)}, "
+            f"trained further {told_value(metric.name, reached)}, QAT {told_value(metric.name, metric.int8_value)}.",
         )
 
 
@@ -249,7 +250,8 @@ def _side_by_side_told(quality: Quality, static: Quality) -> str:
     told = []
     if quality.metric is not None and static.metric is not None:
         told.append(
-            f"{quality.metric.name}: static {static.metric.int8_value:.4g}, QAT {quality.metric.int8_value:.4g}"
+            f"{quality.metric.name}: static {told_value(quality.metric.name, static.metric.int8_value)}, "
+            f"QAT {told_value(quality.metric.name, quality.metric.int8_value)}"
         )
     decibels = [mean_sqnr_db(each.fidelity) for each in (static, quality)]
     both = ["equal" if each is None else f"{each:.1f} dB" for each in decibels]

@@ -15,7 +15,7 @@ from shared.job_report import KernelTrial, RangeTrial, ReportWarning, Suggestion
 from shared.quantization_spec import spec_adapter
 from tests.unit.worker.findings.conftest import Inputs, MakeCase, patched
 from worker.findings import find, ranges
-from worker.quantization import in_float, planning
+from worker.quantization import choosing_kernels, in_float
 
 LESS_CALIBRATION, SAMPLES = 128, 192
 
@@ -428,7 +428,7 @@ def test_a_constant_error_is_told_where_bias_correction_was_turned_off(make_case
 def test_what_costs_a_bit_is_named_with_what_gives_it_back(
     make_case: MakeCase, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], patch: dict[str, Any] | None
 ) -> None:
-    monkeypatch.setattr(planning, "has_vnni", lambda: True)
+    monkeypatch.setattr(choosing_kernels, "has_vnni", lambda: True)
     case = make_case(Stack(), X, Y, **asked)
     found = {warning.code: warning for warning in find(case)}.get("reduce_range_needless")
     assert (found is not None) == bool(case.resolved["activation"]["reduce_range"])
