@@ -11,7 +11,16 @@ from torch.ao.quantization import MinMaxObserver  # noqa: TID251 - what it is bu
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from tests.unit.worker.quantization.test_planning import raised, spec, sqnr_db
-from worker.quantization import LayerTrace, Plan, convert, learn_scales, prepare, prepare_qat, simulate
+from worker.quantization import (
+    LayerTrace,
+    Plan,
+    choosing_kernels,
+    convert,
+    learn_scales,
+    prepare,
+    prepare_qat,
+    simulate,
+)
 from worker.quantization.planning import choose_plan
 from worker.quantization.ranging import CappedFakeQuantize, RangeObserver
 
