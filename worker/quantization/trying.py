@@ -141,26 +141,33 @@ def _told(plan: Plan) -> Plan:
     return plan.noting(told_in_float(given_up)) if given_up else plan
 
 
-def _made_up(specs: tuple[InputSpec, ...], integer: int = 0) -> tuple[Tensor, ...]:
-    """Normal floats, one number for all integers, ones for truth values: at the shape of the export, batches small."""
+def _made_up(specs: tuple[InputSpec, ...], integers: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Normal floats, integers drawn from these, ones for truth values: at the shape of the export, batches small.
+
+    Integers rise, for they may be where bags begin.
+    """
     generator = torch.Generator().manual_seed(0)
     inputs = []
     for spec in specs:
         shape = spec.with_batch(spec.bounds[0][0]) if spec.batch_symbol else spec.example_shape
         if spec.dtype.is_floating_point:
             inputs.append(torch.randn(shape, generator=generator).to(spec.dtype))
+        elif spec.dtype is torch.bool:
+            inputs.append(torch.ones(shape, dtype=spec.dtype))
         else:
-            inputs.append(torch.full(shape, True if spec.dtype is torch.bool else integer, dtype=spec.dtype))
+            drawn = torch.randint(min(integers), max(integers) + 1, shape, generator=generator)
+            inputs.append(drawn.sort().values.to(spec.dtype))
     return tuple(inputs)
 
 
 def _inputs_that_tell(raised: fx.GraphModule) -> tuple[Tensor, ...]:
     """Made-up inputs on which the model runs and gives numbers, if there are such.
 
-    Zeros are always valid as indices; as a mask they may leave nothing, and then nothing but NaN comes of it.
+    Rather of two integers than of one, of which all rows of a table are the same. Zeros are always valid as indices; as
+    a mask they may leave nothing, and then nothing but NaN comes of it.
     """
-    candidates = [_made_up(interface(raised).inputs, integer) for integer in (0, 1)]
-    return next((inputs for inputs in candidates if _runs(raised, inputs, finite=True)), candidates[0])
+    candidates = [_made_up(interface(raised).inputs, integers) for integers in ((0, 1), (0,), (1,))]
+    return next((inputs for inputs in candidates if _runs(raised, inputs, finite=True)), candidates[1])
 
 
 def _runs(raised: fx.GraphModule, inputs: tuple[Tensor, ...], *, finite: bool = False) -> bool:

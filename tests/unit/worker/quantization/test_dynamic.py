@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from shared.errors import NothingToQuantize, SpecInvalid
 from shared.quantization_spec import DynamicSpec, spec_adapter
 from tests.unit.worker.quantization.test_planning import raised, sqnr_db
-from worker.quantization import convert, dynamic_planning, freeze, plan, prepare, quantize_dynamic
+from worker.quantization import convert, dynamic_planning, freeze, plan, prepare, quantize_dynamic, trying
 from worker.quantization.bags import QuantizedBag
 from worker.quantization.choosing_kernels import has_vnni
 from worker.quantization.dynamic_planning import DynamicPlan, choose_dynamic_plan
@@ -396,3 +396,25 @@ def test_a_linear_whose_products_cancel_out_is_not_called_wrong() -> None:
     wanted, found = linear(inputs), quantize_dynamic(module, chosen)(inputs)[0]
     assert (wanted - found).norm() > wanted.norm()
     assert without_wrong_kernels(module, chosen, (inputs,)) == chosen
+
+
+class Pooled(nn.Module):
+    """What tells two tokens apart: with only one, nothing but zeros reaches the Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.linear = nn.Embedding(50, 8), nn.Linear(8, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        embedded = self.table(ids)
+        seen: Tensor = self.linear(embedded - embedded.mean(1, keepdim=True))
+        return seen
+
+
+def test_a_plan_is_tried_on_more_than_one_token() -> None:
+    (ids,) = trying._inputs_that_tell(raised(Pooled(), tokens(3)))
+    assert set(ids.unique().tolist()) == {0, 1}
+    single = raised(nn.Sequential(nn.Embedding(1, 8), nn.Linear(8, 4)), torch.zeros(3, 5, dtype=torch.int64))
+    (ids,) = trying._inputs_that_tell(single)
+    assert not ids.any(), "a table of one row takes no other"
