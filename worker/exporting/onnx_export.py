@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import onnx_ir as ir
 import torch
@@ -20,7 +20,8 @@ def export_onnx(
 ) -> ir.Model:
     """The module as an ONNX model whose inputs and outputs bear the program's names."""
     open_sizes = tuple(
-        {axis: torch.export.Dim.AUTO for axis, symbol in enumerate(spec.symbols) if symbol is not None} for spec in specs
+        {axis: torch.export.Dim.AUTO for axis, symbol in enumerate(spec.symbols) if symbol is not None}
+        for spec in specs
     )
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -35,3 +36,8 @@ def export_onnx(
         )
     assert exported is not None
     return exported.model
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write the model into one file."""
+    ir.save(model, path)

@@ -58,10 +58,11 @@ class _FromIntegers(nn.Module):
         self.limits = (limits.min, limits.max)
         scale = weight.q_scale() if self.axis is None else weight.q_per_channel_scales()
         zero_point = weight.q_zero_point() if self.axis is None else weight.q_per_channel_zero_points()
+        # Copies: packed weights give out tensors whose memory goes when they do.
         self.register_buffer("weight", integers.contiguous())
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
-        self.register_buffer("zero_point", torch.as_tensor(zero_point, dtype=torch.int64))
-        self.register_buffer("bias", None if bias is None else bias.detach())
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32).clone())
+        self.register_buffer("zero_point", torch.as_tensor(zero_point, dtype=torch.int64).clone())
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The layer's output, before any activation that is fused with it."""
@@ -89,7 +90,7 @@ class _Rows(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        scale = weight.q_per_channel_scales().float()
+        scale = weight.q_per_channel_scales().float().clone()
         self.register_buffer("weight", weight.int_repr())
         self.register_buffer("scale", scale[:, None])
         self.register_buffer("offset", -weight.q_per_channel_zero_points().float()[:, None] * scale[:, None])
@@ -148,6 +149,7 @@ def _spell_out_activations(model: fx.GraphModule, plan: Plan) -> None:
         for user in list(node.users):
             user.replace_input_with(node, quantized if made_in_int8 or in_int8(user) else capped)
         model.graph.erase_node(node)
+        model.delete_submodule(str(node.target))
 
 
 _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
