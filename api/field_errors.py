@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,10 +22,12 @@ _SENTENCES = {
 }
 
 
-def field_errors(found: Sequence[Any], body: Any) -> list[FieldError]:
-    """One entry for each wrong place: the alternatives of a union are joined into one sentence."""
+def field_errors(found: Iterable[Any], body: Any) -> list[FieldError]:
+    """One entry for each of the first wrong places: the alternatives of a union are joined into one sentence."""
     by_pointer: dict[str, FieldError] = {}
     for error in found:
+        if len(by_pointer) > _MAX_ERRORS:
+            break  # of a hostile request there are tens of thousands, and nobody reads them
         pointer = _pointer(error["loc"], body)
         entry = FieldError(pointer=pointer, code=_code(error), detail=_detail(error, pointer))
         known = by_pointer.get(pointer)
@@ -39,7 +41,7 @@ def field_errors(found: Sequence[Any], body: Any) -> list[FieldError]:
 def job_request_error(found: Sequence[Any], body: Any) -> OctavoError:
     """The error of a request for a job, which is a spec or names the job that it is based on."""
     # The second part of every place says which of the two was taken for what was meant: it is not in the body.
-    places = [{**each, "loc": (each["loc"][0], *each["loc"][2:])} for each in found]
+    places = ({**each, "loc": (each["loc"][0], *each["loc"][2:])} for each in found)
     fields = field_errors(places, body)
     if found[0]["loc"][1:2] == ("revision",):
         hint = "Beside `based_on` go `apply` and `changes`; the fields of the spec go into `changes`."
@@ -50,7 +52,7 @@ def job_request_error(found: Sequence[Any], body: Any) -> OctavoError:
 
 def patched_spec_error(error: ValidationError, patched: Any) -> OctavoError:
     """The error of a spec that was made by a patch; the places are those in the patched spec."""
-    found = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+    found = ({**each, "loc": ("body", *each["loc"])} for each in error.errors())
     return spec_error(field_errors(found, patched), whole="The patched spec")
 
 

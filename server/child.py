@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _LOG_LIMIT_BYTES = 16 * 1024**2
+_ECHO_BYTES = 1024**2
 _QUICK_DEATH_SECONDS = 10.0
 _MAX_QUICK_DEATHS = 3
 _MAX_BACKOFF_SECONDS = 30.0
@@ -122,12 +124,15 @@ class Child:
             self._process.wait()
 
     def new_log_lines(self) -> list[str]:
-        """Whole lines written to the log since the last call."""
+        """Whole lines written to the log since the last call; a megabyte of them at most."""
         with self.log.open("rb") as log:
             log.seek(self._echoed_bytes)
-            text, newline, _ = log.read().rpartition(b"\n")
+            chunk = log.read(_ECHO_BYTES)
+        text, newline, _ = chunk.rpartition(b"\n")
+        if not newline and len(chunk) == _ECHO_BYTES:  # a line without an end
+            text = chunk
         self._echoed_bytes += len(text) + len(newline)
-        return text.decode(errors="replace").splitlines() if newline else []
+        return text.decode(errors="replace").splitlines()
 
     def last_log_lines(self, count: int = 15) -> str:
         """The end of the log, for the user to read."""
@@ -139,7 +144,8 @@ class Child:
         """Keep the log below its limit: one older part is kept beside it."""
         if self.log.stat().st_size > _LOG_LIMIT_BYTES:
             # The child holds the file open in append mode: emptied in place, it goes on writing at the start.
-            self.log.with_suffix(".log.1").write_bytes(self.log.read_bytes())
+            with self.log.open("rb") as log, self.log.with_suffix(".log.1").open("wb") as older:
+                shutil.copyfileobj(log, older)  # in chunks, however long it has become
             os.truncate(self.log, 0)
             self._echoed_bytes = 0
 

@@ -192,14 +192,16 @@ def _read_npz(window: Window) -> dict[str, ArrayDescription]:
 
 
 def _read_npy(window: Window, member: ZipMember) -> ArrayDescription:
-    """The header of a .npy member; format: numpy.lib.format."""
+    """The header of a .npy member as numpy.lib.format reads it, which the worker does; 3.0 is for names of fields."""
     key = member.name.removesuffix(".npy")
     head = read_head(window, member, 12 + _MAX_NPY_HEADER_BYTES)
     size_bytes = 2 if head[6:7] == b"\x01" else 4
     start = 8 + size_bytes
     header_bytes = int.from_bytes(head[8:start], "little")
-    if not head.startswith(_NPY_MAGIC) or head[6:7] not in {b"\x01", b"\x02", b"\x03"}:
+    if not head.startswith(_NPY_MAGIC) or head[6:8] not in {b"\x01\x00", b"\x02\x00", b"\x03\x00"}:
         raise DatasetCorrupt(f"{key!r} is not a numpy array.")
+    if head[6] == 3:
+        raise DatasetError(f"{key!r} is a structured array: save each field under a name of its own.")
     if header_bytes > _MAX_NPY_HEADER_BYTES or start + header_bytes > len(head):
         raise DatasetCorrupt(f"The header of {key!r} is damaged.")
     try:
@@ -207,6 +209,8 @@ def _read_npy(window: Window, member: ZipMember) -> ArrayDescription:
         descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise DatasetCorrupt(f"The header of {key!r} is damaged.") from error
+    if len(header) > 3 or not isinstance(fortran, bool):
+        raise DatasetCorrupt(f"The header of {key!r} is damaged.")
     shape = _shape(key, list(shape) if isinstance(shape, tuple) else None)
     dtype, itemsize = _npy_dtype(key, descr)
     if fortran and sum(size > 1 for size in shape) > 1:

@@ -416,7 +416,7 @@ class NothingToQuantize(RunError):
 
 
 class KernelsSaturate(RunError):
-    """The int8 kernels of this CPU do not compute what they should: their sums saturate."""
+    """The int8 kernels of this CPU do not compute what they should, mostly because their sums saturate."""
 
     code = "kernels_saturate"
     default_hint: ClassVar[str | None] = "Set activation.reduce_range to true, or leave qengine at auto."
@@ -522,3 +522,17 @@ class StaleFence(ServiceError):
     """Another attempt at the job has begun; this one's writes are refused."""
 
     code = "stale_fence"
+
+
+# --- the tree as a whole ---------------------------------------------------------------------------------------------
+
+
+def owner_of(code: str) -> str | None:
+    """`user` or `service`, as the class with this code says; None when there is none."""
+    waiting: list[type[OctavoError]] = [OctavoError]
+    while waiting:
+        kind = waiting.pop()
+        if kind.code == code:
+            return "user" if issubclass(kind, UserError) else "service"
+        waiting += kind.__subclasses__()
+    return None

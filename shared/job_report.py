@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from shared.layer_report import (
+    FirstWrong,
     Fusion,
     Graphs,
     Histogram,
@@ -19,7 +20,7 @@ from shared.layer_report import (
     Sensitivity,
 )
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 
 VerdictWord = Literal["recommended", "no_faster", "slower", "accuracy_not_met", "low_fidelity"]
 DataSource = Literal["evaluation", "calibration", "training", "synthetic"]
@@ -32,7 +33,8 @@ class Verdict(Reported):
         description=(
             "`recommended`: quality holds and int8 is faster; `no_faster`: quality holds, no significant difference in "
             "latency; `slower`: quality holds, int8 is slower; `accuracy_not_met`: the drop exceeds max_accuracy_drop; "
-            "`low_fidelity`: no target could be checked and int8 is far from float."
+            "`low_fidelity`: no target could be checked and int8 is far from float: of an output with classes less "
+            "than 95 % of the samples agree, or one without has less than 20 dB."
         )
     )
     sentence: str
@@ -121,6 +123,15 @@ class Size(Reported):
     ratio: float = Field(description="float / int8.")
 
 
+class ExampleInput(Reported):
+    """An input that the int8 model takes, by one of the samples that it was evaluated on."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_]{1,500}$")
+    dtype: str = Field(pattern=r"^[a-z0-9]{1,20}$", description="As torch names it, such as `float32`.")
+    shape: list[int] = Field(max_length=64, description="With the smallest batch that the model takes.")
+    greatest: int | None = Field(description="Of the sample's integers; null for floats.")
+
+
 class RangeTrial(Reported):
     """A rule for activation ranges, tried on calibration data held back from the observers."""
 
@@ -149,8 +160,9 @@ class KernelTrial(Reported):
     reference_sqnr_db: float | None = Field(description="The same of int8 simulated in float.")
     latency_ms: float | None = Field(description="Median at the smallest batch; null when it was not measured.")
     saturates: bool = Field(
-        description="Whether a layer gives other integers than it should, by more than rounding, or the output is more "
-        "than 1 dB further from float than the reference, by more than chance: not offered."
+        description="Whether they do not compute what they should, mostly but not always since sums saturate: a layer "
+        "gives other integers, by more than rounding, or the output is more than 1 dB further from float than the "
+        "reference, by more than chance. They are not offered."
     )
     chosen: bool
     layers: list[str] = Field(default=[], description="Those that do, the furthest off first.")
@@ -285,9 +297,9 @@ class Environment(Reported):
     cpu_model: str
     isa: list[str] = Field(description="Of avx2, avx512, avx512_vnni, avx_vnni, amx_int8, amx_bf16 …")
     cores: int
-    torch: str
+    torch: str = Field(pattern=r"^[A-Za-z0-9.+_-]{1,60}$")
     python: str
-    qengine: str
+    qengine: str = Field(pattern=r"^[a-z0-9]{1,20}$")
     octavo: str
     sandbox_level: str
 
@@ -295,13 +307,21 @@ class Environment(Reported):
 class JobReport(Reported):
     """The answer to a job."""
 
-    schema_version: str = SCHEMA_VERSION
+    schema_version: str = Field(
+        default=SCHEMA_VERSION,
+        description="`major.minor`: a new field raises minor, and whoever reads an older one ignores it; a field that "
+        "goes or changes its meaning raises major.",
+    )
     method: Literal["dynamic", "static", "qat"]
     verdict: Verdict
     quality: Quality
     latency: list[BenchmarkResult]
     size: Size
+    inputs: list[ExampleInput] = Field(default=[], description="In order; what load_example.py calls the model with.")
     layers: list[LayerSummary]
+    first_wrong: FirstWrong | None = Field(
+        default=None, description="null when no layer is, or when layers were not compared."
+    )
     sensitivity: Sensitivity | None = None
     boundaries: list[QuantBoundary] = Field(default=[])
     fusions: list[Fusion] = Field(default=[])

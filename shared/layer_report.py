@@ -90,6 +90,13 @@ class LayerSummary(Reported):
     error: LayerError | None = None
 
 
+class FirstWrong(Reported):
+    """Where the int8 model first goes wrong, in the graph's order."""
+
+    layer: str = Field(description="Its output is under 20 dB, a noise of 10 %, and what arrives at it is not.")
+    told: str = Field(description="The same in one sentence, with its errors.")
+
+
 class LayerSensitivity(Reported):
     """What one layer costs the output: alone in int8, and alone in float."""
 

@@ -31,8 +31,14 @@ DTYPES: Final = {
 _MAX_CONTAINERS = 3_000_000
 
 _IDENTIFIER = re.compile(r"\w{0,500}", re.ASCII)
-# FX writes these between quotes: a quote, a backslash or a line break would end them.
-_QUALIFIED_NAME = re.compile(r"[^\"'\\\x00-\x1f\x7f]{0,1000}")
+# FX writes these between quotes: a quote, a backslash or a line break would end them. No text holds a lone surrogate,
+# and what turns the direction of writing makes a name look like another.
+_NAME_CHARACTERS = r"[^\"'\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_QUALIFIED_NAME = re.compile(_NAME_CHARACTERS + "{0,1000}")
+# Of each module that an operator was called in: a key that mostly is the path, the path, the class.
+_STACK_ENTRY = re.compile(_NAME_CHARACTERS + "{0,2000}")
+_MAX_STACK_DOTS = 200
+_MAX_STACK_ENTRIES = 100
 _TARGETS = re.compile(
     r"torch\.ops\.(aten|prims|quantized_decomposed)\.((?!__)\w+|__[ir]?(and|or|xor|lshift|rshift)__)(\.(?!__)\w+)?"
     r"|torch\.ops\.higher_order\.(cond|map_impl|while_loop|scan|associative_scan|out_dtype|flex_attention"
@@ -111,6 +117,18 @@ def check_qualified_name(name: str) -> None:
         raise ModelUnsafe(f"A parameter of the program has a name with quotes or line breaks: {name[:80]!r}.")
 
 
+def _check_module_stack(stack: str) -> None:
+    """Pass the modules that an operator was called in: layers are named after them, and FX writes these names too."""
+    entries = stack.split(";")
+    wrong = [each for each in entries if not _STACK_ENTRY.fullmatch(each) or each.count(".") > _MAX_STACK_DOTS]
+    if wrong or len(entries) > _MAX_STACK_ENTRIES:
+        raise ModelUnsafe(
+            "A layer of the program has a name that is too long or too deep, or holds quotes, backslashes or control "
+            f"characters: {(wrong or entries)[0][:80]!r}.",
+            hint="Give the module another name and export again.",
+        )
+
+
 def _check_object(value: dict[str, Any]) -> dict[str, Any]:
     """Check one object of the JSON, whatever place it stands in; json calls it for each, innermost first."""
     for key in ("name", "as_name"):
@@ -119,6 +137,8 @@ def _check_object(value: dict[str, Any]) -> dict[str, Any]:
     for key in ("parameter_name", "buffer_name", "tensor_constant_name", "user_input_name"):
         if isinstance(name := value.get(key), str):
             check_qualified_name(name)
+    if isinstance(stack := value.get("nn_module_stack"), str):
+        _check_module_stack(stack)
     if isinstance(expression := value.get("expr_str"), str):
         _check_expression(expression)
     if isinstance(operator := value.get("as_operator"), str):

@@ -23,6 +23,7 @@ ModelId = Annotated[str, Field(pattern=r"^mdl_[0-9a-z]{16,40}$", examples=["mdl_
 DatasetId = Annotated[str, Field(pattern=r"^dst_[0-9a-z]{16,40}$", examples=["dst_019abc5d20c17a3391be04"])]
 
 
+MAX_OVERRIDES = 1000
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL has no NUL in text or JSON
 
 
@@ -265,7 +266,7 @@ class _SpecBase(_Strict):
         description="Absolute: 0.01 is one percentage point of top-1, or 0.01 of MSE. null: no target.",
     )
     weight: WeightSettings = WeightSettings()
-    overrides: list[Override] = Field(default=[], max_length=1000)
+    overrides: list[Override] = Field(default=[], max_length=MAX_OVERRIDES)
     benchmark: BenchmarkSettings = BenchmarkSettings()
     analysis: AnalysisSettings = AnalysisSettings()
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -301,7 +302,10 @@ class QatSpec(_SpecBase):
     training: DatasetId = Field(description="What the model is trained on, with labels unless it is distilled.")
     calibration: DatasetId | None = Field(
         default=None,
-        description="For the static model that QAT is compared with; without it the training data is used.",
+        description=(
+            "What sets the first ranges: of the network before it is trained, and of the static model beside it. "
+            "Without it the training data is used."
+        ),
     )
     qengine: Qengine = "auto"
     activation: ActivationSettings = ActivationSettings()
@@ -312,6 +316,11 @@ QuantizationSpec = Annotated[DynamicSpec | StaticSpec | QatSpec, Field(discrimin
 METHODS = ("dynamic", "static", "qat")
 
 spec_adapter: TypeAdapter[DynamicSpec | StaticSpec | QatSpec] = TypeAdapter(QuantizationSpec)
+
+
+def asked(toggle: Toggle) -> Literal["auto", "on"]:
+    """How the report says that something was to be done; of what is off it says nothing."""
+    return "auto" if toggle == "auto" else "on"
 
 
 def dataset_roles(spec: DynamicSpec | StaticSpec | QatSpec) -> dict[str, str]:

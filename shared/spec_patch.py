@@ -12,16 +12,15 @@ nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from pydantic import BaseModel
 
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 
-_FIELDS = {
-    "dynamic": DynamicSpec.model_fields.keys(),
-    "static": StaticSpec.model_fields.keys(),
-    "qat": QatSpec.model_fields.keys(),
-}
+_SPECS: dict[str, type[BaseModel]] = {"dynamic": DynamicSpec, "static": StaticSpec, "qat": QatSpec}
+_FREE = frozenset({"metadata"})  #: whose names are the user's own
 _NULL_IS_A_VALUE = "max_accuracy_drop"
 _ADDED_UP = "overrides"
 _SUGGESTED = frozenset(
@@ -33,11 +32,11 @@ _SUGGESTED_DATA = frozenset({"calibration", "training"})
 def apply_patch(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """The spec with the patch applied; not validated, and neither argument is changed."""
     method = patch.get("method", spec.get("method"))
-    known = _FIELDS.get(method) if isinstance(method, str) and method != spec.get("method") else None
-    base = {name: value for name, value in spec.items() if known is None or name in known}
+    other = _SPECS.get(method) if isinstance(method, str) and method != spec.get("method") else None
+    base = {name: value for name, value in spec.items() if other is None or name in other.model_fields}
     patched = _merged(base, patch)
-    if added := _overrides(patch):
-        patched[_ADDED_UP] = _added_up(_overrides(base), added)
+    if added := overrides_of(patch):
+        patched[_ADDED_UP] = _added_up(overrides_of(base), added)
     if patch.get(_NULL_IS_A_VALUE, 0) is None:
         patched[_NULL_IS_A_VALUE] = None
     return patched
@@ -61,14 +60,20 @@ def compose_patches(patches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """One patch for several: the later ones win field by field, and their overrides come later."""
     composed: dict[str, Any] = {}
     for patch in patches:
-        earlier = _overrides(composed)
+        earlier = overrides_of(composed)
         composed = _composed(composed, patch)
-        if added := _overrides(patch):
+        if added := overrides_of(patch):
             composed[_ADDED_UP] = _added_up(earlier, added)
     return composed
 
 
-def _overrides(patch: Mapping[str, Any]) -> list[Any]:
+def unknown_nulls(patch: Mapping[str, Any]) -> list[str]:
+    """The dotted names that a patch sets to null and no method's spec has; every other wrong one is in the result."""
+    return [name for name in _nulls(patch) if not any(_has(spec, name.split(".")) for spec in _SPECS.values())]
+
+
+def overrides_of(patch: Mapping[str, Any]) -> list[Any]:
+    """The overrides in a patch or a spec, as far as they are a list."""
     found = patch.get(_ADDED_UP)
     return found if isinstance(found, list) else []
 
@@ -76,15 +81,33 @@ def _overrides(patch: Mapping[str, Any]) -> list[Any]:
 def _added_up(earlier: list[Any], added: list[Any]) -> list[Any]:
     """The last match wins as a whole, so what an added override leaves open would be lost without being asked for."""
     result = list(earlier)
+    latest = {_target(each): each for each in result}
     for entry in added:
-        before = next((each for each in reversed(result) if _target(each) == _target(entry)), None)
-        kept = _settings(before) if _settings(entry) else {}
+        kept = _settings(latest.get(_target(entry))) if _settings(entry) else {}
         result.append({**kept, **entry} if kept else entry)
+        latest[_target(entry)] = result[-1]
     return result
 
 
-def _target(override: Any) -> tuple[Any, Any]:
-    return (override.get("layer"), override.get("op")) if isinstance(override, Mapping) else (None, None)
+def _target(override: Any) -> tuple[str | None, ...]:
+    named = [override.get(each) for each in ("layer", "op")] if isinstance(override, Mapping) else []
+    return tuple(each if isinstance(each, str) else None for each in named)
+
+
+def _nulls(patch: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in patch.items():
+        if value is None:
+            yield f"{path}{name}"
+        elif isinstance(value, Mapping) and name not in _FREE:
+            yield from _nulls(value, f"{path}{name}.")
+
+
+def _has(model: type[BaseModel], path: list[str]) -> bool:
+    field = model.model_fields.get(path[0])
+    if field is None or len(path) == 1:
+        return field is not None
+    inner = field.annotation
+    return isinstance(inner, type) and issubclass(inner, BaseModel) and _has(inner, path[1:])
 
 
 def _settings(override: Any) -> dict[str, Any]:

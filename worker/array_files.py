@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -164,9 +165,11 @@ def _npy_header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np
             shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
         elif version == (2, 0):
             shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
-        else:  # 3.0 is for structured arrays with field names in Unicode
+        elif version == (3, 0):  # for structured arrays with field names in Unicode
             raise DatasetError(f"Array {name!r} is a structured array, not numbers.")
-    except ValueError as error:
+        else:
+            raise DatasetCorrupt(f"Array {name!r} is of no version of .npy.")
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TokenError) as error:  # numpy parses it as Python
         raise DatasetCorrupt(f"Array {name!r} has no valid .npy header: {error}.") from error
     if min(shape, default=0) < 0:
         raise DatasetCorrupt(f"Array {name!r} has the impossible shape {shape}.")

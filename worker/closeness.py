@@ -11,10 +11,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.job_report import OutputFidelity
+from shared.job_report import OutputFidelity, Quality
 
 SQNR_LIMIT_DB = 200.0
 """Reported SQNR is clamped to ±this: an all-zero float output, or a NaN in int8 only, has no finite SQNR."""
+
+FAR_DB, FAR_AGREEMENT = 20.0, 0.95
+"""Below, an output or a layer is far from float: a noise of 10 % of the signal, one decision of twenty changed."""
+NEAR_DB, NEAR_AGREEMENT = 30.0, 0.99
+"""From here on it does what float does, if not to the last decibel."""
+ALIKE_DB = 40.0
+"""From here on more fidelity is worth nothing: a noise of 1 %."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,28 @@ def closeness(fidelity: Sequence[OutputFidelity]) -> Closeness:
     )
 
 
+def is_poor(quality: Quality) -> bool:
+    """Whether the int8 model cannot stand in for the float model: it misses the accuracy target.
+
+    Where no target could be checked: an output is far from float, by its agreement where it has classes or is discrete,
+    else by its SQNR. The verdict and the warnings both go by this.
+    """
+    metric = quality.metric
+    if metric is not None and metric.met is not None:
+        return not metric.met
+    return any(_is_far(output) for output in quality.fidelity)
+
+
 def worst_output(fidelity: Sequence[OutputFidelity]) -> OutputFidelity | None:
     """The float output with the least SQNR; of a model without float outputs the one that agrees least."""
     weighed = [output for output in fidelity if not output.discrete] or fidelity
     return min(weighed, key=_comparable_db, default=None)
+
+
+def _is_far(output: OutputFidelity) -> bool:
+    if output.agreement is not None:
+        return output.agreement < FAR_AGREEMENT
+    return output.sqnr_db is not None and output.sqnr_db < FAR_DB
 
 
 def _comparable_db(output: OutputFidelity) -> float:

@@ -29,6 +29,7 @@ from shared.errors import (
 )
 from shared.job import Artifact, Progress, Step
 from shared.object_store import ObjectStore, artifact_key, attempt_prefix, blob_key, job_prefix
+from shared.printable import printable_line
 from shared.quantization_spec import dataset_roles, spec_adapter
 from shared.settings import JobSettings
 from worker.before import read_before
@@ -36,7 +37,7 @@ from worker.checkpoints import CheckpointKeeper
 from worker.claim_watch import Cancelled, ClaimLost, ClaimWatch, ShuttingDown
 from worker.job_folder import JobFolder, JobInputs
 from worker.job_limits import JobLimits
-from worker.outputs import collect_artifacts, read_report
+from worker.outputs import check_outputs, complete_outputs, read_report
 from worker.progress import (
     CheckpointMessage,
     FailedMessage,
@@ -53,7 +54,9 @@ from worker.workspace import Workspace, size_bytes
 
 _LOG = logging.getLogger(__name__)
 _DROPPED = "dropped: another attempt has taken its place"
+_MAX_OUTCOME_CHARACTERS = 2000
 _PROGRESS_SECONDS = 0.5
+_RARE_PROGRESS_SECONDS = 30.0
 _START_SECONDS = 120.0
 _LISTEN_SECONDS = 60.0
 _MAX_EVENTS = 20_000
@@ -110,7 +113,7 @@ class Execution:
             return
         _LOG.info("Attempt %d at %s begins", claim.attempt, job_id)
         began_at = time.monotonic()
-        outcome = self._attempt(claim)
+        outcome = printable_line(self._attempt(claim), limit=_MAX_OUTCOME_CHARACTERS)
         _LOG.info("Attempt %d at %s: %s after %.1f s", claim.attempt, job_id, outcome, time.monotonic() - began_at)
 
     def _attempt(self, claim: Claim) -> str:
@@ -130,10 +133,10 @@ class Execution:
                 self._workspace.job_folder(name) as folder,
                 self._watch(claim, folder) as watch,
             ):
-                self._fetch(claim, folder, watch, recorder)
+                asked = self._fetch(claim, folder, watch, recorder)
                 keeper.fetch(folder.earlier_checkpoint, watch.check)
                 self._run(folder, watch, recorder, keeper)
-                report, artifacts = self._store_results(claim, folder, watch, recorder)
+                report, artifacts = self._store_results(claim, folder, asked, watch, recorder)
                 outcome = self._settle(claim, lambda jobs: jobs.succeed(claim, report, artifacts)) or "succeeded"
         except Exception as error:  # noqa: BLE001 - whatever it was, it has an owner
             return self._end(claim, recorder, error)
@@ -153,7 +156,7 @@ class Execution:
             written_bytes=lambda: size_bytes(folder.outputs) + size_bytes(folder.tmp),
         )
 
-    def _fetch(self, claim: Claim, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder) -> None:
+    def _fetch(self, claim: Claim, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder) -> JobInputs:
         recorder.move(Step.FETCH, Progress(message="Fetching the model and the data"))
         spec = spec_adapter.validate_python(claim.spec)
         roles = dataset_roles(spec)
@@ -163,21 +166,21 @@ class Execution:
             datasets = {role: objects.get(object_id) for role, object_id in roles.items()}
             before = read_before(JobRepository(connection), claim.job_id)
         names = {role: f"{role}.{record.description['format']}" for role, record in datasets.items()}
-        folder.create(
-            JobInputs(
-                job_id=claim.job_id,
-                spec=spec,
-                datasets=names,
-                threads=self._limits.threads,
-                sandbox_level=self._sandbox_level,
-                before=before,
-            )
+        asked = JobInputs(
+            job_id=claim.job_id,
+            spec=spec,
+            datasets=names,
+            threads=self._limits.threads,
+            sandbox_level=self._sandbox_level,
+            before=before,
         )
+        folder.create(asked)
         wanted = [(model, folder.model), *((datasets[role], folder.inputs / names[role]) for role in roles)]
         for record, path in wanted:
             watch.check()
             key = blob_key(record.sha256)
             self._store.get_file(key, path, expected_sha256=record.sha256, on_chunk=watch.check)
+        return asked
 
     def _run(self, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder, keeper: CheckpointKeeper) -> None:
         runner = self._runners.take()
@@ -225,17 +228,18 @@ class Execution:
                         return
 
     def _store_results(
-        self, claim: Claim, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder
+        self, claim: Claim, folder: JobFolder, asked: JobInputs, watch: ClaimWatch, recorder: ProgressRecorder
     ) -> tuple[dict[str, Any], list[Artifact]]:
         recorder.move(Step.STORE, Progress(fraction=1 - _STORE_SHARE, message="Storing the artifacts"))
-        artifacts = collect_artifacts(folder.outputs, limit_bytes=self._limits.output_limit_bytes)
-        report = read_report(folder.outputs)
+        check_outputs(folder.outputs, limit_bytes=self._limits.output_limit_bytes)
+        report = read_report(folder.outputs, asked)
+        artifacts = complete_outputs(folder.outputs, report, job_id=claim.job_id)
         for artifact in artifacts:
             watch.check()
             key = artifact_key(claim.job_id, claim.fence, artifact.name)
             self._store.put_file(key, folder.outputs / artifact.name, artifact.sha256, move=True)
         watch.check()
-        return report, artifacts
+        return report.model_dump(mode="json"), artifacts
 
     # --- how it ends ---
 
@@ -308,27 +312,34 @@ class Execution:
 
 
 class ProgressRecorder:
-    """Writes a running job's progress and events to its row, at most two progress lines a second."""
+    """Writes a running job's progress and events to its row: so many a second, and so many altogether.
+
+    A runner that floods it is heard as often as others; one that has used its events up, now and then.
+    """
 
     def __init__(self, database: Database, claim: Claim) -> None:
         self._database = database
         self._claim = claim
         self._recorded_at = float("-inf")
         self._told = 0
+        self._begun: set[Step] = set()
         self.step: Step | None = None
 
     def move(self, step: Step, progress: Progress) -> None:
-        """The job is this far."""
+        """The job is this far; that a step begins is written at once, but not when it begins again."""
         now = time.monotonic()
-        if step is self.step and now - self._recorded_at < _PROGRESS_SECONDS:
+        pause = _PROGRESS_SECONDS if self._told < _MAX_EVENTS else _RARE_PROGRESS_SECONDS
+        if step in self._begun and now - self._recorded_at < pause:
             return
         self.step, self._recorded_at = step, now
+        self._begun.add(step)
+        self._told += 1
         self._write(lambda jobs: jobs.record_progress(self._claim, step, progress))
 
     def tell(self, kind: Any, data: dict[str, Any]) -> None:
-        """Something for the job's history; a runner that floods it is ignored from then on."""
-        self._told += 1
-        if self._told <= _MAX_EVENTS:
+        """Something for the job's history."""
+        if self._told < _MAX_EVENTS:
+            self._told += 1
             self._write(lambda jobs: jobs.record_event(self._claim, kind, data))
 
     def _write(self, write: Callable[[JobRepository], None]) -> None:

@@ -1,59 +1,146 @@
-"""What a runner left behind, checked before anyone sees it: names, kinds, sizes, hashes, and the report's form."""
+"""What a runner left behind, checked before anyone sees it, and completed: page, example and hashes are made out here.
+
+A runner writes two files, the int8 model and the report. Whoever took the runner over can put anything into them, but
+not into what is made of the report once that has been validated.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import Any, get_args
 
 from shared.errors import InternalError, OutputTooLarge
 from shared.job import Artifact
-from shared.job_report import JobReport
+from shared.job_report import SCHEMA_VERSION, JobReport
+from shared.printable import printable
+from shared.quantization_spec import MAX_OVERRIDES, Qengine
+from shared.spec_patch import beyond_suggesting, overrides_of
+from worker.environment import describe_environment
+from worker.job_folder import JobInputs
+from worker.loading_example import loading_example
+from worker.report_page import render_page
 
-_EXPECTED: dict[str, tuple[Any, str]] = {
-    "model_int8.pt": ("model", "application/octet-stream"),
-    "report.json": ("report", "application/json"),
-    "report.html": ("page", "text/html; charset=utf-8"),
-    "load_example.py": ("example", "text/x-python; charset=utf-8"),
-    "SHA256SUMS": ("manifest", "text/plain; charset=utf-8"),
+MODEL_NAME = "model_int8.pt"
+REPORT_NAME = "report.json"
+PAGE_NAME = "report.html"
+EXAMPLE_NAME = "load_example.py"
+MANIFEST_NAME = "SHA256SUMS"
+
+_KINDS: dict[str, tuple[Any, str]] = {
+    MODEL_NAME: ("model", "application/octet-stream"),
+    REPORT_NAME: ("report", "application/json"),
+    PAGE_NAME: ("page", "text/html; charset=utf-8"),
+    EXAMPLE_NAME: ("example", "text/x-python; charset=utf-8"),
+    MANIFEST_NAME: ("manifest", "text/plain; charset=utf-8"),
 }
+_LEFT = {MODEL_NAME, REPORT_NAME}
 _MAX_REPORT_BYTES = 64 * 1024**2
+_MAX_CHARACTERS = 100_000
+_GREATEST = 2**260  # the squares of what float32 holds among it, but no sum of a few thousand that is infinite
+_MAX_WARNINGS = 1000
+_MAX_SPEEDUP = 1e6
+_IDENTITY = ("method", "model", "calibration", "evaluation", "training")
 
 
-def collect_artifacts(outputs: Path, *, limit_bytes: int) -> list[Artifact]:
-    """The artifacts in the folder, hashed.
+def check_outputs(outputs: Path, *, limit_bytes: int) -> None:
+    """Let pass what a recipe writes.
 
     Raises OutputTooLarge, and InternalError when a file is missing, not one that a recipe writes, or not regular.
     """
     found = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(outputs)}
-    if set(found) != set(_EXPECTED):
-        unexpected = [name[:80] for name in sorted(set(found) - set(_EXPECTED))[:5]]
-        raise InternalError(f"The recipe left {len(found)} files, {unexpected} among them, not {sorted(_EXPECTED)}.")
+    if set(found) != _LEFT:
+        unexpected = [name[:80] for name in sorted(set(found) - _LEFT)[:5]]
+        raise InternalError(f"The recipe left {len(found)} files, {unexpected} among them, not {sorted(_LEFT)}.")
     # A hard link could be a file of somebody else's, shown under the job's name.
     if irregular := [name for name, each in found.items() if not stat.S_ISREG(each.st_mode) or each.st_nlink != 1]:
         raise InternalError(f"The recipe left {irregular} that are not regular files.")
     if sum(each.st_size for each in found.values()) > limit_bytes:
         raise OutputTooLarge
-    artifacts = []
-    for name, (kind, media_type) in _EXPECTED.items():
-        with (outputs / name).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        artifacts.append(
-            Artifact(name=name, kind=kind, media_type=media_type, size_bytes=found[name].st_size, sha256=sha256)
-        )
-    return artifacts
 
 
-def read_report(outputs: Path) -> dict[str, Any]:
-    """The report as it will be stored; InternalError when it is not one."""
-    path = outputs / "report.json"
+def read_report(outputs: Path, asked: JobInputs) -> JobReport:
+    """The report that a recipe wrote on what was asked; InternalError when it is not one.
+
+    `asked` is what the supervisor itself handed out. What it knows better than the report is taken from there.
+    """
+    path = outputs / REPORT_NAME
     if path.stat().st_size > _MAX_REPORT_BYTES:
         raise OutputTooLarge("The report is too large.")
     try:
-        return JobReport.model_validate_json(path.read_bytes()).model_dump(mode="json")
-    except ValidationError as error:
+        report = JobReport.model_validate(_plain(json.loads(path.read_bytes())))
+        _check(report, asked)
+    except (ValueError, RecursionError) as error:  # of JSON, of pydantic, of our own
         raise InternalError("The recipe wrote a report that is not one.") from error
+    known = {
+        "schema_version": SCHEMA_VERSION,
+        "before": asked.before,
+        "warnings": report.warnings[:_MAX_WARNINGS],  # the most telling come first
+        "environment": describe_environment(report.environment.qengine, asked.sandbox_level),
+    }
+    return report.model_copy(update=known)
+
+
+def _plain(value: Any) -> Any:
+    """JSON with text that can be shown and kept, and numbers that can be added up."""
+    match value:
+        case str():
+            if len(value) > _MAX_CHARACTERS:
+                raise ValueError("a text is too long")
+            return printable(value)
+        case dict():
+            return {_plain(name): _plain(each) for name, each in value.items()}
+        case list():
+            return [_plain(each) for each in value]
+        case int() | float():
+            if not abs(value) <= _GREATEST:
+                raise ValueError("a number is too great, or none")
+    return value
+
+
+def _check(report: JobReport, asked: JobInputs) -> None:
+    """Whether a report is about this job, suggests what a report may, and gives the metrics figures that can be."""
+    spec = asked.spec.model_dump(mode="json")
+    if report.method != spec["method"] or any(report.spec.get(name) != spec.get(name) for name in _IDENTITY):
+        raise ValueError("it is about another job")
+    if report.environment.qengine not in get_args(Qengine):
+        raise ValueError("there are no such kernels")
+    patches = [each.suggestion.patch for each in report.warnings if each.suggestion]
+    patches += [each.removed_by for each in report.boundaries if each.removed_by]
+    for patch in patches:
+        if beyond_suggesting(spec, patch) or len(overrides_of(patch)) > MAX_OVERRIDES:
+            raise ValueError("it suggests what no report may")
+    if not all(0 < each.speedup <= _MAX_SPEEDUP for each in report.latency):
+        raise ValueError("it has an impossible speedup")
+    metric = report.quality.metric
+    if metric and metric.name != "mse" and not abs(metric.drop) <= 1:
+        raise ValueError("it has an impossible drop")
+
+
+def complete_outputs(outputs: Path, report: JobReport, *, job_id: str) -> list[Artifact]:
+    """Write what is made of the report beside the model, and the SHA-256 of all in the form that `sha256sum -c` reads.
+
+    The report itself is written anew, as it was understood.
+    """
+    _write(outputs / REPORT_NAME, report.model_dump_json(indent=2) + "\n")
+    _write(outputs / PAGE_NAME, render_page(report, job_id=job_id))
+    _write(outputs / EXAMPLE_NAME, loading_example(report, model_name=MODEL_NAME))
+    artifacts = [_artifact(outputs / name) for name in sorted(_KINDS) if name != MANIFEST_NAME]
+    _write(outputs / MANIFEST_NAME, "".join(f"{each.sha256}  {each.name}\n" for each in artifacts))
+    return [*artifacts, _artifact(outputs / MANIFEST_NAME)]
+
+
+def _write(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with path.open("x", encoding="utf-8") as file:  # never through a link to somewhere else
+        file.write(text)
+
+
+def _artifact(path: Path) -> Artifact:
+    kind, media_type = _KINDS[path.name]
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Artifact(name=path.name, kind=kind, media_type=media_type, size_bytes=path.stat().st_size, sha256=sha256)

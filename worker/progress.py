@@ -6,33 +6,39 @@ runner controls what it says.
 
 from __future__ import annotations
 
-import re
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
 
-from shared.errors import JobError
+from shared.errors import JobError, owner_of
 from shared.job import Step
 from shared.job_report import ReportWarning, Suggestion
+from shared.printable import printable
 
-# What PostgreSQL cannot keep, or a terminal would obey.
-_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_CODE = re.compile(r"[a-z_]{1,60}")
-
-
-def _printable(text: str) -> str:
-    return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
+_LONGEST_ETA_SECONDS = 1e9
+_EXACT = 2**53  # up to here a float, and with it JSON, holds every integer
 
 
 def _plain(error: JobError) -> JobError:
-    if not _CODE.fullmatch(error.code) or error.owner not in {"user", "service"}:
+    if error.owner not in {"user", "service"} or error.owner != owner_of(error.code):
         raise ValueError("this is no error of ours")
-    hint = None if error.hint is None else _printable(error.hint)
+    hint = None if error.hint is None else printable(error.hint)
     step = None if error.step is None else Step(error.step)
-    return error.model_copy(update={"message": _printable(error.message), "hint": hint, "step": step})
+    return error.model_copy(update={"message": printable(error.message), "hint": hint, "step": step})
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a figure that is none is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_Text = Annotated[str, AfterValidator(printable), Field(max_length=300)]
+_Integer = Annotated[int, Field(ge=-_EXACT, le=_EXACT)]
+_Figure = Annotated[_Integer | Annotated[float, Field(allow_inf_nan=False)] | _Text | None, BeforeValidator(_finite)]
 
 
 class ProgressMessage(BaseModel):
@@ -41,22 +47,22 @@ class ProgressMessage(BaseModel):
     kind: Literal["progress"] = "progress"
     step: Step
     fraction: Annotated[float, Field(ge=0, le=1)]
-    message: Annotated[str, AfterValidator(_printable), Field(max_length=300)] = ""
-    eta_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    message: _Text = ""
+    eta_seconds: Annotated[float, Field(ge=0, le=_LONGEST_ETA_SECONDS)] | None = None
 
 
 class MetricMessage(BaseModel):
     """A figure worth keeping as it appears, such as an epoch's loss: `{"name": "loss", "value": 0.3, "epoch": 2}`."""
 
     kind: Literal["metric"] = "metric"
-    data: dict[str, float | int | str | None]
+    data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")], _Figure], Field(max_length=10)]
 
 
 class LogMessage(BaseModel):
     """A line for the job's history."""
 
     kind: Literal["log", "warning"]
-    message: Annotated[str, AfterValidator(_printable), Field(max_length=2000)]
+    message: Annotated[str, AfterValidator(printable), Field(max_length=2000)]
 
 
 class CheckpointMessage(BaseModel):

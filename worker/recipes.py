@@ -1,6 +1,7 @@
 """The recipes: what is done to a model, method by method, top to bottom.
 
-A recipe needs only a job's folder: it reads `inputs/`, writes `outputs/`, and tells its progress. By hand:
+A recipe needs only a job's folder: it reads `inputs/`, writes the int8 model and the report to `outputs/`, and tells
+its progress. By hand, with all that is made of the report:
 
     python -m worker.recipes FOLDER
 """
@@ -10,60 +11,42 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import fx
 
 from shared.job import Step
-from shared.job_report import (
-    CalibrationResult,
-    JobReport,
-    KernelTrial,
-    Quality,
-    RangeTrial,
-    RecoveryResult,
-    TrainingResult,
-)
+from shared.job_report import CalibrationResult, JobReport, Quality
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.datasets import Samples, batches
-from worker.environment import describe_environment
-from worker.findings import Case, find
-from worker.inference import Model, padded_to
-from worker.job_folder import JobFolder, JobInputs
-from worker.latency import FLOAT_EAGER, FLOAT_FROZEN, INT8
+from worker.inference import padded_to
+from worker.job_folder import JobFolder
+from worker.outputs import complete_outputs
 from worker.progress import ProgressTracker, Report
 from worker.quantization import (
     Plan,
-    collect_garbage,
-    has_vnni,
     learn_scales,
     parked,
     plan,
     prepare_qat,
-    quantize_dynamic,
+    simulate,
     use_kernels_of,
-    weights_digest,
     without_masks,
 )
+from worker.reporting import Outcome, finish
 from worker.steps.advise import advise_on_dynamic
-from worker.steps.analyse import analyse
-from worker.steps.benchmark import benchmark
 from worker.steps.calibrate import calibrate
-from worker.steps.check_calibration import check_calibration, measure_quality_spread_db
+from worker.steps.check_calibration import check_calibration, measure_quality_spread
 from worker.steps.choose_kernels import Converted, convert_for_this_cpu
-from worker.steps.convert import Quantized, freeze_quantized
+from worker.steps.convert_dynamic import convert_dynamic
 from worker.steps.evaluate import Yardstick, choose_yardstick, evaluate
 from worker.steps.load import JobData, LoadedModel, load
 from worker.steps.losses import choose_loss
-from worker.steps.package import package, write_report
 from worker.steps.static_draft import StaticDraft, draft_static
 from worker.steps.train import plan_course
 from worker.steps.train_and_compare import compare_with_static, train_and_compare
 from worker.training_checkpoint import fingerprint_of
-from worker.verdict import judge
 
 # What each step is expected to take, as a share of the whole: it drives the progress bar and the time left.
 _DYNAMIC_WEIGHTS = {
@@ -81,23 +64,6 @@ _QAT_WEIGHTS = {
 _MASKED_BATCHES = 2  #: in which a mask, where the model has one, is found
 
 _WEIGHTS = {"dynamic": _DYNAMIC_WEIGHTS, "static": _STATIC_WEIGHTS, "qat": _QAT_WEIGHTS}
-
-
-@dataclass
-class Outcome:
-    """An int8 model and how it came about."""
-
-    plan: Plan
-    int8: Quantized | None
-    """None once it is packaged."""
-    quality: Quality
-    prepared: fx.GraphModule | None = None
-    """What it was converted from; None for dynamic quantization, and once it is analysed."""
-    kernels: list[KernelTrial] = field(default_factory=list)
-    ranges: list[RangeTrial] = field(default_factory=list)
-    recovery: list[RecoveryResult] = field(default_factory=list)
-    calibration: CalibrationResult | None = None
-    training: TrainingResult | None = None
 
 
 def run(folder: JobFolder, report: Report) -> JobReport:
@@ -118,7 +84,7 @@ def run(folder: JobFolder, report: Report) -> JobReport:
             outcome = static(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
         case QatSpec() as spec:
             outcome = qat(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
-    return _finish(folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome)
+    return finish(folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome)
 
 
 def dynamic(
@@ -135,13 +101,13 @@ def dynamic(
     advise_on_dynamic(spec, settled, tracker)
 
     with tracker.step(Step.CONVERT, "Quantizing the weights"):
-        module = quantize_dynamic(model.raised, settled)
-        int8 = freeze_quantized(module, data.example_inputs(model), qengine=settled.qengine, scratch=folder.tmp)
+        example = data.example_inputs(model)
+        converted = convert_dynamic(model, settled, data.evaluation, example, scratch=folder.tmp)
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
-        (quality,) = evaluate(model, [int8.load()], yardstick, advance)
+        (quality,) = evaluate(model, [converted.int8.load()], yardstick, advance)
 
-    return Outcome(settled, int8, quality)
+    return Outcome(converted.plan, converted.int8, quality, kernels=converted.kernels)
 
 
 def static(
@@ -162,8 +128,8 @@ def static(
 
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
         found = calibrate(model, [draft.prepared], draft.observed, advance, then=(draft.held_back, draft.refine))
-        spread_db = measure_quality_spread_db(model, draft.prepared, draft.plan, found, data.evaluation)
-        calibration = check_calibration(model, found, data.held_out, tracker, quality_spread_db=spread_db)
+        spread = measure_quality_spread(model, draft.prepared, draft.plan, found, data.evaluation)
+        calibration = check_calibration(model, found, data.held_out, tracker, quality=spread)
 
     with tracker.step(Step.CONVERT, "Emitting int8 operators"):
         converted = convert_for_this_cpu(
@@ -204,7 +170,8 @@ def qat(
     with tracker.step(Step.CALIBRATE, "Observing ranges") as advance:
         both = [prepared, draft.prepared]
         found = calibrate(model, both, draft.observed, advance, then=(draft.held_back, draft.refine))
-        checked = check_calibration(model, found, data.held_out, tracker)
+        spread = measure_quality_spread(model, draft.prepared, draft.plan, found, data.evaluation)
+        checked = check_calibration(model, found, data.held_out, tracker, quality=spread)
         if spec.qat.learnable_scales:
             learn_scales(prepared)
 
@@ -221,15 +188,20 @@ def qat(
         ]
 
     with tracker.step(Step.EVALUATE, "Comparing float, int8 and static int8") as advance:
-        qualities = evaluate(model, [candidate.int8.load() for candidate in candidates], yardstick, advance)
+        kernels = [candidate.int8.load() for candidate in candidates]
+        in_float = [simulate(*each).run for each in to_convert]
+        qualities = evaluate(model, [*kernels, *in_float], yardstick, advance)
+        qualities, simulated = qualities[: len(kernels)], qualities[len(kernels) :]
+        del kernels, in_float
 
     training = compare_with_static(
         course,
         trained,
         qualities[1] if len(qualities) > 1 else None,
         qualities[0],
-        float_layers=settled.float_reasons,
-        static_float_layers=draft.plan.float_reasons,
+        simulated=(simulated[1], simulated[0]) if len(simulated) > 1 else None,
+        float_layers=settled.float_layers,
+        static_float_layers=draft.plan.float_layers,
     )
     if training.offered == "static":
         outcome = replace(_of_draft(draft, candidates[0], qualities[0], checked), training=training)
@@ -270,116 +242,21 @@ def _told(settled: Plan, tracker: ProgressTracker) -> Plan:
     return settled
 
 
-def _finish(
-    folder: JobFolder,
-    inputs: JobInputs,
-    tracker: ProgressTracker,
-    *,
-    model: LoadedModel,
-    data: JobData,
-    yardstick: Yardstick,
-    outcome: Outcome,
-) -> JobReport:
-    """Explain, package, benchmark and report: the same for every method."""
-    spec, settled, quality = inputs.spec, outcome.plan, outcome.quality
-    assert outcome.int8 is not None
-
-    with tracker.step(Step.ANALYSE, "Looking at every layer") as advance:
-        analysis = analyse(
-            model,
-            outcome.prepared,
-            settled,
-            outcome.int8,
-            yardstick,
-            spec=spec,
-            evaluation_seconds=tracker.timings[Step.EVALUATE.value],
-            advance=advance,
-        )
-
-    outcome.prepared = None  # as large as the model, and done with
-    collect_garbage()
-
-    with tracker.step(Step.PACKAGE, "Writing and checking the artifacts"):
-        packed = package(folder, model, outcome.int8, example=data.example_inputs(model), samples=data.evaluation)
-        digest = weights_digest(outcome.int8.module)
-
-    outcome.int8 = None
-    collect_garbage()
-
-    with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
-        candidates: dict[str, Model | Path] = {
-            FLOAT_EAGER: model.raised,
-            FLOAT_FROZEN: packed.float_file,
-            INT8: packed.int8_file,
-        }
-        latency = benchmark(
-            model, candidates, data.evaluation, spec.benchmark, seed=spec.seed, tracker=tracker, advance=advance
-        )
-    packed.float_file.unlink()
-
-    resolved = _resolved_spec(inputs, settled, quality, outcome.training)
-    findings = find(
-        Case(
-            spec=spec,
-            resolved=resolved,
-            analysis=analysis,
-            quality=quality,
-            recovery=outcome.recovery,
-            holds_full_range=has_vnni(),
-        )
-    )
-    report = JobReport(
-        method=spec.method,
-        verdict=judge(quality, latency, packed.size),
-        quality=quality,
-        latency=latency,
-        size=packed.size,
-        layers=analysis.layers,
-        sensitivity=analysis.sensitivity,
-        boundaries=analysis.boundaries,
-        fusions=analysis.fusions,
-        graphs=analysis.graphs,
-        histograms=analysis.histograms,
-        calibration=outcome.calibration,
-        ranges=outcome.ranges,
-        recovery=outcome.recovery,
-        kernels=outcome.kernels,
-        training=outcome.training,
-        before=inputs.before,
-        weights_sha256=digest,
-        warnings=[*findings, *tracker.warnings],
-        spec=resolved,
-        environment=describe_environment(settled.qengine, inputs.sandbox_level),
-        timings=tracker.timings,
-    )
-    write_report(folder, report)
-    return report
-
-
 def _static_of(spec: QatSpec) -> StaticSpec:
-    """The static job on the same data."""
+    """The static job on the same data, with the same settings: it may be the model on offer."""
     asked = {name: getattr(spec, name) for name in StaticSpec.model_fields.keys() & QatSpec.model_fields.keys()}
     asked["method"] = "static"
     asked["calibration"] = spec.calibration or spec.training
-    asked["activation"] = spec.activation.model_copy(update={"observer": "auto"})
     return StaticSpec(**asked)
-
-
-def _resolved_spec(
-    inputs: JobInputs, settled: Plan, quality: Quality, training: TrainingResult | None
-) -> dict[str, Any]:
-    spec = inputs.spec.model_dump(mode="json") | settled.resolved()
-    spec["metric"] = None if quality.metric is None else quality.metric.name
-    if training is not None:
-        spec["qat"] = spec["qat"] | {"loss": training.loss}
-    return spec
 
 
 def main() -> None:
     """Run the recipe in the folder named on the command line, and print its progress as JSON lines."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m worker.recipes FOLDER")
-    report = run(JobFolder(Path(sys.argv[1])), lambda message: print(message.model_dump_json(), flush=True))  # noqa: T201  # a command's output
+    folder = JobFolder(Path(sys.argv[1]))
+    report = run(folder, lambda message: print(message.model_dump_json(), flush=True))  # noqa: T201  # a command's output
+    complete_outputs(folder.outputs, report, job_id=folder.read_inputs().job_id)
     print(report.verdict.sentence)  # noqa: T201  # likewise
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from worker.progress import runner_message_adapter
+from worker.runner_log import RunnerLog
 from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage
 from worker.sandbox import SandboxLevel
 
@@ -57,6 +58,7 @@ class RunnerProcess:
     def __init__(self, command: Sequence[str] | None = None) -> None:
         self._command = list(command or default_command())
         self._process: subprocess.Popen[bytes] | None = None
+        self._log: RunnerLog | None = None
         self._buffer = b""
         self._ended = False
         self._reading = threading.Lock()
@@ -66,6 +68,9 @@ class RunnerProcess:
         # The kernel kills the runner when the *thread* that started it ends, hence one that ends with the process.
         self._process = _spawner(os.getpid()).submit(_spawn, [*self._command, str(os.getpid())]).result()
         os.set_blocking(self._stdout.fileno(), False)
+        assert self._process.stderr is not None
+        self._log = RunnerLog(os.dup(self._process.stderr.fileno()))
+        self._process.stderr.close()
 
     def wait_ready(self, timeout_seconds: float) -> SandboxLevel:
         """Wait until it has imported everything; returns the level that it can reach. Raises RunnerLost."""
@@ -84,6 +89,8 @@ class RunnerProcess:
         """Give it its job; once. Raises RunnerLost when it is gone."""
         stdin = self._running.stdin
         assert stdin is not None
+        assert self._log is not None
+        self._log.name = start.folder.name
         try:
             stdin.write(start.model_dump_json().encode() + b"\n")
             stdin.close()
@@ -152,6 +159,8 @@ class RunnerProcess:
                         stream.close()
             finally:
                 self._reading.release()
+        if self._log is not None:
+            self._log.close()
 
     @property
     def exit_signal(self) -> signal.Signals | None:
@@ -204,6 +213,7 @@ def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=_ENVIRONMENT,
         cwd="/",
         start_new_session=True,

@@ -8,6 +8,7 @@ is no fault: training begins anew.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -109,7 +110,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> bool:
     """Load an optimizer's state if it is one for the same parameters; whether it was."""
     try:
         own = optimizer.state_dict()["param_groups"]
-        if [group["params"] for group in state["param_groups"]] != [group["params"] for group in own]:
+        groups = state["param_groups"]
+        if [group["params"] for group in groups] != [group["params"] for group in own]:
+            return False
+        if [_kinds(group) for group in groups] != [_kinds(group) for group in own]:
             return False
         optimizer.load_state_dict(state)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -120,6 +124,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> bool:
         for value in values.values()
         if isinstance(value, Tensor)
     )
+
+
+def _kinds(value: Any) -> Any:
+    """The names and types in a group of an optimizer's parameters, such as its two betas; numbers must be finite."""
+    if isinstance(value, dict):
+        return {name: _kinds(each) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return [_kinds(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("no number")
+    return type(value)
 
 
 def fingerprint_of(model: Path, *described: str) -> str:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.job_report import BenchmarkResult, MetricResult, OutputFidelity, Quality, Size, Verdict, VerdictWord
-
-MIN_AGREEMENT = 0.95
-MIN_SQNR_DB = 15.0
-"""Where no accuracy target could be checked, int8 is called far from float below these: agreement of arg max where an
-output has classes, SQNR elsewhere (a noise of 18 % of the signal)."""
+from worker.closeness import is_poor
 
 
 def judge(quality: Quality, latency: Sequence[BenchmarkResult], size: Size) -> Verdict:
@@ -19,7 +15,7 @@ def judge(quality: Quality, latency: Sequence[BenchmarkResult], size: Size) -> V
     word: VerdictWord
     if accuracy == "not_met":
         word = "accuracy_not_met"
-    elif accuracy == "not_evaluated" and any(_is_far(output) for output in quality.fidelity):
+    elif is_poor(quality):
         word = "low_fidelity"
     else:
         headline = latency[0]
@@ -27,12 +23,6 @@ def judge(quality: Quality, latency: Sequence[BenchmarkResult], size: Size) -> V
     told = _told_metric(metric) if metric is not None else _told_fidelity(quality)
     sentence = f"{told}; {_told_latency(latency)}; {_told_size(size)}."
     return Verdict(word=word, sentence=sentence, accuracy=accuracy)
-
-
-def _is_far(output: OutputFidelity) -> bool:
-    if output.agreement is not None:
-        return output.agreement < MIN_AGREEMENT
-    return output.sqnr_db is not None and output.sqnr_db < MIN_SQNR_DB
 
 
 def _closeness(output: OutputFidelity) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -9,9 +10,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from shared.quantization_spec import QuantizationSpec
+from shared.spec_patch import unknown_nulls
 
 # Whatever belongs into a spec has few levels and can be kept as JSON by PostgreSQL.
 _MAX_DEPTH = 16
+_MAX_BYTES = 64 * 1024
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 JobId = Annotated[str, Field(pattern=r"^job_[0-9a-z]{16,40}$", examples=["job_019abc5d3f0e7a33c49d2077"])]
@@ -37,6 +40,13 @@ class Revision(BaseModel):
         ),
     )
 
+    @field_validator("apply")
+    @classmethod
+    def _once(cls, numbers: list[int]) -> list[int]:
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("a suggestion is applied once: name each number once")
+        return numbers
+
     @field_validator("changes")
     @classmethod
     def _storable(cls, changes: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +57,10 @@ class Revision(BaseModel):
             level = [inner for each in level for inner in _inside(each)]
         if level:
             raise ValueError(f"a spec is not nested {_MAX_DEPTH} levels deep")
+        if len(json.dumps(changes)) > _MAX_BYTES:
+            raise ValueError(f"these are more than {_MAX_BYTES // 1024} kB of changes")
+        if unknown := unknown_nulls(changes):
+            raise ValueError(f"`{unknown[0][:100]}` is not a field of any method")
         return changes
 
 

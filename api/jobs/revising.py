@@ -11,9 +11,9 @@ from api.jobs.checks import Spec
 from api.jobs.requests import Revision
 from shared.database.job_repository import JobRepository
 from shared.database.records import JobRecord
-from shared.errors import FieldError, NoReport, NoSuggestion, NotFound, SuggestionRefused
-from shared.quantization_spec import spec_adapter
-from shared.spec_patch import apply_patch, beyond_suggesting, compose_patches
+from shared.errors import FieldError, NoReport, NoSuggestion, NotFound, SpecInvalid, SuggestionRefused
+from shared.quantization_spec import MAX_OVERRIDES, spec_adapter
+from shared.spec_patch import apply_patch, beyond_suggesting, compose_patches, overrides_of
 
 
 def revise(jobs: JobRepository, revision: Revision) -> tuple[Spec, dict[str, Any]]:
@@ -28,12 +28,22 @@ def revise(jobs: JobRepository, revision: Revision) -> tuple[Spec, dict[str, Any
         error.errors = [FieldError(pointer="/based_on", code=error.code, detail=error.message)]
         raise
     suggested = [_suggestion(base, number, place) for place, number in enumerate(revision.apply)]
-    patch = compose_patches([*suggested, revision.changes])
+    patches = [*suggested, revision.changes]
+    _check_count(base.spec, *patches)
+    patch = compose_patches(patches)
     patched = apply_patch(base.spec, patch)
     try:
         return spec_adapter.validate_python(patched), patch
     except ValidationError as error:
         raise patched_spec_error(error, patched) from error
+
+
+def _check_count(*added_up: dict[str, Any]) -> None:
+    """What is too much is refused before it is merged."""
+    count = sum(len(overrides_of(each)) for each in added_up)
+    if count > MAX_OVERRIDES:
+        detail = f"A spec has at most {MAX_OVERRIDES} overrides; these would be {count}."
+        raise SpecInvalid(detail, errors=[FieldError(pointer="/overrides", code="too_long", detail=detail)])
 
 
 def _suggestion(base: JobRecord, number: int, place: int) -> dict[str, Any]:

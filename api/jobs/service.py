@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection
 
-from api.idempotency import Answer, Once, do_once
+from api.idempotency import Answer, Once, do_once, recalled
 from api.jobs.checks import Spec, check_spec
 from api.jobs.requests import Revision
 from api.jobs.revising import revise
@@ -21,16 +23,21 @@ RETRY_AFTER_SECONDS = 2
 def submit(services: Services, request: Spec | Revision, once: Once) -> Answer:
     """Accept the job: its row is committed when this returns, and its hint is on the way."""
     created: list[str] = []
+    made: dict[str, Any] = {}
+    if isinstance(request, Revision):
+        # While nobody waits to write: what a job was asked, and its report, do not change any more.
+        with services.database.read() as connection:
+            known = recalled(connection, once)
+            if known is not None:
+                return known
+            spec, changes = revise(JobRepository(connection), request)
+        made = {"based_on": request.based_on, "changes": changes}
+    else:
+        spec = request
 
     def effect(connection: Connection) -> Answer:
-        jobs = JobRepository(connection)
-        if isinstance(request, Revision):
-            spec, changes = revise(jobs, request)
-            check_spec(ObjectRepository(connection), spec)
-            job = jobs.create(spec, based_on=request.based_on, changes=changes)
-        else:
-            check_spec(ObjectRepository(connection), request)
-            job = jobs.create(request)
+        check_spec(ObjectRepository(connection), spec)
+        job = JobRepository(connection).create(spec, **made)
         created.append(job.id)
         headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
         return Answer.of(202, wire_job(job), headers)

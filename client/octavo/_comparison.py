@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from octavo._figures import NOTHING, outcome_rows, sqnr_text
 from octavo._job_report import BenchmarkResult, Quality, Size, Verdict
+from octavo._printable import printable
 from octavo._report import Report
 from octavo._tables import aligned, shortened, side_by_side
 
@@ -80,14 +81,15 @@ class Comparison(BaseModel):
 
     def text(self, width: int = 100) -> str:
         """All of it, in lines of about so many characters."""
-        return "\n\n".join(part for part in (self.figures(width), self._spec(width), self._layers(width)) if part)
+        parts = (self.figures(width), self._spec(width), self._layers(width))
+        return printable("\n\n".join(part for part in parts if part))
 
     def figures(self, width: int = 100) -> str:
         """Accuracy, size, latency and verdict, a column a job."""
         marks = self._marks()
         legend = [[mark, each.job or "", each.name or ""] for mark, each in zip(marks, self.jobs, strict=True)]
         table = side_by_side([["", *marks], *outcome_rows(self.jobs)], width)
-        return f"{aligned(legend)}\n\n{table}" if any(each.job for each in self.jobs) else table
+        return printable(f"{aligned(legend)}\n\n{table}" if any(each.job for each in self.jobs) else table)
 
     def __str__(self) -> str:
         return self.text()

@@ -42,7 +42,7 @@ def report_rows(report: JobReport) -> list[list[str]]:
     metric = report.quality.metric
     if metric is not None:
         label = f"{metric.name} on {report.quality.samples} samples"
-        rows.append([label, _metric_text(metric, metric.float_value), _metric_text(metric, metric.int8_value)])
+        rows.append([label, metric_text(metric, metric.float_value), metric_text(metric, metric.int8_value)])
         rows[-1].append(drop_text(metric) + _target_text(metric))
     for fidelity in report.quality.fidelity:
         of_output = f" of {fidelity.output}" if len(report.quality.fidelity) > 1 else ""
@@ -97,7 +97,8 @@ def drop_text(metric: MetricResult) -> str:
     return f"{metric.drop:+.4g}".replace("-", "−")
 
 
-def _metric_text(metric: MetricResult, value: float) -> str:
+def metric_text(metric: MetricResult, value: float) -> str:
+    """A share in percent, any other metric as it is."""
     return f"{value:.2%}" if _is_share(metric) else f"{value:.4g}"
 
 
@@ -133,7 +134,7 @@ def _metric_label(outcomes: Sequence[Outcome]) -> str:
 def _metric_change(metric: MetricResult | None) -> str:
     if metric is None:
         return NOTHING
-    return f"{_metric_text(metric, metric.float_value)} → {_metric_text(metric, metric.int8_value)}"
+    return f"{metric_text(metric, metric.float_value)} → {metric_text(metric, metric.int8_value)}"
 
 
 def _drop(metric: MetricResult | None) -> str:

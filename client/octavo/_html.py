@@ -11,6 +11,7 @@ from html import escape
 from octavo._figures import layers_by_error, outcome_rows, report_rows, sqnr_text
 from octavo._job_report import JobReport, ReportWarning
 from octavo._layer_report import LayerSummary
+from octavo._report_parts import Part, report_parts
 from octavo._report_text import changes_text, what_to_type
 from octavo._tables import shortened
 
@@ -18,20 +19,24 @@ CARD = "border:1px solid #8884;border-radius:6px;padding:.6em 1em;max-width:46em
 _MUTED = "opacity:.75"
 _CELL = "text-align:left;padding:.1em 1em .1em 0"
 _BARS = 12
+_NAME = 60
 _ROW, _LABEL, _BAR, _TEXT = 18, 190, 260, 70  # of the plot, in pixels
 _FULL_SCALE_DB = 60.0
-_POOR_DB, _FAIR_DB = 15.0, 25.0
-_COLOURS = ("#c0392b", "#b9770e", "#2471a3")  # readable on light and on dark
+_COLOURS = {"int8": "#2471a3", "float16": "#7d6608"}  # readable on light and on dark
+_IN_FLOAT, _WRONG = "#707b7c", "#c0392b"
 
 
 def report_card(report: JobReport) -> str:
-    """The verdict, what to do, the figures, and how near each layer is to float."""
+    """The verdict, what to do, the figures, how near each layer is to float, and all that the terminal tells."""
+    wrong = report.first_wrong
     parts = [
         f"<b>{escape(report.method)}: {escape(report.verdict.word)}</b><p>{escape(report.verdict.sentence)}</p>",
         _advice(report),
         table(report_rows(report)),
         _before(report),
-        _plot(layers_by_error(report.layers)),
+        "" if wrong is None else f"<p>{escape(wrong.told)}</p>",
+        _plot(layers_by_error(report.layers), "" if wrong is None else wrong.layer),
+        *(_part(part) for part in report_parts(report)),
     ]
     return f'<div style="{CARD}">{"".join(parts)}</div>'
 
@@ -73,12 +78,20 @@ def _before(report: JobReport) -> str:
     return f"<p><b>{escape(title)}</b></p>{table([['', 'before', 'now'], *outcome_rows([before, report])])}"
 
 
-def _plot(layers: Sequence[LayerSummary]) -> str:
-    """The worst layers as bars: the longer, the nearer to float."""
+def _part(part: Part) -> str:
+    told = "".join(f"<br/>{escape(each)}" for each in part.told)
+    return f"<p><b>{escape(part.title)}</b>{told}</p>{table(part.with_names_of(_NAME)) if part.rows else ''}"
+
+
+def _plot(layers: Sequence[LayerSummary], first_wrong: str) -> str:
+    """The worst layers as bars: the longer, the nearer to float; in red where the model first goes wrong."""
     if not layers:
         return ""
     shown = layers[:_BARS]
-    bars = "".join(_bar(number, layer) for number, layer in enumerate(shown))
+    bars = "".join(
+        _bar(number, layer, _WRONG if layer.name == first_wrong else _COLOURS.get(layer.precision, _IN_FLOAT))
+        for number, layer in enumerate(shown)
+    )
     of_all = f", the {len(shown)} worst of {len(layers)}" if len(layers) > len(shown) else ""
     return (
         f"<p><b>SQNR by layer</b>{of_all}</p>"
@@ -87,10 +100,9 @@ def _plot(layers: Sequence[LayerSummary]) -> str:
     )
 
 
-def _bar(number: int, layer: LayerSummary) -> str:
+def _bar(number: int, layer: LayerSummary, colour: str) -> str:
     sqnr_db = layer.error.sqnr_db if layer.error is not None else None
     value = _FULL_SCALE_DB if sqnr_db is None else sqnr_db
-    colour = _COLOURS[(value >= _POOR_DB) + (value >= _FAIR_DB)]
     length = _BAR * min(max(value / _FULL_SCALE_DB, 0.005), 1.0)
     top, base = _ROW * number, _ROW * number + 13
     name = escape(layer.name)

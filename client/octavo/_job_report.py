@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from octavo._layer_report import (
+    FirstWrong,
     Fusion,
     Graphs,
     Histogram,
@@ -94,6 +95,15 @@ class Size(Reported):
     ratio: float
 
 
+class ExampleInput(Reported):
+    """An input that the int8 model takes, by one of the samples that it was evaluated on."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    greatest: int | None = None
+
+
 class RangeTrial(Reported):
     """A rule for activation ranges, tried on calibration data held back from the observers."""
 
@@ -121,7 +131,7 @@ class KernelTrial(Reported):
     sqnr_db: float | None = None
     reference_sqnr_db: float | None = None
     latency_ms: float | None = None
-    saturates: bool
+    saturates: bool = Field(description="They do not compute what they should, whatever the cause: not offered.")
     chosen: bool
     layers: list[str] = Field(default=[])
 
@@ -240,7 +250,9 @@ class JobReport(Reported):
     quality: Quality
     latency: list[BenchmarkResult] = Field(default=[])
     size: Size
+    inputs: list[ExampleInput] = Field(default=[])
     layers: list[LayerSummary] = Field(default=[])
+    first_wrong: FirstWrong | None = None
     sensitivity: Sensitivity | None = None
     boundaries: list[QuantBoundary] = Field(default=[])
     fusions: list[Fusion] = Field(default=[])

@@ -83,6 +83,13 @@ class LayerSummary(Reported):
     error: LayerError | None = None
 
 
+class FirstWrong(Reported):
+    """Where the int8 model first goes wrong, in the graph's order."""
+
+    layer: str
+    told: str = Field(description="In one sentence.")
+
+
 class LayerSensitivity(Reported):
     """What one layer costs the output: alone in int8, and alone in float."""
 

@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
+from octavo._printable import printable
 from octavo._types import JobEvent
 
 
@@ -57,9 +58,12 @@ class JobBar(_Bar):
 
     def __init__(self, title: str, *, enabled: bool | None) -> None:
         super().__init__(
-            enabled=enabled, desc=title, total=1.0, bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}{postfix}"
+            enabled=enabled,
+            desc=printable(title),
+            total=1.0,
+            bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}{postfix}",
         )
-        self._title = title
+        self._title = printable(title)
 
     def update(self, event: JobEvent) -> None:
         """Show what an event says."""
@@ -70,19 +74,20 @@ class JobBar(_Bar):
             self._bar.n = max(self._bar.n, min(float(data.get("fraction") or 0.0), 1.0))
             self._bar.set_postfix_str(_progress_text(data), refresh=False)
         elif event.kind == "status":
-            status = str(data.get("status", ""))
+            status = printable(str(data.get("status", "")))
             self._bar.set_description_str(f"{self._title} {status}", refresh=False)
             if status == "succeeded":
                 self._bar.n = 1.0
                 self._bar.set_postfix_str("", refresh=False)
         elif event.kind == "warning":
-            self._bar.write(f"Warning: {data.get('message', '')}", file=sys.stderr)
+            self._bar.write(printable(f"Warning: {data.get('message', '')}"), file=sys.stderr)
         self._bar.refresh()
 
 
 def _progress_text(data: dict[str, Any]) -> str:
     message = str(data.get("message") or "")
     text = str(data.get("step") or "") + (f": {message}" if message else "")
+    text = printable(text)
     eta = data.get("eta_seconds")
     return text if eta is None else f"{text}, about {duration_text(float(eta))} left"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from octavo._html import report_card
 from octavo._job_report import JobReport, ReportWarning, Suggestion
+from octavo._printable import printable
 from octavo._report_text import report_text
 
 
@@ -28,7 +29,7 @@ class Report(JobReport):
 
     def table(self, width: int = 100) -> str:
         """The report as plain text: the verdict, what to do, figures, the worst layers."""
-        return report_text(self, width=width)
+        return printable(report_text(self, width=width))
 
     def _repr_html_(self) -> str:
         return report_card(self)

@@ -1,4 +1,4 @@
-"""A report as plain text: the verdict, what to do, the figures, the layers that are worst."""
+"""A report as plain text: the verdict, what to do, the figures, and what stands behind them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 import textwrap
 from typing import Any
 
-from octavo._figures import NOTHING, layers_by_error, outcome_rows, report_rows, sqnr_text
+from octavo._figures import outcome_rows, report_rows
 from octavo._job_report import Before, JobReport, ReportWarning
-from octavo._layer_report import LayerSensitivity, LayerSummary
-from octavo._tables import aligned, shortened
+from octavo._report_parts import Part, report_parts
+from octavo._tables import aligned
 
-_WORST = 8
-_IN_FLOAT = 5
+_LEAST_NAME = 16
 _SAMPLE_FILES = {"calibration": "images.npz", "training": "train.npz"}
 _NEEDS = {"static": "calibration", "qat": "training"}
 
@@ -25,10 +24,10 @@ def report_text(report: JobReport, *, width: int, job_id: str | None = None) -> 
     parts = [
         _wrapped(f"{report.method}, {report.verdict.word}: {report.verdict.sentence}", width),
         _advice(report, width, job_id),
-        aligned(report_rows(report), right=(1, 2)) + _training(report),
+        aligned(report_rows(report), right=(1, 2)),
         "" if report.before is None else _before(report, report.before, width),
-        _layers(report, width),
-        _left_in_float(report, width),
+        "" if report.first_wrong is None else _wrapped(report.first_wrong.told, width),
+        *(_part(part, width) for part in report_parts(report)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -87,63 +86,20 @@ def _warning(warning: ReportWarning, mark: str, width: int) -> list[str]:
     ]
 
 
-def _training(report: JobReport) -> str:
-    training = report.training
-    if training is None or training.static_metric is None:
-        return ""
-    static = training.static_metric
-    value = f"{static.int8_value:.2%}" if static.name.startswith("top") else f"{static.int8_value:.4g}"
-    return f"\nStatic on the same data: {value} {static.name}; the better one is {training.better}."
-
-
 def _before(report: JobReport, before: Before, width: int) -> str:
     title = f"Before ({before.job}) and now: {changes_text(before.changes) or 'nothing was changed'}"
     rows = outcome_rows([before, report])
     return f"{_wrapped(title, width)}\n{aligned([['', 'before', 'now'], *rows])}"
 
 
-def _layers(report: JobReport, width: int) -> str:
-    worst = layers_by_error(report.layers)
-    if not worst:
-        return ""
-    gains = {} if report.sensitivity is None else {each.layer: _gain(each) for each in report.sensitivity.layers}
-    head = ["op", "runs in", "SQNR", "made here", "arriving"]
-    rows = [[*head, "gain if float"] if gains else head]
-    for layer in worst[:_WORST]:
-        row = [layer.op, layer.precision, *_errors(layer)]
-        rows.append([*row, gains.get(layer.name, NOTHING)] if gains else row)
-    room = max(width - len(aligned([["", *row] for row in rows], right=range(3, 7)).splitlines()[0]), 16)
-    names = ["layer", *(shortened(layer.name, room) for layer in worst[:_WORST])]
-    rows = [[name, *row] for name, row in zip(names, rows, strict=True)]
-    shown = f"{_WORST} of {len(worst)}" if len(worst) > _WORST else str(len(worst))
-    title = f"Layers, the worst first ({shown})"
-    return f"{title}\n{aligned(rows, right=range(3, 7))}"
-
-
-def _errors(layer: LayerSummary) -> list[str]:
-    error = layer.error
-    if error is None:
-        return [NOTHING] * 3
-    arriving = NOTHING if error.arriving_sqnr_db is None else sqnr_text(error.arriving_sqnr_db)
-    return [sqnr_text(error.sqnr_db), NOTHING if error.own_sqnr_db is None else sqnr_text(error.own_sqnr_db), arriving]
-
-
-def _gain(layer: LayerSensitivity) -> str:
-    # Without noise there is no SQNR: kept in float, this layer alone makes the output that of the float model.
-    everything = layer.alone_float_sqnr_db is None and layer.gain_db > 0
-    return "all of it" if everything else f"{layer.gain_db:+.1f} dB".replace("-", "−")
-
-
-def _left_in_float(report: JobReport, width: int) -> str:
-    left = [layer for layer in report.layers if layer.precision == "float32"]
-    if not left:
-        return ""
-    lines = [f"In float: {len(left)} of {len(report.layers)} layers"]
-    for layer in left[:_IN_FLOAT]:
-        reason = f": {layer.reason}" if layer.reason else ""
-        lines.append(_wrapped(f"{layer.name} ({layer.op}){reason}", width, "  ", "    "))
-    if len(left) > _IN_FLOAT:
-        lines.append(f"  and {len(left) - _IN_FLOAT} more")
+def _part(part: Part, width: int) -> str:
+    """Its table with names as long as the other columns leave room for, its sentences below."""
+    lines = [_wrapped(part.title, width)]
+    if part.rows:
+        without = [[""] * part.names + list(row[part.names :]) for row in part.rows]
+        room = width - max(map(len, aligned(without, right=part.right).splitlines()))
+        lines.append(aligned(part.with_names_of(max(room // part.names, _LEAST_NAME)), right=part.right))
+    lines += [_wrapped(told, width, "  ", "    ") for told in part.told]
     return "\n".join(lines)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from api.examples import SUCCEEDED_JOB
+from api.jobs import service
+from api.jobs.requests import Revision
+from api.jobs.revising import revise
 from shared.database.job_repository import JobRepository
 from tests.api_server import Api, PretendedWorker, images
 
@@ -200,6 +203,12 @@ for _ in range(60):
         ({"changes": {"metadata": {"a\u0000": None}}}, "/changes"),
         ({"changes": {"metadata": DEEP}}, "/changes"),
         ({"changes": []}, "/changes"),
+        ({"changes": {"colour": None}}, "/changes"),
+        ({"changes": {"activation": {"percentle": None}}}, "/changes"),
+        ({"changes": {"seed": {"x": None}}}, "/changes"),
+        ({"changes": {"metadata": {f"{number}" * 10: None for number in range(5000)}}}, "/changes"),
+        ({"changes": {"overrides": [{"op": f"{number}"} for number in range(1000)]}}, "/overrides"),
+        ({"apply": [0, 0]}, "/apply"),
         ({"apply": [-1]}, "/apply/0"),
         ({"apply": ["first"]}, "/apply/0"),
         ({"apply": 0}, "/apply"),
@@ -210,6 +219,18 @@ def test_what_is_wrong_is_pointed_at(api: Api, base: str, body: dict[str, Any], 
     """In the patched spec, or in the request where that is wrong itself."""
     problem = refused(api, 422, based_on=base, **body)
     assert (problem["code"], problem["errors"][0]["pointer"]) == ("spec_invalid", pointer)
+
+
+def test_a_job_is_revised_while_others_write(api: Api, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patch may take a while to merge: no transaction that writes is open meanwhile."""
+
+    def revise_and_write(jobs: JobRepository, revision: Revision) -> Any:
+        with api.database.write() as connection:
+            JobRepository(connection).versions({base})
+        return revise(jobs, revision)
+
+    monkeypatch.setattr(service, "revise", revise_and_write)
+    assert api.submit(based_on=base, apply=[0])["based_on"] == base
 
 
 def test_fields_of_the_spec_beside_based_on_are_told_where_they_belong(api: Api, base: str) -> None:

@@ -135,6 +135,29 @@ def test_progress_arrives_in_order_and_prints_do_not_disturb_it(start: Start, fo
     assert [message.kind for message in hear(runner)] == ["progress", "metric", "warning", "finished"]
 
 
+def test_a_runner_cannot_touch_the_log_that_its_words_go_to(
+    start: Start, folder: JobFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has a pipe: each line bears the job's name and obeys no terminal, and what is too much is dropped."""
+    runner = start(
+        "try:\n    os.ftruncate(2, 0)\nexcept OSError as error:\n"
+        "    os.write(2, errno.errorcode[error.errno].encode() + b'\\n')\n"
+        'os.write(2, b"first\\n2026-01-01T00:00:00Z [info] FORGED \\x1b[31m\\n")\n'
+        'for _ in range(30):\n    os.write(2, b"x" * 65535 + b"\\n")\n'
+    )
+    runner.run(job(folder))
+    assert hear(runner)[-1].kind == "finished"
+    runner.kill()
+    lines = [record.getMessage() for record in caplog.records if record.name == "worker.runner_log"]
+    assert lines[:3] == [
+        "job: EINVAL",
+        "job: first",
+        "job: 2026-01-01T00:00:00Z [info] FORGED \N{REPLACEMENT CHARACTER}[31m",
+    ]
+    assert lines[-1] == "job: (what follows is left out)"
+    assert sum(map(len, lines)) < 300_000
+
+
 def test_a_finished_runner_exits_by_itself_with_success(start: Start, folder: JobFolder) -> None:
     runner = start("pass")
     runner.run(job(folder))

@@ -28,7 +28,7 @@ class Fault:
     calibration: Tensor
     evaluation: Tensor
     code: str  #: of the first warning
-    layers: tuple[str, ...]  #: any of these may be blamed; none: the fault is of the whole job
+    layers: tuple[str, ...]  #: any of these may be blamed
     cure: dict[str, Any]  #: a patch that is known to help: the fault is one of quantization, not of the network
     gain_db: float  #: what the report's own patch gains at least, in the SQNR of the worst output
     spec: dict[str, Any] = field(default_factory=dict)  #: empty: the default
@@ -416,13 +416,13 @@ def one_scale_for_all_weights() -> Fault:
 
 @planted
 def symmetric_activations() -> Fault:
-    """Half of the steps stand for negative values that no ReLU gives, layer upon layer."""
+    """Half of the steps stand for negative values that no ReLU gives, layer upon layer; the head gives them."""
     layers = [layer for _ in range(5) for layer in (nn.Linear(WIDTH, WIDTH), nn.ReLU())]
     network = nn.Sequential(*layers, nn.Linear(WIDTH, CLASSES))
     speak_up(network)
     return Fault(
         network, torch.rand(256, WIDTH), torch.rand(256, WIDTH),
-        "symmetric_activation", (),
+        "symmetric_activation", ("0", "2", "4", "6", "8"),
         spec={"activation": {"qscheme": "per_tensor_symmetric"}},
         cure={"activation": {"qscheme": "per_tensor_affine"}}, gain_db=2,
     )  # fmt: skip
@@ -430,10 +430,10 @@ def symmetric_activations() -> Fault:
 
 @planted
 def few_levels() -> Fault:
-    """Activations of four bits."""
+    """Activations of four bits everywhere; the first layer's, whose noise all others pass on, cost the output most."""
     return Fault(
         Cnn(), images(256), images(256),
-        "few_levels", (),
+        "few_levels", ("first",),
         spec={"activation": {"quant_max": 15}},
         cure={"activation": {"quant_max": None}}, gain_db=8,
     )  # fmt: skip

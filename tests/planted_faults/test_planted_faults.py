@@ -59,7 +59,7 @@ def test_the_first_warning_names_the_layer_and_the_cause(name: str, trial_of: Ca
     assert trial.broken.warnings, "the report warns of nothing"
     first = trial.broken.warnings[0]
     assert first.code == trial.fault.code
-    assert not trial.fault.layers or first.layer in trial.fault.layers
+    assert first.layer in trial.fault.layers
     assert first.evidence
     assert first.suggestion is not None or first.hint
     assert (first.suggestion is not None) == bool(trial.fault.cure)
@@ -76,6 +76,13 @@ def test_the_patch_of_the_first_warning_recovers_the_quality(name: str, trial_of
     assert worst_sqnr_db(after) - worst_sqnr_db(trial.broken) >= trial.fault.gain_db
     assert worst_sqnr_db(after) >= worst_sqnr_db(trial.cured()) - NEAR_THE_CURE_DB
     assert not after.warnings or _of(after) != _of(trial.broken)
+
+
+def test_where_it_first_goes_wrong_is_in_the_report(trial_of: Callable[[str], Trial]) -> None:
+    """What enters the layer that is rounded to zero is right."""
+    broken = trial_of("zero_scale").broken
+    assert broken.first_wrong is not None
+    assert broken.first_wrong.layer == "tiny"
 
 
 def test_an_island_becomes_int8_and_two_boundaries_go(trial_of: Callable[[str], Trial]) -> None:

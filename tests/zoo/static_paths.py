@@ -26,7 +26,8 @@ from worker.job_folder import JobFolder
 from worker.numerics import SQNR_LIMIT_DB
 from worker.progress import ProgressTracker
 from worker.quantization import input_specs, output_names
-from worker.recipes import Outcome, static
+from worker.recipes import static
+from worker.reporting import Outcome
 from worker.steps.evaluate import Yardstick, evaluate
 from worker.steps.load import JobData, LoadedModel
 

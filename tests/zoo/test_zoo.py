@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from shared.quantization_spec import StaticSpec, spec_adapter
+from tests.unit.worker.quantization.test_planning import precisions
 from tests.zoo.models import FAMILIES, Family, trained
 from tests.zoo.static_paths import (
     CALIBRATION_SAMPLES,
@@ -32,7 +33,6 @@ from tests.zoo.static_paths import (
 from worker.quantization import (
     Plan,
     convert,
-    describe_layers,
     freeze,
     freeze_batch_norm,
     freeze_observers,
@@ -43,7 +43,7 @@ from worker.quantization import (
     raise_program,
     verify_raised,
 )
-from worker.quantization.planning import has_vnni
+from worker.quantization.choosing_kernels import has_vnni
 from worker.steps.load import LoadedModel
 
 MODEL, DATASET = "mdl_0123456789abcdef", "dst_0123456789abcdef"
@@ -152,10 +152,10 @@ def reached_by(method: str, case: Case) -> Closeness:
 
 
 def require_int8(raised: fx.GraphModule, quantized: nn.Module, settled: Plan) -> None:
-    layers = describe_layers(raised, quantized, settled)
-    int8 = {layer.name for layer in layers if layer.precision == "int8"}
-    assert int8, layers
-    assert {layer.name for layer in layers} & settled.int8_layers <= int8, "a layer planned for int8 is float"
+    found = precisions(raised, quantized)
+    int8 = {layer for layer, precision in found.items() if precision == "int8"}
+    assert int8, found
+    assert {*found} & settled.int8_layers <= int8, "a layer planned for int8 is float"
 
 
 def fine_tuned(family: Family, raised: fx.GraphModule, settled: Plan) -> fx.GraphModule:

@@ -5,6 +5,7 @@
     settings    settings that cost quality
     layers      layers that cost quality for what they are
     structure   dead layers, islands, pairs that stayed apart
+    first_wrong where the int8 model first goes wrong
 
 The first finding is the most telling: what costs the output most while the model is poor; while it is good, what the
 graph wastes comes before the last decibels. A specific cause stands for its layer's sensitivity.
@@ -23,9 +24,7 @@ __all__ = ["Case", "Finding", "find"]
 Rule = Callable[[Case], Iterable[Finding]]
 
 _CAUSES: tuple[Rule, ...] = (
-    ranges.unseen,
-    ranges.calibration_too_narrow,
-    ranges.saturating_head,
+    ranges.fault_of_the_data,
     ranges.outlier_channels,
     ranges.stretched,
     ranges.cut_off,

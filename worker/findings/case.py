@@ -9,24 +9,18 @@ from functools import cached_property
 from typing import Any
 
 from shared.job_report import Quality, RecoveryResult, ReportWarning, Suggestion
-from shared.layer_report import LayerSummary, Qparams
+from shared.layer_report import FirstWrong, LayerSummary, Qparams
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
-from worker.closeness import Closeness, closeness
+from worker.closeness import ALIKE_DB, NEAR_AGREEMENT, NEAR_DB, Closeness, closeness, is_poor
+from worker.findings.first_wrong import first_wrong
 from worker.layer_facts import LayerFacts
 from worker.quantization import in_float
 from worker.steps.analyse import Analysis
 
-#: What is this near to the float model needs no advice.
-GOOD_DB = 40.0
-#: Below, or with a missed target, quality comes before all else.
-_POOR_DB = 20.0
-_AGREEING = 0.95
 #: A cause that costs less is not worth a change of the spec.
 WORTH_DB = 1.0
 _MOST_SHARE = 0.99
 _MOST_ESTIMATED_DB = 3.0
-#: What the zoo is held to as well: a model this near needs no layer in float.
-_FAIR_DB, _FAIRLY_AGREEING = 30.0, 0.99
 _OUTPUT = "output"
 
 
@@ -55,6 +49,11 @@ class Case:
         return {layer.name: layer for layer in self.analysis.layers}
 
     @cached_property
+    def first_wrong(self) -> FirstWrong | None:
+        """Where the int8 model first goes wrong."""
+        return first_wrong(self.analysis.layers)
+
+    @cached_property
     def base_db(self) -> float:
         """SQNR of the worst output; as good as can be when it equals the float model's."""
         reported = self._closeness.reported_db
@@ -62,19 +61,18 @@ class Case:
 
     @property
     def is_poor(self) -> bool:
-        """Whether the int8 model is unusable as it is."""
-        missed = self.quality.metric is not None and self.quality.metric.met is False
-        return missed or self.base_db < _POOR_DB or self._agreement < _AGREEING
+        """Whether the verdict is that quality does not hold: then it comes before all else."""
+        return is_poor(self.quality)
 
     @property
-    def is_fair(self) -> bool:
-        """Whether it does what the float model does, if not to the last decibel."""
-        return not self.is_poor and self.base_db >= _FAIR_DB and self._agreement >= _FAIRLY_AGREEING
+    def is_near(self) -> bool:
+        """Whether it does what the float model does, if not to the last decibel: then no layer need be in float."""
+        return not self.is_poor and self.base_db >= NEAR_DB and self._agreement >= NEAR_AGREEMENT
 
     @property
     def leaves_to_be_desired(self) -> bool:
         """Whether more fidelity would be worth anything."""
-        return self.is_poor or self.base_db < GOOD_DB
+        return self.is_poor or self.base_db < ALIKE_DB
 
     def facts(self, layer: str) -> LayerFacts | None:
         """What was measured of a layer."""

@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from shared.job_report import ReportWarning
+from shared.job_report import ReportWarning, Suggestion
 from shared.layer_report import LayerSensitivity
-from shared.quantization_spec import StaticSpec
-from worker.findings.case import GOOD_DB, WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
+from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+from worker.closeness import ALIKE_DB
+from worker.findings.case import WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
 
 _SHIFTED = 0.5  # of the energy of the error made in the layer: bias correction takes at least 3 dB of it away
 _MOST_SENSITIVE = 3
-_ABOUT_DB = 3.0
+_MEANS = ("cross_layer_equalization", "bias_correction", "smooth_quant")
+_IN_FLOAT = (
+    "keep whole blocks in float, by `overrides` with a pattern such as `encoder.layers.0.*` and precision float32."
+)
+_SPREAD_HINTS = {
+    "dynamic": f"Use float16 weights, or {_IN_FLOAT}",
+    "static": f"Quantize by the defaults, then train with quantization; or {_IN_FLOAT}",
+    "qat": f"Train longer (`qat.epochs`) or with more data, or {_IN_FLOAT}",
+}
 
 
 def bias_shift(case: Case) -> Iterator[Finding]:
@@ -47,9 +56,9 @@ def bias_shift(case: Case) -> Iterator[Finding]:
 def sensitive_layers(case: Case) -> Iterator[Finding]:
     """What costs the output most, whatever the cause."""
     sensitivity = case.analysis.sensitivity
-    if sensitivity is None or case.is_fair or case.base_db >= GOOD_DB:
+    if sensitivity is None or case.is_near or case.base_db >= ALIKE_DB:
         return
-    first = _first_wrong(case)
+    first = case.first_wrong
     for entry in [found for found in sensitivity.layers if found.gain_db >= WORTH_DB][:_MOST_SENSITIVE]:
         facts = case.facts(entry.layer)
         error = None if facts is None else facts.error
@@ -62,7 +71,7 @@ def sensitive_layers(case: Case) -> Iterator[Finding]:
             ReportWarning(
                 code="sensitive_layer",
                 layer=entry.layer,
-                message=_told_cost(entry, is_first=entry.layer == first),
+                message=_told_cost(entry, is_first=first is not None and entry.layer == first.layer),
                 evidence=f"The output has {told_db(sensitivity.base_sqnr_db)}, with only this layer in int8 "
                 f"{told_db(entry.alone_int8_sqnr_db)}, with all but this layer {told_db(entry.alone_float_sqnr_db)}."
                 f"{made}",
@@ -102,21 +111,33 @@ def spread_error(case: Case) -> Iterator[Finding]:
         ReportWarning(
             code="spread_error",
             message="The error is spread over the layers: no single one, kept in float, would help.",
-            hint="Train with quantization (method qat), or keep whole blocks in float.",
+            hint=_SPREAD_HINTS[case.spec.method],
             evidence=f"The most that one layer gains is {best.gain_db:.1f} dB ({best.layer}), of "
             f"{len(sensitivity.layers)} tried{missing}.",
+            suggestion=_for_all_layers(case.spec),
         ),
         best.gain_db,
     )
 
 
-def _first_wrong(case: Case) -> str | None:
-    """The first layer in the graph's order that makes about as much error as the output has."""
-    for layer, facts in case.analysis.facts.items():
-        own_db = facts.error.own_sqnr_db
-        if own_db is not None and own_db <= case.base_db + _ABOUT_DB:
-            return layer
-    return None
+def _for_all_layers(spec: DynamicSpec | StaticSpec | QatSpec) -> Suggestion | None:
+    """The cheapest means that the spec leaves unused; None for QAT, of which longer training may help or not."""
+    if isinstance(spec, DynamicSpec):
+        if spec.precision == "float16":
+            return None
+        return suggest("Use float16 weights", {"precision": "float16"}, "next to no error, at half of the float size")
+    if isinstance(spec, QatSpec):
+        return None
+    ruled_out = {name: None for name in _MEANS if getattr(spec.recovery, name) is False}
+    rule = {} if spec.activation.observer == "auto" else {"activation": {"observer": "auto"}}
+    if ruled_out or rule:
+        patch = rule | ({"recovery": ruled_out} if ruled_out else {})
+        return suggest(
+            "Let ranges and recovery be chosen by measurement", patch, "whatever of them is measured to help"
+        )
+    return suggest(
+        "Train with quantization", {"method": "qat"}, "weights that make up for the rounding; it needs training data"
+    )
 
 
 def _metric_gain(alone: float | None, base: float | None) -> str:

@@ -17,7 +17,8 @@ from typing import Literal
 from shared.job_report import ReportWarning, Suggestion
 from shared.layer_report import Qparams
 from shared.quantization_spec import StaticSpec
-from worker.findings.case import GOOD_DB, WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
+from worker.closeness import ALIKE_DB
+from worker.findings.case import WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
 from worker.layer_facts import LayerFacts, Seen
 from worker.quantization import OUTLIER_STRETCH, glob_of
 
@@ -29,6 +30,12 @@ _DOMINANT = 0.5  # of the error: what is less is not the cause
 _ANOTHERS_DB = 10.0  # a tenth of the noise
 _PERCENTILE = 99.9
 _MOST_LAYERS = 50
+
+
+def fault_of_the_data(case: Case) -> Iterator[Finding]:
+    """What calibration did not see, told once: the first rule that finds any, for the later ones may follow from it."""
+    found = (list(rule(case)) for rule in (unseen, calibration_too_narrow, saturating_head))
+    yield from next((findings for findings in found if findings), [])
 
 
 def unseen(case: Case) -> Iterator[Finding]:
@@ -49,8 +56,6 @@ def unseen(case: Case) -> Iterator[Finding]:
 
 def calibration_too_narrow(case: Case) -> Iterator[Finding]:
     """The first tensor of which calibration saw too little; what comes after it follows from it."""
-    if any(True for _ in unseen(case)):
-        return
     for layer, facts in case.analysis.facts.items():
         if case.gives_output(layer):
             continue  # saturating_head's
@@ -76,9 +81,7 @@ def calibration_too_narrow(case: Case) -> Iterator[Finding]:
 
 
 def saturating_head(case: Case) -> Iterator[Finding]:
-    """The model's output clips, and not because what comes before it does."""
-    if any(True for _ in calibration_too_narrow(case)):
-        return
+    """The model's output clips."""
     for layer, facts in case.analysis.facts.items():
         clipping = facts.output.clipping
         if not case.gives_output(layer) or clipping is None or clipping.rate < _HEAD_CLIPPED:
@@ -293,4 +296,4 @@ def _span(low: float | None, high: float | None) -> str:
 
 def _gap_db(case: Case) -> float:
     """How far the model is from a good one: faults of the data are not shown by one layer's sensitivity."""
-    return max(0.0, GOOD_DB - case.base_db) if case.is_poor else 0.0
+    return max(0.0, ALIKE_DB - case.base_db) if case.is_poor else 0.0

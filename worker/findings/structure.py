@@ -11,9 +11,7 @@ from worker.quantization import in_int8
 
 _MOSTLY_FLOAT = 0.5
 _RECURRENT = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")  # and no RNN: it has int8 kernels nowhere
-_ASKED = "overridden"
 _FEW_MACS = 0.05  # of all: an int8 layer with fewer saves less than its boundaries cost
-_NOT_ITS_FAULT = ("no int8 kernel fuses", "int8 kernels hold ReLU and no ReLU6")
 # Ranks among each other, below any cost in dB that is worth telling.
 _DEAD, _ISLAND, _SMALL_ISLAND, _APART, _MISSED, _MOSTLY = 0.9, 0.8, 0.7, 0.6, 0.5, 0.4
 
@@ -43,7 +41,7 @@ def float_islands(case: Case) -> Iterator[Finding]:
     """Float layers between int8 ones, where an override asked for it and int8 has a kernel."""
     for name, layer in case.layers.items():
         before, after = case.producers(name), case.consumers(name)
-        if layer.precision != "float32" or not (layer.reason or "").startswith(_ASKED):
+        if not _is_asked(case, name):
             continue
         if not before or not after or case.quantized(before) != before or case.quantized(after) != after:
             continue
@@ -78,11 +76,7 @@ def int8_islands(case: Case) -> Iterator[Finding]:
         neighbours = [other for other in (*case.producers(name), *case.consumers(name)) if other in case.layers]
         if layer.precision != "int8" or layer.macs == 0 or _share_of_macs(case, layer) >= _FEW_MACS:
             continue
-        if (
-            not neighbours
-            or case.quantized(neighbours)
-            or not any((case.layers[other].reason or "").startswith(_ASKED) for other in neighbours)
-        ):
+        if not neighbours or case.quantized(neighbours) or not any(_is_asked(case, other) for other in neighbours):
             continue
         yield Finding(
             ReportWarning(
@@ -101,7 +95,7 @@ def unfused(case: Case) -> Iterator[Finding]:
     missed = [
         fusion
         for fusion in case.analysis.fusions
-        if not fusion.fused and not any(told in (fusion.reason or "") for told in _NOT_ITS_FAULT)
+        if not fusion.fused and tuple(fusion.layers) not in case.analysis.beyond_kernels
     ]
     for fusion in missed:
         cost_db = max((case.cost_db(layer) for layer in _int8_members(case, fusion)), default=0.0)
@@ -126,7 +120,7 @@ def _unfused(case: Case, fusion: Fusion, cost_db: float) -> ReportWarning:
 def missing_observers(case: Case) -> Iterator[Finding]:
     """Layers with weights that were planned for int8 and are float."""
     for name, layer in case.layers.items():
-        if layer.precision == "float32" and layer.weight_bytes and (layer.reason or "").startswith("planned for int8"):
+        if layer.weight_bytes and case.analysis.float_kinds.get(name) == "not_converted":
             yield Finding(
                 ReportWarning(
                     code="missing_observer",
@@ -165,6 +159,11 @@ def _dynamic_instead(case: Case) -> Suggestion | None:
         return None
     expected = f"int8 for {100 * recurrent / everything:.0f} % of the weights that stay in float: they are recurrent"
     return suggest("Use method dynamic", {"method": "dynamic"}, expected)
+
+
+def _is_asked(case: Case, layer: str) -> bool:
+    """Whether an override keeps a layer in float."""
+    return case.analysis.float_kinds.get(layer) == "asked"
 
 
 def _puts_in_int8(patch: dict[str, list[dict[str, str]]], layer: str) -> bool:

@@ -8,17 +8,20 @@ quantized layer by layer as the plan says, and frozen to what users run.
 """
 
 from worker.quantization.boundaries import glob_of, in_float, in_int8
+from worker.quantization.choosing_kernels import has_vnni
 from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.copying import collect_garbage
-from worker.quantization.correcting import bias_corrections, correct_biases
+from worker.quantization.correcting import Biases, bias_corrections, correct_biases
 from worker.quantization.counting import layer_macs
-from worker.quantization.describing import Description, describe, describe_layers
+from worker.quantization.describing import Description, describe
 from worker.quantization.describing_qparams import OUTLIER_STRETCH, stretch_of
 from worker.quantization.digest import weights_digest
 from worker.quantization.dynamic import holds_float16, quantize_dynamic
 from worker.quantization.dynamic_planning import DynamicPlan
+from worker.quantization.dynamic_reference import departing_dynamic_layers, dynamic_in_float, without_departing
 from worker.quantization.dynamic_tracing import DynamicModel
 from worker.quantization.equalizing import equalize
+from worker.quantization.float_reasons import FloatKind, FloatReason
 from worker.quantization.freezing import freeze
 from worker.quantization.int8_modules import per_channel_gain_db, weight_values
 from worker.quantization.islands import without_islands
@@ -27,7 +30,8 @@ from worker.quantization.learnable_scales import keep_scales_positive, learn_sca
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
 from worker.quantization.masks import without_masks
 from worker.quantization.parking import parked
-from worker.quantization.planning import Plan, has_vnni, head_of
+from worker.quantization.planning import head_of
+from worker.quantization.plans import Plan
 from worker.quantization.preparing import (
     freeze_batch_norm,
     freeze_observers,
@@ -45,9 +49,12 @@ from worker.quantization.verifying import verify_raised
 
 __all__ = [
     "OUTLIER_STRETCH",
+    "Biases",
     "Description",
     "DynamicModel",
     "DynamicPlan",
+    "FloatKind",
+    "FloatReason",
     "InputSpec",
     "LayerTrace",
     "Plan",
@@ -58,9 +65,10 @@ __all__ = [
     "collect_garbage",
     "convert",
     "correct_biases",
+    "departing_dynamic_layers",
     "departing_layers",
     "describe",
-    "describe_layers",
+    "dynamic_in_float",
     "equalize",
     "freeze",
     "freeze_batch_norm",
@@ -94,6 +102,7 @@ __all__ = [
     "verify_raised",
     "weight_values",
     "weights_digest",
+    "without_departing",
     "without_islands",
     "without_masks",
 ]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from worker.quantization.grouping import WEIGHTED, module_of
+from worker.quantization.grouping import WEIGHTED, argument, module_of
 
 
 @dataclass(frozen=True)
@@ -137,17 +137,17 @@ def _resize(_user: fx.Node, channels: Channels) -> Channels | None:
 
 
 def _pad(user: fx.Node, channels: Channels) -> Channels | None:
-    mode = _argument(user, 2, "mode") or "constant"
-    value = _argument(user, 3, "value") or 0
+    mode = argument(user, 2, "mode") or "constant"
+    value = argument(user, 3, "value") or 0
     if mode == "constant" and value != 0:
         return None
     first = 2 * (_dim(user) - 1 - channels.axis)  # pairs count from the last axis
-    return None if any(_argument(user, 1, "pad")[first : first + 2]) else channels
+    return None if any(argument(user, 1, "pad")[first : first + 2]) else channels
 
 
 def _reduce(user: fx.Node, channels: Channels) -> Channels | None:
     """Mean or maximum over other axes."""
-    given = _argument(user, 1, "dim")
+    given = argument(user, 1, "dim")
     source_dim = _dim(user.args[0])
     axes = [axis % source_dim for axis in _listed(given)]
     if not axes or channels.axis in axes:
@@ -158,7 +158,7 @@ def _reduce(user: fx.Node, channels: Channels) -> Channels | None:
 
 
 def _select(user: fx.Node, channels: Channels) -> Channels | None:
-    (axis,) = (axis % _dim(user.args[0]) for axis in _listed(_argument(user, 1, "dim")))
+    (axis,) = (axis % _dim(user.args[0]) for axis in _listed(argument(user, 1, "dim")))
     return None if axis == channels.axis else replace(channels, axis=channels.axis - (axis < channels.axis))
 
 
@@ -172,12 +172,12 @@ def _index(user: fx.Node, channels: Channels) -> Channels | None:
 
 def _takes_from_other_axis(user: fx.Node, channels: Channels) -> Channels | None:
     """`narrow` and `slice`: a part of one axis."""
-    (axis,) = _listed(_argument(user, 1, "dim") or 0)
+    (axis,) = _listed(argument(user, 1, "dim") or 0)
     return channels if axis % _dim(user) != channels.axis else None
 
 
 def _roll(user: fx.Node, channels: Channels) -> Channels | None:
-    axes = [axis % _dim(user) for axis in _listed(_argument(user, 2, "dims"))]
+    axes = [axis % _dim(user) for axis in _listed(argument(user, 2, "dims"))]
     return channels if axes and channels.axis not in axes else None
 
 
@@ -219,10 +219,6 @@ def _dim(node: Any) -> int:
 def _listed(axes: Any) -> list[int]:
     """No axis, one, or several."""
     return [] if axes is None else list(axes) if isinstance(axes, list | tuple) else [axes]
-
-
-def _argument(node: fx.Node, position: int, name: str) -> Any:
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name)
 
 
 _RULES: dict[Any, _After] = {

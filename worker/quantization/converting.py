@@ -17,10 +17,10 @@ from torch.ao.quantization.fx.convert import convert as _convert
 from worker.quantization.bags import QuantizedBag
 from worker.quantization.copying import collect_garbage, copy_structure
 from worker.quantization.grouping import module_of
-from worker.quantization.planning import Plan
+from worker.quantization.int8_modules import is_per_channel, weight_scales
+from worker.quantization.plans import Plan
 from worker.quantization.simulating import FLOAT_BIASES
 
-_PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric)
 _NONE = (None, None)
 
 
@@ -157,7 +157,7 @@ def _keep_limits(converted: fx.GraphModule, plan: Plan, owners: Mapping[str, str
         kept = ints.clamp(wanted.quant_min, wanted.quant_max) if (wanted.quant_min, wanted.quant_max) != _NONE else ints
         if torch.equal(kept, ints):
             continue
-        if weight.qscheme() in _PER_CHANNEL:
+        if is_per_channel(weight.qscheme()):
             weight = torch._make_per_channel_quantized_tensor(
                 kept, weight.q_per_channel_scales(), weight.q_per_channel_zero_points(), weight.q_per_channel_axis()
             )
@@ -180,8 +180,7 @@ def share_equal_weights(quantized: nn.Module) -> None:
 def _fingerprint(module: Any) -> tuple[Any, ...]:
     weight, bias = module.weight(), module.bias()
     geometry = [getattr(module, name, None) for name in ("stride", "padding", "dilation", "groups")]
-    scales = weight.q_per_channel_scales() if weight.qscheme() in _PER_CHANNEL else torch.tensor(weight.q_scale())
-    parts = [weight.int_repr(), scales.contiguous(), *([] if bias is None else [bias.detach()])]
+    parts = [weight.int_repr(), weight_scales(weight).contiguous(), *([] if bias is None else [bias.detach()])]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.contiguous().numpy().tobytes())

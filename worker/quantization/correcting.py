@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 from worker.quantization.simulating import FLOAT_BIASES, first_layer, simulate
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from worker.quantization.grouping import CONVOLUTIONS, TRANSPOSED
+from worker.quantization.grouping import CONVOLUTIONS, TRANSPOSED, argument
 from worker.quantization.raising import interface
 
 _UNKNOWN_SIZE = 2  # of a dynamic dimension whose size at export is not known
@@ -93,7 +93,7 @@ def _added_matmul(node: fx.Node) -> int:
 
 
 def _attention(node: fx.Node) -> int:
-    query, value = (_shape(_argument(node, position, name)) for position, name in ((0, "query"), (2, "value")))
+    query, value = (_shape(argument(node, position, name)) for position, name in ((0, "query"), (2, "value")))
     return math.prod(query[:-1]) * value[-2] * (query[-1] + value[-1])
 
 
@@ -145,10 +145,6 @@ _OPERATORS: dict[str, Callable[[fx.Node], int]] = {
     "rnn_tanh_cell": _cell,
     "rnn_relu_cell": _cell,
 }
-
-
-def _argument(node: fx.Node, position: int, name: str) -> Any:
-    return node.args[position] if len(node.args) > position else node.kwargs[name]
 
 
 def _shape(node: Any) -> tuple[int, ...]:

@@ -6,24 +6,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from shared.layer_report import Fusion, Graphs, LayerPrecision, LayerSummary, QuantBoundary
-from worker.quantization.boundaries import has_int8_kernel, quant_boundaries
+from worker.quantization.boundaries import quant_boundaries
 from worker.quantization.counting import layer_macs
 from worker.quantization.describing_qparams import activation_qparams, weight_qparams
+from worker.quantization.float_reasons import FloatKind, FloatReason
 from worker.quantization.fusions import fusions
 from worker.quantization.graph_tables import float_table, int8_table
-from worker.quantization.grouping import Group, groups
+from worker.quantization.grouping import Group
+from worker.quantization.int8_kernels import has_kernel
 from worker.quantization.int8_modules import precision_of
-from worker.quantization.labelling import is_boundary, label, owners, passes_on, plain
+from worker.quantization.labelling import Labelled, is_boundary, labelled, passes_on, plain
 from worker.quantization.observing import Observed, observe
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 from worker.quantization.ranging import ACTIVATIONS
 
-_NO_KERNEL = "no int8 kernel"
-_NOT_CONVERTED = "planned for int8, and FX left it in float: it found no observed tensor to compute on"
-_BETWEEN = "no int8 kernel: int8 tensors are dequantized for it, and what it gives is quantized again"
+_NO_KERNEL = FloatReason("no_kernel", "no int8 kernel")
+_BETWEEN = FloatReason(
+    "no_kernel", "no int8 kernel: int8 tensors are dequantized for it, and what it gives is quantized again"
+)
+_NOT_CONVERTED = FloatReason(
+    "not_converted", "planned for int8, and FX left it in float: it found no observed tensor to compute on"
+)
 _BYTES = {"int8": 1, "float16": 2, "float32": 4}
 
 
@@ -32,10 +38,12 @@ class Description:
     """What a quantized model is made of; nothing in it depends on data but the ranges that observers saw."""
 
     layers: list[LayerSummary]
+    float_kinds: dict[str, FloatKind]  #: of those in float: the kind of their reason
     absorbed: dict[str, str]  #: layers of the float model that another computes in int8, and which
     through: dict[str, Callable[[Tensor], Tensor]]  #: the activation that alone reads a layer's output
     boundaries: list[QuantBoundary]
     fusions: list[Fusion]
+    beyond_kernels: frozenset[tuple[str, ...]]  #: layers of those that are none for want of a kernel
     graphs: Graphs
 
 
@@ -50,41 +58,34 @@ def describe(
 
     `inputs` are a small batch: the models are run on it to see shapes and what quant boundaries cost.
     """
-    observed = observe(quantized, inputs)
+    graphs, observed = labelled(raised, quantized), observe(quantized, inputs)
+    layers = _layers(graphs, plan, observed)
+    in_float = _in_float(graphs, layers, plan)
+    found = fusions(graphs, plan)
     return Description(
-        layers=_with_qparams(_layers(raised, quantized, plan, observed), raised, prepared, quantized, plan),
-        absorbed=absorbers(raised, quantized),
-        through=_activations_behind(raised),
-        boundaries=quant_boundaries(raised, quantized, plan, observed),
-        fusions=fusions(raised, quantized, plan),
-        graphs=Graphs(float_nodes=float_table(raised), int8_nodes=int8_table(raised, quantized, observed)),
+        layers=_with_qparams(layers, graphs, prepared, plan),
+        float_kinds={layer: reason.kind for layer, reason in in_float.items()},
+        absorbed=graphs.absorbed,
+        through=_activations_behind(graphs),
+        boundaries=quant_boundaries(graphs, plan, observed, in_float),
+        fusions=found.told,
+        beyond_kernels=found.beyond_kernels,
+        graphs=Graphs(float_nodes=float_table(raised), int8_nodes=int8_table(graphs, observed)),
     )
 
 
-def describe_layers(raised: fx.GraphModule, quantized: nn.Module, plan: Plan) -> list[LayerSummary]:
-    """A line for each layer with weights, in the graph's order."""
-    modules = dict(quantized.named_modules(remove_duplicate=False))
-    return [
-        _summary(group, precision_of(modules.get(group.name)), plan)
-        for group in groups(raised)
-        if group.module is not None and any(True for _ in group.module.parameters())
-    ]
-
-
-def _layers(raised: fx.GraphModule, quantized: fx.GraphModule, plan: Plan, observed: Observed) -> list[LayerSummary]:
+def _layers(graphs: Labelled, plan: Plan, observed: Observed) -> list[LayerSummary]:
     """A line for each layer and for each operator that computes something."""
-    modules = dict(quantized.named_modules(remove_duplicate=False))
-    labels = label(raised, quantized)
+    modules = dict(graphs.quantized.named_modules(remove_duplicate=False))
     int8_operators = {
         layer
-        for node, layer in labels.items()
+        for node, layer in graphs.layers.items()
         if not is_boundary(node) and node.op != "get_attr" and node in observed.given and observed.given[node].is_int8
     }
-    absorbed = absorbers(raised, quantized)
-    fused, macs = _fused_into(raised, set(labels.values()), absorbed), layer_macs(raised)
+    fused, macs = _fused_into(graphs), layer_macs(graphs.raised)
     found = []
-    for group in groups(raised):
-        if passes_on(raised, group.nodes[0]) or group.name in absorbed:
+    for group in graphs.groups:
+        if passes_on(graphs.raised, group.nodes[0]) or group.name in graphs.absorbed:
             continue
         precision = precision_of(modules.get(group.name))
         if precision == "float32" and group.name in int8_operators:
@@ -96,19 +97,30 @@ def _layers(raised: fx.GraphModule, quantized: fx.GraphModule, plan: Plan, obser
 
 
 def _summary(group: Group, precision: LayerPrecision, plan: Plan) -> LayerSummary:
-    reason = None
-    if precision == "float32":
-        planned = group.name in plan.int8_layers
-        unserved = _NOT_CONVERTED if has_int8_kernel(group, plan) else _BETWEEN
-        reason = unserved if planned else plan.float_reasons.get(group.name, _NO_KERNEL)
     weights = [] if group.module is None else list(group.module.parameters())
     return LayerSummary(
         name=group.name,
         op=group.op,
         precision=precision,
         weight_bytes=sum(_weight_bytes(weight, precision) for weight in weights),
-        reason=reason,
+        reason=_why_in_float(group, plan).text if precision == "float32" else None,
     )
+
+
+def _in_float(graphs: Labelled, layers: list[LayerSummary], plan: Plan) -> dict[str, FloatReason]:
+    """What computes in float, and why; of operators that only pass tensors on those that the plan leaves in float."""
+    precisions = {layer.name: layer.precision for layer in layers}
+    return {
+        group.name: _why_in_float(group, plan)
+        for group in graphs.groups
+        if precisions.get(group.name, "float32" if group.name in plan.float_reasons else "int8") == "float32"
+    }
+
+
+def _why_in_float(group: Group, plan: Plan) -> FloatReason:
+    if group.name in plan.int8_layers:
+        return _NOT_CONVERTED if has_kernel(group) else _BETWEEN
+    return plan.float_reasons.get(group.name, _NO_KERNEL)
 
 
 def _weight_bytes(weight: Tensor, precision: LayerPrecision) -> int:
@@ -116,55 +128,31 @@ def _weight_bytes(weight: Tensor, precision: LayerPrecision) -> int:
     return weight.numel() * (_BYTES[precision] if weight.dim() > 1 else 4)
 
 
-def _activations_behind(raised: fx.GraphModule) -> dict[str, Callable[[Tensor], Tensor]]:
+def _activations_behind(graphs: Labelled) -> dict[str, Callable[[Tensor], Tensor]]:
     found = {}
-    for group in groups(raised):
+    for group in graphs.groups:
         readers = list(group.nodes[-1].users)
         if len(readers) == 1 and (activation := ACTIVATIONS.get(plain(str(readers[0].meta.get("op", ""))))) is not None:
             found[group.name] = activation
     return found
 
 
-def absorbers(raised: fx.GraphModule, quantized: fx.GraphModule) -> dict[str, str]:
-    """Layers that no node of the quantized graph stands for, and the layer that computes them.
-
-    Such as a ReLU that an int8 kernel computes by saturating at zero, or a batch norm that was folded.
-    """
-    left, by_layer = set(label(raised, quantized).values()), owners(raised)
-    found: dict[str, str] = {}
-    for group in dict.fromkeys(by_layer.values()):
-        if any(str(node.meta["layer"]) in left for node in group.nodes) or passes_on(raised, group.nodes[0]):
-            continue
-        before = [
-            by_layer[layer].name
-            for node in group.nodes[0].all_input_nodes
-            if (layer := str(node.meta.get("layer"))) in by_layer
-        ]
-        if before:
-            found[group.name] = found.get(before[0], before[0])
-    return found
-
-
-def _fused_into(raised: fx.GraphModule, left: set[str], absorbed: dict[str, str]) -> dict[str, list[str]]:
+def _fused_into(graphs: Labelled) -> dict[str, list[str]]:
     """The layers of each group that no node of the quantized graph stands for."""
     found: dict[str, list[str]] = {}
-    for group in groups(raised):
-        gone = [str(node.meta["layer"]) for node in group.nodes if str(node.meta["layer"]) not in left]
-        found.setdefault(absorbed.get(group.name, group.name), []).extend(gone)
+    for group in graphs.groups:
+        gone = [str(node.meta["layer"]) for node in group.nodes if str(node.meta["layer"]) not in graphs.left]
+        found.setdefault(graphs.absorbed.get(group.name, group.name), []).extend(gone)
     return found
 
 
 def _with_qparams(
-    layers: list[LayerSummary],
-    raised: fx.GraphModule,
-    prepared: fx.GraphModule | None,
-    quantized: fx.GraphModule,
-    plan: Plan,
+    layers: list[LayerSummary], graphs: Labelled, prepared: fx.GraphModule | None, plan: Plan
 ) -> list[LayerSummary]:
-    modules = dict(quantized.named_modules(remove_duplicate=False))
-    originals = dict((raised if prepared is None else prepared).named_modules(remove_duplicate=False))
+    modules = dict(graphs.quantized.named_modules(remove_duplicate=False))
+    originals = dict((graphs.raised if prepared is None else prepared).named_modules(remove_duplicate=False))
     activations = {} if prepared is None else activation_qparams(prepared, plan.int8_layers)
-    for gone, absorber in absorbers(raised, quantized).items():  # what it gives is what the other gives
+    for gone, absorber in graphs.absorbed.items():  # what it gives is what the other gives
         activations[absorber] = activations.get(absorber, []) + activations.pop(gone, [])
     observers = {} if prepared is None else _weight_observers(prepared)
     found = []

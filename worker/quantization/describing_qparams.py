@@ -20,15 +20,14 @@ from torch import Tensor, fx, nn
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 
 from shared.layer_report import ChannelSpread, Qparams
-from worker.quantization.int8_modules import int8_weights
-from worker.quantization.labelling import module_at
+from worker.quantization.grouping import module_of
+from worker.quantization.int8_modules import int8_weights, is_per_channel, weight_scales, weight_zero_points
 from worker.quantization.ranging import RangeObserver
 
 OUTLIER_STRETCH = 4.0
 INSIDE = 0.999  #: the share of the values that stretch compares with
 _LISTED_CHANNELS = 32
 _EPSILON = torch.finfo(torch.float32).eps
-_PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric, torch.per_channel_affine_float_qparams)
 
 Flag = Literal[
     "scale_zero", "scale_not_finite", "nothing_seen", "outliers", "dead_channels", "constant_channels", "clips"
@@ -48,9 +47,9 @@ def weight_qparams(quantized: nn.Module, original: nn.Module | None, observer: A
         channels = _spread(weight)
         low, high = _limits(observer, weight.dtype)
         flags: list[Flag] = []
-        if not bool(_scales(weight).isfinite().all()):
+        if not bool(weight_scales(weight).isfinite().all()):
             flags.append("scale_not_finite")
-        if float(_scales(weight).max()) <= _EPSILON:
+        if float(weight_scales(weight).max()) <= _EPSILON:
             flags.append("scale_zero")
         if channels is not None and channels.dead:
             flags.append("dead_channels")
@@ -67,8 +66,8 @@ def weight_qparams(quantized: nn.Module, original: nn.Module | None, observer: A
                 quant_max=high,
                 min=_finite(values.min()),
                 max=_finite(values.max()),
-                scale=_finite(_scales(weight).median()),
-                zero_point=_first_zero_point(weight),
+                scale=_finite(weight_scales(weight).median()),
+                zero_point=int(weight_zero_points(weight).flatten()[0]),
                 channels=channels,
                 flags=flags,
             )
@@ -99,7 +98,7 @@ def activation_qparams(prepared: fx.GraphModule, int8_layers: frozenset[str]) ->
 
 def observer_at(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The observer or fake quantize that a node calls."""
-    module = module_at(graph, node)
+    module = module_of(graph, node)
     return module if isinstance(module, ObserverBase | FakeQuantizeBase) else None
 
 
@@ -214,24 +213,12 @@ def _word(qscheme: torch.qscheme) -> str:
     return str(qscheme).removeprefix("torch.")
 
 
-def _scales(weight: Tensor) -> Tensor:
-    if weight.qscheme() in _PER_CHANNEL:
-        return weight.q_per_channel_scales()
-    return torch.tensor([weight.q_scale()])
-
-
-def _first_zero_point(weight: Tensor) -> int:
-    if weight.qscheme() in _PER_CHANNEL:
-        return int(weight.q_per_channel_zero_points()[0])
-    return int(weight.q_zero_point())
-
-
 def _spread(weight: Tensor) -> ChannelSpread | None:
-    if weight.qscheme() not in _PER_CHANNEL:
+    if not is_per_channel(weight.qscheme()):
         return None
-    axis, scales = weight.q_per_channel_axis(), _scales(weight)
+    axis, scales = weight.q_per_channel_axis(), weight_scales(weight)
     rows = weight.int_repr().transpose(0, axis).flatten(1)
-    zero_points = weight.q_per_channel_zero_points().round().to(torch.int64)
+    zero_points = weight_zero_points(weight).round().to(torch.int64)
     one_value = (rows == rows[:, :1]).all(1) & (rows.shape[1] > 1)
     dead = (rows == zero_points[:, None]).all(1)
     return ChannelSpread(

@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from worker.quantization.int8_modules import int8_weights
-
-_PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric, torch.per_channel_affine_float_qparams)
+from worker.quantization.int8_modules import int8_weights, weight_scales, weight_zero_points
 
 
 def weights_digest(quantized: nn.Module) -> str:
@@ -39,15 +37,10 @@ def _parts_of(module: Any) -> Iterator[Tensor]:
     """Weights as integers with their qparams, biases, and the qparams of the output."""
     for _, weight in sorted(int8_weights(module).items()):
         yield weight.int_repr()
-        yield from _qparams(weight)
+        yield weight_scales(weight)
+        yield weight_zero_points(weight)
     if callable(bias := getattr(module, "bias", None)) and isinstance(values := bias(), Tensor):
         yield values.float()
     for which in ("scale", "zero_point"):
         if isinstance(value := getattr(module, which, None), int | float):
             yield torch.tensor(float(value), dtype=torch.float64)
-
-
-def _qparams(weight: Tensor) -> tuple[Tensor, Tensor]:
-    if weight.qscheme() in _PER_CHANNEL:
-        return weight.q_per_channel_scales(), weight.q_per_channel_zero_points()
-    return torch.tensor(weight.q_scale()), torch.tensor(weight.q_zero_point())

@@ -7,7 +7,6 @@ what they were.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Hashable
 from typing import Any
 
@@ -23,9 +22,10 @@ from torch.ao.quantization import (
 
 from worker.quantization.bags import QuantizedBag
 from worker.quantization.converting import use_kernels_of
+from worker.quantization.copying import copy_structure
 from worker.quantization.dynamic_planning import DynamicPlan
 from worker.quantization.int8_modules import precision_of
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 from worker.quantization.qconfigs import LayerSettings, qconfig_for
 
 _QUANTIZED: dict[type[nn.Module], Any] = {
@@ -47,8 +47,7 @@ def quantize_dynamic(raised: fx.GraphModule, plan: Plan) -> fx.GraphModule:
     """
     assert isinstance(plan, DynamicPlan)
     use_kernels_of(plan)
-    shared = {id(tensor): tensor for tensor in (*raised.parameters(), *raised.buffers())}
-    model = copy.deepcopy(raised, shared).eval()
+    model = copy_structure(raised).eval()
     made: dict[Hashable, nn.Module] = {}
     with torch.no_grad():
         for name in sorted(plan.int8_layers):

@@ -11,23 +11,25 @@ torch.ao by itself takes a scale a matrix for all of them, and 7 bits always.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from shared.errors import NothingToQuantize, SpecInvalid
+from shared.errors import SpecInvalid
 from shared.quantization_spec import ActivationSettings, DynamicSpec, Override
+from worker.quantization.choosing_kernels import has_vnni
 from worker.quantization.counting import float_share, layer_macs
-from worker.quantization.grouping import CONVOLUTIONS, RECURRENT, TRANSPOSED, Group, groups
-from worker.quantization.overriding import asked_by, overridden_weight, overrides_by_group
-from worker.quantization.planning import Plan, has_vnni, settled_weight
+from worker.quantization.float_reasons import FloatReason
+from worker.quantization.grouping import CONVOLUTIONS, TABLES, TRANSPOSED, Group, groups
+from worker.quantization.overriding import overridden_to_float, overridden_weight, overrides_by_group
+from worker.quantization.planning import settled_weight
+from worker.quantization.plans import Plan, require_something
 from worker.quantization.qconfigs import LayerSettings
 
 MULTIPLYING = (nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
-TABLES = (nn.Embedding, nn.EmbeddingBag)
 _CONVOLUTIONS = (*CONVOLUTIONS, *TRANSPOSED)
 _FLOAT16_QENGINES = ("fbgemm", "x86")  # the others cannot pack float16 weights
 
@@ -49,7 +51,7 @@ class DynamicPlan(Plan):
         }
         return resolved
 
-    def without(self, layer: str, reason: str) -> DynamicPlan:
+    def without(self, layer: str, reason: FloatReason) -> DynamicPlan:
         """The same plan with one layer more in float."""
         return replace(
             self, int8_layers=self.int8_layers - {layer}, float16_layers=self.float16_layers - {layer},
@@ -78,7 +80,7 @@ def choose_dynamic_plan(raised: fx.GraphModule, spec: DynamicSpec) -> DynamicPla
     for group in all_groups:
         override = overridden.get(group.name)
         if override is not None and override.is_float:
-            reasons[group.name] = f"overridden: {asked_by(override)}"
+            reasons[group.name] = overridden_to_float(override)
             continue
         precision = spec.precision if override is None else "int8"
         if (reason := _no_kernel(group.module, precision)) is not None:
@@ -87,11 +89,10 @@ def choose_dynamic_plan(raised: fx.GraphModule, spec: DynamicSpec) -> DynamicPla
             precisions[group.name] = precision
             if override is not None and override.weight is not None:
                 own_settings[group.name] = replace(settings, weight=overridden_weight(settings.weight, override.weight))
-    require_something(all_groups, precisions, reasons)
     float16 = frozenset(name for name, precision in precisions.items() if precision == "float16")
     macs = layer_macs(raised)
     convolutions = {group.name for group in all_groups if isinstance(group.module, _CONVOLUTIONS)}
-    return DynamicPlan(
+    plan = DynamicPlan(
         spec=spec,
         qengine=_qengine(needs_float16=bool(float16)),
         operators="weighted",
@@ -101,20 +102,24 @@ def choose_dynamic_plan(raised: fx.GraphModule, spec: DynamicSpec) -> DynamicPla
         layer_settings=own_settings,
         float16_layers=float16,
         convolution_macs_share=1 - float_share(macs, convolutions) if convolutions else 0.0,
-    ).counted(macs)
+    )
+    require_something(plan, all_groups)
+    return plan.counted(macs)
 
 
-def _no_kernel(module: nn.Module | None, precision: str) -> str | None:
+def _no_kernel(module: nn.Module | None, precision: str) -> FloatReason | None:
     """Why a layer with weights stays in float; None when it need not."""
     if isinstance(module, nn.RNN):
-        return "torch has int8 kernels for LSTM, GRU and single cells, and none for nn.RNN"
-    if isinstance(module, nn.EmbeddingBag) and module.mode == "max":
-        return "no int8 kernel takes the maximum over a bag"
-    if isinstance(module, TABLES) and precision == "float16":
-        return "torch has no float16 kernel for tables; an override with precision int8 quarters it"
-    if isinstance(module, _CONVOLUTIONS):
-        return "convolutions have no int8 kernel with dynamic ranges: use method static"
-    return None
+        text = "torch has int8 kernels for LSTM, GRU and single cells, and none for nn.RNN"
+    elif isinstance(module, nn.EmbeddingBag) and module.mode == "max":
+        text = "no int8 kernel takes the maximum over a bag"
+    elif isinstance(module, TABLES) and precision == "float16":
+        text = "torch has no float16 kernel for tables; an override with precision int8 quarters it"
+    elif isinstance(module, _CONVOLUTIONS):
+        text = "convolutions have no int8 kernel with dynamic ranges: use method static"
+    else:
+        return None
+    return FloatReason("no_kernel", text)
 
 
 def _qengine(*, needs_float16: bool) -> str:
@@ -140,22 +145,6 @@ def _refuse_what_is_not_dynamic(all_groups: list[Group], spec: DynamicSpec, over
                 hint="Leave `activation` out, or use method static.",
             )
         matched = [group for group in all_groups if overridden.get(group.name) is override]
-        reasons = [_no_kernel(group.module, "int8") for group in matched]
-        if override.precision == "int8" and matched and all(reason is not None for reason in reasons):
-            raise SpecInvalid(f"overrides[{index}] asks for int8, and method dynamic cannot: {reasons[0]}.")
-
-
-def require_something(all_groups: list[Group], quantized: Collection[str], reasons: Mapping[str, str]) -> None:
-    """Raise NothingToQuantize when no layer is quantized, with what keeps each in float."""
-    if quantized:
-        return
-    worthwhile = [group for group in all_groups if group.is_weighted or isinstance(group.module, RECURRENT + TABLES)]
-    if not worthwhile:
-        raise NothingToQuantize(
-            "The model has no convolution, Linear or recurrent layer.",
-            hint="int8 pays where a layer multiplies by a weight matrix; this model has none that Octavo recognises.",
-        )
-    why = "; ".join(sorted({reasons.get(group.name, "not known to this method") for group in worthwhile}))
-    raise NothingToQuantize(
-        f"Method dynamic would leave every layer in float: {why}.", hint="Try static or qat, or fewer overrides."
-    )
+        reasons = [reason for group in matched if (reason := _no_kernel(group.module, "int8")) is not None]
+        if override.precision == "int8" and matched and len(reasons) == len(matched):
+            raise SpecInvalid(f"overrides[{index}] asks for int8, and method dynamic cannot: {reasons[0].text}.")

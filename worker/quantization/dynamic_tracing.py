@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from worker.quantization.int8_modules import precision_of
-from worker.quantization.quantizers import Quantizer
+from worker.quantization.observing import first_tensor
 from worker.quantization.simulating import LayerTrace
 
 
@@ -29,26 +29,19 @@ class DynamicModel:
             if node.op == "call_module" and precision_of(self._quantized.get(str(node.target))) != "float32"
         )
 
-    def quantizer_of(self, layer: str) -> Quantizer | None:  # noqa: ARG002 - as a Simulation has it
-        """None: ranges are found anew for every batch."""
-        return None
-
     def run(self, *inputs: Tensor, int8: Collection[str] | None = None) -> tuple[Tensor, ...]:
         """The model's outputs with only these layers in int8; with None all that are."""
         mixed = _Mixed(self._raised, self._quantized, self.layers if int8 is None else int8)
         return tuple(mixed.run(*inputs))
 
-    def trace(self, *inputs: Tensor, visit: Callable[[LayerTrace], None]) -> tuple[tuple[Tensor, ...], ...]:
-        """Run float and int8 side by side and show every int8 layer once, in order.
-
-        Returns the outputs of the float and of the int8 model. Only what is still read is held.
-        """
+    def trace(self, *inputs: Tensor, visit: Callable[[LayerTrace], None]) -> None:
+        """Run float and int8 side by side and show every int8 layer once, in order; only what is still read is held."""
         reference = _Mixed(self._raised, self._quantized, ())
         total = _Mixed(self._raised, self._quantized, self.layers)
         places = (iter(inputs), iter(inputs))
         for node in self._raised.graph.nodes:
             if node.op == "output":
-                return tuple(tuple(fx.node.map_arg(node.args[0], each.env.__getitem__)) for each in (reference, total))
+                break
             for each, given in zip((reference, total), places, strict=True):
                 each.env[node] = next(given) if node.op == "placeholder" else each.run_node(node)
             if node.op == "call_module" and str(node.target) in self.layers:
@@ -57,12 +50,11 @@ class DynamicModel:
                     visit(shown)
             for done in reference.user_to_last_uses.get(node, ()):
                 del reference.env[done], total.env[done]
-        raise AssertionError("a graph without an output")
 
     def _shown(self, node: fx.Node, reference: _Mixed, total: _Mixed) -> LayerTrace | None:
         args, kwargs = reference.fetch_args_kwargs_from_env(node)
-        outputs = [_first_tensor(value) for value in (reference.env[node], total.env[node])]
-        own = _first_tensor(self._quantized[str(node.target)](*args, **kwargs))
+        outputs = [first_tensor(value) for value in (reference.env[node], total.env[node])]
+        own = first_tensor(self._quantized[str(node.target)](*args, **kwargs))
         if own is None or outputs[0] is None or outputs[1] is None:
             return None
         arriving = [(reference.env[source], total.env[source]) for source in node.all_input_nodes]
@@ -90,9 +82,3 @@ class _Mixed(fx.Interpreter):
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self._replaced.get(str(target))
         return super().call_module(target, args, kwargs) if module is None else module(*args, **kwargs)
-
-
-def _first_tensor(value: Any) -> Tensor | None:
-    while isinstance(value, list | tuple) and value:
-        value = value[0]
-    return value if isinstance(value, Tensor) else None

@@ -10,8 +10,10 @@ from torch.utils import _pytree as pytree
 
 from worker.quantization.counting import layer_macs
 from worker.quantization.dynamic import quantize_dynamic
-from worker.quantization.dynamic_planning import DynamicPlan, require_something
+from worker.quantization.dynamic_planning import DynamicPlan
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import groups
+from worker.quantization.plans import require_something
 
 
 def without_wrong_kernels(raised: fx.GraphModule, plan: DynamicPlan, inputs: tuple[Tensor, ...]) -> DynamicPlan:
@@ -25,8 +27,8 @@ def without_wrong_kernels(raised: fx.GraphModule, plan: DynamicPlan, inputs: tup
     if not inspector.faults:
         return plan
     for layer, reason in inspector.faults.items():
-        plan = plan.without(layer, reason)
-    require_something(groups(raised), plan.int8_layers, plan.float_reasons)
+        plan = plan.without(layer, FloatReason("failed", reason))
+    require_something(plan, groups(raised))
     return plan.counted(layer_macs(raised))
 
 

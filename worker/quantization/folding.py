@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from worker.quantization.calls import Call, Weights, is_transposition
 from worker.quantization.modules import MODULES
+from worker.quantization.naming import holder
 
 #: The arguments of operators with weights that a module would hold.
 _HELD = ("weight", "bias", "running_mean", "running_var", "w_ih", "w_hh", "b_ih", "b_hh", "params")
@@ -133,7 +134,7 @@ def _name(settled: fx.GraphModule, folded: list[tuple[fx.Node, str]]) -> None:
         taken.add(name)
         tensor = getattr(settled, str(node.target))
         delattr(settled, str(node.target))
-        container, leaf = _container(settled, name.rpartition(".")[0]), name.rpartition(".")[2]
+        container, leaf = holder(settled, name.rpartition(".")[0]), name.rpartition(".")[2]
         if isinstance(tensor, nn.Parameter):
             container.register_parameter(leaf, tensor)
         else:
@@ -180,13 +181,3 @@ def _plain_name(sources: dict[fx.Node, Tensor]) -> str:
         owner, _, inner = wanted.partition(_PARAMETRIZED)
         return f"{owner}.{inner.partition('.')[0]}"
     return wanted.removesuffix("_v").removesuffix("_orig")  # of the older `weight_norm` and `spectral_norm`
-
-
-def _container(root: nn.Module, path: str) -> nn.Module:
-    """What holds the tensors of a dotted name, made where it is missing."""
-    owner = root
-    for part in path.split(".") if path else ():
-        if part not in owner._modules:
-            owner.add_module(part, nn.Module())
-        owner = owner.get_submodule(part)
-    return owner

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import operator
+import re
 import tempfile
 import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from shared.errors import ModelUnsupported
 from worker.quantization.batching import other_batches
@@ -17,6 +20,7 @@ from worker.quantization.raising import interface
 
 #: Traced and eager differ only where a kernel takes another path at another batch size.
 _TOLERANCE = 1e-3
+_PLAIN_PATH = re.compile(r"[\w.]+", re.ASCII)
 _HINT = "Take sizes from tensors (x.shape[0]) and not from Python numbers, or export with a fixed batch."
 
 
@@ -32,7 +36,7 @@ def freeze(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptMod
         others = other_batches(interface(module).inputs, inputs)
         wanted = [module(*other) for other in others]
         traced = Path(scratch) / "traced.pt"
-        torch.jit.save(torch.jit.trace(module, inputs, check_trace=False, strict=False), traced)
+        torch.jit.save(torch.jit.trace(_plainly_named(module), inputs, check_trace=False, strict=False), traced)
         with parked(module):
             size = traced.stat().st_size
             _forget_traced()
@@ -43,6 +47,21 @@ def freeze(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptMod
             for other, eager in zip(others, wanted, strict=True):
                 _require_same(eager, _run(frozen, other))
     return frozen
+
+
+def _plainly_named(module: nn.Module) -> nn.Module:
+    """The module, or where TorchScript could not spell the names of its layers, the same graph under other names."""
+    assert isinstance(module, fx.GraphModule)
+    graph = copy.deepcopy(module.graph)
+    plain: dict[str, str] = {}
+    nodes = [node for node in graph.nodes if node.op in ("call_module", "get_attr")]
+    for node in nodes:
+        target = str(node.target)
+        plain.setdefault(target, target if _PLAIN_PATH.fullmatch(target) else f"renamed_{len(plain)}")
+        node.target = plain[target]
+    if all(name == target for target, name in plain.items()):
+        return module
+    return fx.GraphModule({name: operator.attrgetter(target)(module) for target, name in plain.items()}, graph)
 
 
 def _forget_traced() -> None:

@@ -6,15 +6,17 @@ convolution | Linear | batch norm | add | mul → ReLU     one kernel
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 from torch import fx, nn
 
 from shared.layer_report import Fusion
 from shared.quantization_spec import DynamicSpec
-from worker.quantization.grouping import TRANSPOSED, Group, module_of
-from worker.quantization.labelling import label, owners, passes_on, plain
-from worker.quantization.planning import Plan
+from worker.quantization.grouping import BATCH_NORMS, TRANSPOSED, Group, module_of
+from worker.quantization.labelling import Labelled, passes_on, plain
+from worker.quantization.plans import Plan
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 #: Activations that follow a convolution or Linear as a pass over the tensor of their own.
 _ACTIVATIONS = frozenset({
     "relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu", "leakyrelu", "elu", "sigmoid", "tanh",
@@ -23,17 +25,25 @@ _ACTIVATIONS = frozenset({
 _NAMES_OF_RELU6 = ("relu6", "hardtanh")
 
 
-def fusions(raised: fx.GraphModule, quantized: fx.GraphModule, plan: Plan) -> list[Fusion]:
-    """Every pair of neighbours that runs as one in int8, or might; in the graph's order.
+@dataclass(frozen=True)
+class Fusions:
+    """What runs as one in int8, and what might."""
+
+    told: list[Fusion]  #: in the graph's order
+    beyond_kernels: frozenset[tuple[str, ...]]  #: layers that no kernel holds together, however they were arranged
+
+
+def fusions(graphs: Labelled, plan: Plan) -> Fusions:
+    """Every pair of neighbours that runs as one in int8, or might.
 
     Dynamic quantization fuses nothing, and has no such list.
     """
     if isinstance(plan.spec, DynamicSpec):
-        return []
-    left = set(label(raised, quantized).values())
-    by_layer = owners(raised)
-    found, told = [], set()
-    for group in dict.fromkeys(by_layer.values()):
+        return Fusions([], frozenset())
+    raised, left = graphs.raised, graphs.left
+    found: list[Fusion] = []
+    beyond: set[tuple[str, ...]] = set()
+    for group in graphs.groups:
         if group.name not in plan.int8_layers:
             continue
         gone = [node for node in group.nodes[1:] if _layer(node) not in left]
@@ -42,14 +52,18 @@ def fusions(raised: fx.GraphModule, quantized: fx.GraphModule, plan: Plan) -> li
             nodes.append(follower)
         if len(nodes) > 1:
             found.append(Fusion(layers=[_layer(node) for node in nodes], pattern=_pattern(nodes), fused=True))
-            told.update(nodes)
-        missed = _missed(raised, group, nodes, left)
-        if missed is not None:
-            found.append(missed)
-    return found
+        follower = _missed_follower(raised, group, nodes[-1], left)
+        if follower is not None:
+            apart = [*nodes, follower]
+            names, obstacle = [_layer(node) for node in apart], _obstacle(raised, group, nodes[-1], follower)
+            reason = _activation_reason(group, str(follower.meta["op"])) if obstacle is None else obstacle
+            found.append(Fusion(layers=names, pattern=_pattern(apart), fused=False, reason=reason))
+            if obstacle is None:
+                beyond.add(tuple(names))
+    return Fusions(found, frozenset(beyond))
 
 
-def _folded_follower(raised: fx.GraphModule, node: fx.Node, left: set[str]) -> fx.Node | None:
+def _folded_follower(raised: fx.GraphModule, node: fx.Node, left: Collection[str]) -> fx.Node | None:
     """The only reader of a node, if it is in no int8 graph any more and computes something."""
     if len(node.users) != 1:
         return None
@@ -58,33 +72,28 @@ def _folded_follower(raised: fx.GraphModule, node: fx.Node, left: set[str]) -> f
     return user if gone and (plain(user.meta["op"]) in _ACTIVATIONS or "BatchNorm" in user.meta["op"]) else None
 
 
-def _missed(raised: fx.GraphModule, group: Group, nodes: list[fx.Node], left: set[str]) -> Fusion | None:
-    """The neighbour that still runs by itself after the fused nodes, and why."""
-    last = nodes[-1]
-    if not (group.is_weighted or isinstance(group.module, _BATCH_NORMS)):
+def _missed_follower(raised: fx.GraphModule, group: Group, last: fx.Node, left: Collection[str]) -> fx.Node | None:
+    """The neighbour that still runs by itself after the fused nodes."""
+    if not (group.is_weighted or isinstance(group.module, BATCH_NORMS)):
         return None
     candidates = [user for user in last.users if user.op != "output" and _layer(user) in left]
-    follower = next((user for user in candidates if _is_partner(raised, user)), None)
-    if follower is None:
-        return None
-    pair = [*nodes, follower]
-    reason = _reason(raised, group, last, follower)
-    return Fusion(layers=[_layer(node) for node in pair], pattern=_pattern(pair), fused=False, reason=reason)
+    return next((user for user in candidates if _is_partner(raised, user)), None)
 
 
 def _is_partner(raised: fx.GraphModule, node: fx.Node) -> bool:
-    return isinstance(module_of(raised, node), _BATCH_NORMS) or plain(str(node.meta.get("op", ""))) in _ACTIVATIONS
+    return isinstance(module_of(raised, node), BATCH_NORMS) or plain(str(node.meta.get("op", ""))) in _ACTIVATIONS
 
 
-def _reason(raised: fx.GraphModule, group: Group, last: fx.Node, follower: fx.Node) -> str:
+def _obstacle(raised: fx.GraphModule, group: Group, last: fx.Node, follower: fx.Node) -> str | None:
+    """What in the model keeps two apart; None when it is only that no kernel holds both."""
     others = [_layer(user) if user.op != "output" else "the model's output" for user in last.users if user != follower]
     if others:
         return f"the output of {_layer(last)} is read by {' and '.join(others)} as well: it has to exist by itself"
-    if isinstance(module_of(raised, follower), _BATCH_NORMS):
+    if isinstance(module_of(raised, follower), BATCH_NORMS):
         if plain(str(last.meta["op"])) in _ACTIVATIONS:
             return f"batch norm comes after {last.meta['op']}: it folds only into the convolution or Linear before it"
         return f"FX folds no batch norm into {type(group.module).__name__}"
-    return _activation_reason(group, str(follower.meta["op"]))
+    return None
 
 
 def _activation_reason(group: Group, activation: str) -> str:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from shared.layer_report import GraphNode, LayerPrecision
+from worker.quantization.grouping import module_of
 from worker.quantization.int8_modules import precision_of
-from worker.quantization.labelling import is_boundary, label, module_at
+from worker.quantization.labelling import Labelled, is_boundary
 from worker.quantization.observing import Observed
 
 _LONGEST_ARGUMENTS = 200
@@ -28,10 +29,10 @@ def float_table(raised: fx.GraphModule) -> list[GraphNode]:
     ]
 
 
-def int8_table(raised: fx.GraphModule, quantized: fx.GraphModule, observed: Observed) -> list[GraphNode]:
+def int8_table(graphs: Labelled, observed: Observed) -> list[GraphNode]:
     """The quantized graph; a dimension that varies with the batch is null, as in the float one."""
-    layers = label(raised, quantized)
-    of_layer = {_layer(node): shape for node, shape in float_shapes(raised).items()}
+    layers, quantized = graphs.layers, graphs.quantized
+    of_layer = {_layer(node): shape for node, shape in float_shapes(graphs.raised).items()}
     shapes: dict[fx.Node, Shape] = {}
     for node in quantized.graph.nodes:
         shape = of_layer.get(layers.get(node, ""))
@@ -65,7 +66,7 @@ def float_shapes(raised: fx.GraphModule) -> Mapping[fx.Node, Shape]:
 def _line(
     node: fx.Node, *, layer: str | None, precision: Precision, shape: Shape | None, root: fx.GraphModule
 ) -> GraphNode:
-    module = module_at(root, node)
+    module = module_of(root, node)
     target = str(node.target) if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     arguments = ", ".join([*map(str, node.args), *(f"{key}={value}" for key, value in node.kwargs.items())])
     if len(arguments) > _LONGEST_ARGUMENTS:
@@ -95,7 +96,7 @@ def _float_precision(node: fx.Node) -> Precision:
 def _precision(quantized: fx.GraphModule, node: fx.Node, observed: Observed) -> Precision:
     if is_boundary(node):
         return "boundary"
-    precision = precision_of(module_at(quantized, node))
+    precision = precision_of(module_of(quantized, node))
     if precision != "float32":
         return precision
     given = observed.given.get(node)

@@ -11,6 +11,7 @@ ReLU6 stands for every clamp from zero up: FX has no kernel for it, but one that
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,7 +19,9 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 WEIGHTED = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+TABLES = (nn.Embedding, nn.EmbeddingBag)  #: of vectors: int8 shrinks them, and what they give is float
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 BATCH_NORM_OF = {
     nn.Conv1d: nn.BatchNorm1d,
@@ -63,6 +66,11 @@ class Group:
 def module_of(raised: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The module that a node calls."""
     return raised.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def argument(node: fx.Node, position: int, name: str) -> Any:
+    """What a node is called with, by place or by name; None when it is not given."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name)
 
 
 def cap_of(node: fx.Node) -> float | None:

@@ -12,6 +12,7 @@ from shared.layer_report import LayerPrecision
 from worker.quantization.bags import QuantizedBag
 
 _INT8_MODULES = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+_PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric, torch.per_channel_affine_float_qparams)
 _REFERENCE_MODULES = "torch.ao.nn.quantized.reference"
 
 
@@ -50,10 +51,26 @@ def int8_weights(module: nn.Module) -> dict[str, Tensor]:
     return {name: weight for name, weight in found.items() if weight.is_quantized}
 
 
+def is_per_channel(qscheme: torch.qscheme) -> bool:
+    """Whether it has a scale for every channel, or for every row of a table."""
+    return qscheme in _PER_CHANNEL
+
+
+def weight_scales(weight: Tensor) -> Tensor:
+    """Of a quantized weight: one, or one a channel."""
+    return weight.q_per_channel_scales() if is_per_channel(weight.qscheme()) else torch.tensor(weight.q_scale())
+
+
+def weight_zero_points(weight: Tensor) -> Tensor:
+    """Likewise."""
+    per_channel = is_per_channel(weight.qscheme())
+    return weight.q_per_channel_zero_points() if per_channel else torch.tensor(weight.q_zero_point())
+
+
 def weight_values(quantized: nn.Module, layer: str) -> Tensor | None:
     """The first weight of a quantized layer, as it computes with it; None for a layer without one."""
-    modules = dict(quantized.named_modules(remove_duplicate=False))
-    weights = int8_weights(modules[layer]) if layer in modules else {}
+    module = _module_named(quantized, layer)
+    weights = {} if module is None else int8_weights(module)
     return next((weight.dequantize().flatten() for weight in weights.values()), None)
 
 
@@ -63,16 +80,19 @@ def per_channel_gain_db(quantized: nn.Module, layer: str) -> float | None:
     Rounding leaves a noise in proportion to scale²: `10·log10(max_c m² / mean_c m²)`, with the greatest magnitude `m`
     of each output channel.
     """
-    modules = dict(quantized.named_modules(remove_duplicate=False))
-    module = modules.get(layer)
+    module = _module_named(quantized, layer)
     weight = None if module is None else int8_weights(module).get("weight")
-    if (
-        weight is None
-        or weight.dim() < 2
-        or weight.qscheme() not in (torch.per_tensor_affine, torch.per_tensor_symmetric)
-    ):
+    if weight is None or weight.dim() < 2 or is_per_channel(weight.qscheme()):
         return None
     axis = 1 if "Transpose" in type(module).__name__ else 0
     greatest = weight.dequantize().transpose(0, axis).flatten(1).abs().amax(1)
     mean = float(greatest.square().mean())
     return 10 * math.log10(float(greatest.max()) ** 2 / mean) if mean > 0 else 0.0
+
+
+def _module_named(root: nn.Module, name: str) -> nn.Module | None:
+    """None for an operator that is a function."""
+    try:
+        return root.get_submodule(name)
+    except AttributeError:
+        return None

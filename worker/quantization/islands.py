@@ -6,12 +6,13 @@ float and a head that was left in float cost a network of the zoo 12 dB.
 
 from __future__ import annotations
 
-from torch import fx, nn
+from torch import fx
 
-from worker.quantization.grouping import Group, groups
-from worker.quantization.planning import Plan
+from worker.quantization.float_reasons import FloatReason
+from worker.quantization.grouping import TABLES, Group, groups
+from worker.quantization.plans import Plan
 
-_REASON = "an operator without weights between float layers: int8 would save it nothing"
+_REASON = FloatReason("island", "an operator without weights between float layers: int8 would save it nothing")
 
 
 def without_islands(raised: fx.GraphModule, plan: Plan) -> Plan:
@@ -29,7 +30,7 @@ def _islands(all_groups: list[Group], plan: Plan) -> list[str]:
     int8 = {
         node: group
         for group in all_groups
-        if group.name in plan.int8_layers and not isinstance(group.module, nn.Embedding | nn.EmbeddingBag)
+        if group.name in plan.int8_layers and not isinstance(group.module, TABLES)
         for node in group.nodes
     }
     frontier = [group for group in int8.values() if group.is_weighted or group.name in plan.asked_layers]

@@ -6,10 +6,11 @@ the layers which no node of the int8 graph names any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from worker.quantization.grouping import Group, groups
 
@@ -50,16 +51,32 @@ def plain(op: str) -> str:
     return op.lower().replace("_", "")
 
 
-def owners(raised: fx.GraphModule) -> dict[str, Group]:
-    """The group that every layer belongs to."""
-    return {str(node.meta["layer"]): group for group in groups(raised) for node in group.nodes}
+@dataclass(frozen=True)
+class Labelled:
+    """A raised graph and what was quantized from it, with the layer of every node of both."""
+
+    raised: fx.GraphModule
+    quantized: fx.GraphModule
+    groups: tuple[Group, ...]  #: in the graph's order
+    owners: dict[str, Group]  #: the group that every layer belongs to
+    layers: dict[fx.Node, str]  #: of the quantized graph's nodes; boundaries and constants have none
+    left: frozenset[str]  #: the layers that a node of the quantized graph stands for
+    absorbed: dict[str, str]  #: the others, such as a ReLU, and the layer whose kernel computes them
 
 
-def label(raised: fx.GraphModule, quantized: fx.GraphModule) -> dict[fx.Node, str]:
-    """The layer of every node of a quantized graph; boundaries and constants have none."""
+def labelled(raised: fx.GraphModule, quantized: fx.GraphModule) -> Labelled:
+    """Say of every node which layer it belongs to; both graphs stay as they are for as long as it is used."""
+    all_groups = tuple(groups(raised))
+    owners = {str(node.meta["layer"]): group for group in all_groups for node in group.nodes}
+    layers = _label(all_groups, quantized)
+    left = frozenset(layers.values())
+    return Labelled(raised, quantized, all_groups, owners, layers, left, _absorbed(raised, owners, left))
+
+
+def _label(all_groups: Iterable[Group], quantized: fx.GraphModule) -> dict[fx.Node, str]:
     known = {node: str(node.meta["layer"]) for node in quantized.graph.nodes if node.meta.get("layer")}
     named = set(known.values())
-    waiting = iter([group for group in groups(raised) if group.name not in named])
+    waiting = iter([group for group in all_groups if group.name not in named])
     for node in quantized.graph.nodes:
         if node not in known and node.op.startswith("call_") and not is_boundary(node):
             found = _next_called(waiting, node)
@@ -74,6 +91,16 @@ def _next_called(waiting: Iterator[Group], node: fx.Node) -> Group | None:
     return next((group for group in waiting if name.startswith(plain(group.op))), None)
 
 
-def module_at(root: nn.Module, node: fx.Node) -> nn.Module | None:
-    """The module that a node calls."""
-    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
+def _absorbed(raised: fx.GraphModule, owners: Mapping[str, Group], left: Collection[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for group in dict.fromkeys(owners.values()):
+        if any(str(node.meta["layer"]) in left for node in group.nodes) or passes_on(raised, group.nodes[0]):
+            continue
+        before = [
+            owners[layer].name
+            for node in group.nodes[0].all_input_nodes
+            if (layer := str(node.meta.get("layer"))) in owners
+        ]
+        if before:
+            found[group.name] = found.get(before[0], before[0])
+    return found

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import groups
 from worker.quantization.islands import without_islands
-from worker.quantization.planning import Plan, require_something, told_in_float
+from worker.quantization.plans import Plan, require_something, told_in_float
 
 _STEPS = 255
 #: Lower numbers than this may be a mask; what stands for −∞ in practice is -1e4, -1e9 or the least of a dtype.
@@ -37,7 +38,8 @@ def without_masks(raised: fx.GraphModule, plan: Plan, batches: Iterable[tuple[Te
         nodes = (*group.nodes, *(source for node in group.nodes for source in node.all_input_nodes))
         seen = next((watcher.masks[node] for node in nodes if node in watcher.masks), None)
         if seen is not None and group.name in plan.int8_layers:
-            masked[group.name] = f"it holds a mask: no range has steps for {seen} and for what is beside it"
+            text = f"it holds a mask: no range has steps for {seen} and for what is beside it"
+            masked[group.name] = FloatReason("mask", text)
     if not masked:
         return plan
     for name, reason in masked.items():

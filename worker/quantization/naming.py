@@ -1,11 +1,20 @@
-"""Names: what the layers of a raised graph are called, from the module paths that export keeps with every operator."""
+"""Names: what the layers of a raised graph are called, from the module paths that export keeps with every operator.
+
+A layer's name is also the name of its module, and FX writes that into the source that it executes.
+"""
 
 from __future__ import annotations
 
+import keyword
 import re
+import unicodedata
 from dataclasses import dataclass
 
-from torch import fx
+from torch import fx, nn
+
+_MAX_CHARACTERS, _MAX_DOTS = 500, 50
+_ROOT_ATTRIBUTES = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
+_ATTRIBUTES = frozenset(dir(nn.Module()))
 
 _REUSE = re.compile(r"@\d+")  # export's mark on the second call of one module
 _WEIGHT = re.compile(r"[._]?weight$")
@@ -31,7 +40,25 @@ def origin(node: fx.Node) -> Origin:
         return Origin("", "")
     path, module_class = stack[-1]
     name = module_class if isinstance(module_class, str) else f"{module_class.__module__}.{module_class.__qualname__}"
-    return Origin(_REUSE.sub("", path), name)
+    return Origin(safe_path(_REUSE.sub("", path)), name)
+
+
+def safe_path(path: str) -> str:
+    """The path as modules can be registered under and FX can write it; that of an honest module is its own.
+
+    FX writes a part between double quotes, or bare where it is an identifier, which Python reads in its NFKC form.
+    """
+    if not path:
+        return path  # the root's own
+    first, *others = path[:_MAX_CHARACTERS].split(".", _MAX_DOTS)
+    return ".".join([_safe_part(first, _ROOT_ATTRIBUTES), *(_safe_part(each, _ATTRIBUTES) for each in others)])
+
+
+def _safe_part(part: str, attributes: frozenset[str]) -> str:
+    safe = "".join(each if each.isprintable() and each not in "\"'\\." else "_" for each in part) or "_"
+    if safe.isidentifier():
+        safe = unicodedata.normalize("NFKC", safe)
+    return f"{safe}_" if safe in attributes or keyword.iskeyword(safe) else safe
 
 
 class Names:
@@ -41,7 +68,7 @@ class Names:
         """`tensors`: the dotted names of all weights; a module that holds modules with weights cannot be a leaf."""
         self._taken: set[str] = set()
         self._modules: set[str] = set()
-        self._owners = {name.rpartition(".")[0] for name in tensors}
+        self._owners = {safe_path(name.rpartition(".")[0]) for name in tensors}
         self._containers = {""}
         for owner in self._owners:
             parts = owner.split(".")
@@ -51,7 +78,7 @@ class Names:
         """A name for a module: its own path, else that of its weight (`attn.in_proj_weight` gives `attn.in_proj`)."""
         wanted = where.path
         if where.leaf != module_class and weight is not None:
-            wanted = _WEIGHT.sub("", weight)
+            wanted = safe_path(_WEIGHT.sub("", weight))
         if wanted in self._containers or any(name.startswith(f"{wanted}.") for name in self._modules):
             wanted = f"{wanted}.{op}".lstrip(".")
         for leaf in self._modules:
@@ -73,3 +100,13 @@ class Names:
             name = f"{wanted}_{count}"
         self._taken.add(name)
         return name
+
+
+def holder(root: nn.Module, path: str) -> nn.Module:
+    """The module of a dotted name, made where it is missing: what is put there has a place."""
+    owner = root
+    for part in path.split(".") if path else ():
+        if part not in owner._modules:
+            owner.add_module(part, nn.Module())
+        owner = owner.get_submodule(part)
+    return owner

@@ -69,13 +69,14 @@ class _Watcher(fx.Interpreter):
         value = super().run_node(n)
         if is_boundary(n):
             self.taken_ms.setdefault(n, []).append((time.perf_counter() - began_at) * 1e3)
-        tensor = _first_tensor(value)
+        tensor = first_tensor(value)
         if tensor is not None and n.op != "output":
             self.given[n] = Given(tuple(tensor.shape), tensor.dtype)
         return value
 
 
-def _first_tensor(value: Any) -> Tensor | None:
+def first_tensor(value: Any) -> Tensor | None:
+    """A tensor, or the first of several; None where there is none."""
     while isinstance(value, list | tuple) and value:
         value = value[0]
     return value if isinstance(value, Tensor) else None

@@ -11,7 +11,9 @@ from torch import fx
 
 from shared.errors import SpecInvalid
 from shared.quantization_spec import ActivationOverride, ActivationSettings, Override, WeightOverride, WeightSettings
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import Group
+from worker.quantization.labelling import plain
 
 _TOLD = 5
 
@@ -35,14 +37,14 @@ def without_kernels(
     all_groups: Sequence[Group],
     overrides: Sequence[Override],
     overridden: Mapping[str, Override],
-    why: Callable[[Group], str | None],
-) -> dict[int, dict[str, str]]:
+    why: Callable[[Group], FloatReason | None],
+) -> dict[int, dict[str, FloatReason]]:
     """For each override, by its number, that asks for int8 what cannot have it: these layers, and why.
 
     `why` tells what keeps a group in float whatever is asked, or None. Raises SpecInvalid when it is all of what an
     override holds for.
     """
-    found: dict[int, dict[str, str]] = {}
+    found: dict[int, dict[str, FloatReason]] = {}
     for index, override in enumerate(overrides):
         held = [group for group in all_groups if overridden.get(group.name) is override]
         if override.is_float or not held:
@@ -50,15 +52,20 @@ def without_kernels(
         refused = {group.name: reason for group in held if (reason := why(group)) is not None}
         if len(refused) == len(held):
             layer, reason = next(iter(refused.items()))
-            raise SpecInvalid(f"overrides[{index}] asks for int8, and {layer} cannot have it: {reason}.")
+            raise SpecInvalid(f"overrides[{index}] asks for int8, and {layer} cannot have it: {reason.text}.")
         if refused:
             found[index] = refused
     return found
 
 
-def asked_by(override: Override) -> str:
+def _asked_by(override: Override) -> str:
     """Such as `layer layer1.* and op Conv2d`."""
     return " and ".join(f"{key} {value}" for key, value in (("layer", override.layer), ("op", override.op)) if value)
+
+
+def overridden_to_float(override: Override) -> FloatReason:
+    """Why what matches it stays in float."""
+    return FloatReason("asked", f"overridden: {_asked_by(override)}")
 
 
 def overridden_activation(settings: ActivationSettings, override: ActivationOverride) -> ActivationSettings:
@@ -83,10 +90,10 @@ def overridden_weight(settings: WeightSettings, override: WeightOverride) -> Wei
         granularity = "per_channel" if "per_channel" in merged["observer"] else "per_tensor"
         merged["qscheme"] = f"{granularity}_{merged['qscheme'].rpartition('_')[2]}"
     elif "qscheme" in asked and "observer" not in asked:
-        plain = merged["observer"].replace("per_channel_", "")
-        merged["observer"] = (
-            plain if "per_tensor" in merged["qscheme"] else plain.replace("minmax", "per_channel_minmax")
-        )
+        observer = merged["observer"].replace("per_channel_", "")
+        if "per_channel" in merged["qscheme"]:
+            observer = observer.replace("minmax", "per_channel_minmax")
+        merged["observer"] = observer
     try:
         return WeightSettings(**merged)
     except ValidationError as error:
@@ -102,11 +109,7 @@ def _matches_layer(node: fx.Node, pattern: str | None) -> bool:
 
 
 def _matches_op(node: fx.Node, op: str | None) -> bool:
-    return op is None or _plain(str(node.meta["op"])) == _plain(op)
-
-
-def _plain(op: str) -> str:
-    return op.lower().replace("_", "")
+    return op is None or plain(str(node.meta["op"])) == plain(op)
 
 
 def _no_match(index: int, override: Override, all_groups: Sequence[Group]) -> str:
@@ -121,8 +124,8 @@ def _no_match(index: int, override: Override, all_groups: Sequence[Group]) -> st
     if override.op is not None and not of_type:
         return f"{told} no op {override.op!r}. Near it: {_near(override.op, ops)}."
     return (
-        f"{told} layer {override.layer!r} matches {some(named)}, and op {override.op!r} matches {some(of_type)}, "
-        "but no layer matches both."
+        f"{told} layer {override.layer!r} matches {first_few(named)}, and op {override.op!r} matches "
+        f"{first_few(of_type)}, but no layer matches both."
     )
 
 
@@ -131,7 +134,7 @@ def _near(asked: str, known: Sequence[str]) -> str:
     return ", ".join(difflib.get_close_matches(asked, names, n=3, cutoff=0.3) or names[:_TOLD])
 
 
-def some(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
     """The first few of them, each once."""
     once = list(dict.fromkeys(names))
     more = f" and {len(once) - _TOLD} more" if len(once) > _TOLD else ""

@@ -32,7 +32,7 @@ from shared.quantization_spec import QatSpec
 from worker.quantization.copying import collect_garbage, copy_structure
 from worker.quantization.grouping import TRANSPOSED, Group, groups
 from worker.quantization.learnable_scales import LearnableFakeQuantize
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 from worker.quantization.qconfigs import LayerSettings, qconfig_for
 from worker.quantization.ranging import CappedFakeQuantize, RangeObserver
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worker.quantization.int8_modules import is_per_channel
+
 _QUINT8 = (0, 255)
 
 
@@ -75,14 +77,11 @@ def quantized_weight(module: nn.Module, qconfig: Any) -> QuantizedWeight | None:
         return None
     observer(module.get_parameter(name).detach())
     scale, zero_point = observer.calculate_qparams()
-    per_channel = observer.qscheme in (
-        torch.per_channel_affine, torch.per_channel_symmetric, torch.per_channel_affine_float_qparams,
-    )  # fmt: skip
     return QuantizedWeight(
         name=name,
         scale=scale,
         zero_point=zero_point.to(scale.dtype),
-        axis=observer.ch_axis if per_channel else None,
+        axis=observer.ch_axis if is_per_channel(observer.qscheme) else None,
         limits=(observer.quant_min, observer.quant_max),
     )
 

@@ -24,7 +24,7 @@ from worker.quantization.calls import Call, Weights
 from worker.quantization.folding import fold_weights
 from worker.quantization.loading import InputSpec, input_specs, output_names
 from worker.quantization.modules import MODULES, Raised
-from worker.quantization.naming import Names, origin
+from worker.quantization.naming import Names, holder, origin, safe_path
 from worker.quantization.operators import FUNCTIONS, IDENTITIES, METHODS, OVERWRITES, Function
 from worker.quantization.settling import settle
 from worker.quantization.slicing import Piece, is_whole_slice, pieces, varying_slice
@@ -145,7 +145,8 @@ class _Raiser:
     def module(self, node: fx.Node, call: Call, raised: Raised) -> Any:
         kind = type(raised.module).__name__
         target = self.names.module(origin(node), call.weight_name(), call.name, kind)
-        self.container_of(target).add_module(target.rpartition(".")[2], raised.module)
+        owner, _, leaf = target.rpartition(".")
+        holder(self.root, owner).add_module(leaf, raised.module)
         inputs = self.module_inputs(node, call, raised)
         result = self.named(self.graph.call_module(target, inputs), node, layer=target)
         result.meta["op"] = kind
@@ -185,7 +186,7 @@ class _Raiser:
 
     def attribute(self, node: fx.Node) -> fx.Node:
         """A tensor of the model's own, read by something that is not a module."""
-        name = self.names.free(str(node.target).replace(".", "_"))
+        name = self.names.free(safe_path(str(node.target).replace(".", "_")))
         tensor = self.weights.tensor(node)
         if isinstance(tensor, nn.Parameter):
             self.root.register_parameter(name, tensor)
@@ -223,15 +224,6 @@ class _Raiser:
         new.meta["op"] = leaf or op
         new.meta["val"] = old.meta.get("val")
         return new
-
-    def container_of(self, path: str) -> nn.Module:
-        """What holds the module of a dotted name, made where it is missing."""
-        owner = self.root
-        for part in path.split(".")[:-1]:
-            if part not in owner._modules:
-                owner.add_module(part, nn.Module())
-            owner = owner.get_submodule(part)
-        return owner
 
 
 def _delete_unread_tensors(raised: fx.GraphModule) -> None:

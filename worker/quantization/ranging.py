@@ -68,7 +68,7 @@ class RangeObserver(UniformQuantizationObserverBase):
         averaging_constant: float = 0.01,
         **settings: Any,
     ) -> None:
-        super().__init__(is_dynamic=False, **settings)
+        super().__init__(**settings)
         self.rule: Rule = rule
         self.is_open = rule == "auto"
         self.percentile = percentile
@@ -107,16 +107,15 @@ class RangeObserver(UniformQuantizationObserverBase):
         qparams: tuple[Tensor, Tensor] = self._calculate_qparams(torch.tensor(low), torch.tensor(high))
         return qparams
 
-    def range(self, rule: Rule | None = None) -> tuple[float, float]:
-        """The range to be held in int8, by this rule or the observer's own; both ends 0 when nothing was seen."""
-        rule = rule or self.rule
+    def range(self) -> tuple[float, float]:
+        """The range to be held in int8, by the observer's rule; both ends 0 when nothing was seen."""
         if not self.saw_something:
             return 0.0, 0.0
-        if rule == "moving_average_minmax":
+        if self.rule == "moving_average_minmax":
             return float(self.average[0]), float(self.average[1])
-        if rule == "percentile":
+        if self.rule == "percentile":
             return self._percentile_range()
-        if rule == "minmax":
+        if self.rule == "minmax":
             return float(self.min_val), float(self.max_val)
         return self._least_error_range()
 

@@ -21,7 +21,7 @@ from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.func import functional_call
 
 from worker.quantization.copying import collect_garbage, weight_bytes
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 from worker.quantization.quantizers import Quantizer, quantized_weight, quantizer_of
 
 #: In the meta of a prepared graph: the biases, by module, of layers whose bias was corrected for int8.
@@ -70,11 +70,6 @@ class Simulation:
         self._ends = self._group_ends()
         self.layers = tuple(dict.fromkeys(self._owner[node] for node in self._ends))
 
-    def quantizer_of(self, layer: str) -> Quantizer | None:
-        """The quantizer of a layer's output; None where it has none."""
-        end = next((node for node in self._ends if self._owner[node] == layer), None)
-        return None if end is None else self._output_quantizer(end)
-
     def run(self, *inputs: Tensor, int8: Collection[str] | None = None) -> tuple[Tensor, ...]:
         """The model's outputs with only these layers in int8; with None all that the plan names."""
         chosen = self._int8 if int8 is None else frozenset(int8)
@@ -83,11 +78,8 @@ class Simulation:
             self._advance(node, values, chosen)
         return self._outputs(values)
 
-    def trace(self, *inputs: Tensor, visit: Callable[[LayerTrace], None]) -> tuple[tuple[Tensor, ...], ...]:
-        """Run float and int8 side by side and show every int8 layer once, in order.
-
-        Returns the outputs of the float and of the int8 model. Only what is still read is held.
-        """
+    def trace(self, *inputs: Tensor, visit: Callable[[LayerTrace], None]) -> None:
+        """Run float and int8 side by side and show every int8 layer once, in order; only what is still read is held."""
         reference: dict[fx.Node, Any] = {}
         total: dict[fx.Node, Any] = {}
         own: dict[fx.Node, Any] = {}
@@ -102,7 +94,6 @@ class Simulation:
                     arrived = tuple(arriving.pop(self._owner[node]))
                     if isinstance(reference[node], Tensor):
                         visit(self._shown(node, arrived, reference[node], total[node], own[node]))
-        return self._outputs(reference), self._outputs(total)
 
     def amend(self, *inputs: Tensor, meet: Callable[[fx.Node, Tensor, Tensor], Tensor]) -> None:
         """Run float and int8 side by side, and let `meet` change what every quantized weight gives in int8.

@@ -25,12 +25,14 @@ from worker.quantization.copying import collect_garbage, weight_bytes
 from worker.quantization.counting import float_share, layer_macs
 from worker.quantization.dynamic_planning import choose_dynamic_plan
 from worker.quantization.dynamic_trying import without_wrong_kernels
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import TRANSPOSED, groups
 from worker.quantization.int8_modules import is_reference
 from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import KernelInspector
 from worker.quantization.loading import InputSpec
-from worker.quantization.planning import Plan, choose_plan, only_weighted, require_something, told_in_float
+from worker.quantization.planning import choose_plan, only_weighted
+from worker.quantization.plans import Plan, require_something, told_in_float
 from worker.quantization.preparing import prepare
 from worker.quantization.raising import interface
 
@@ -125,7 +127,7 @@ def _tried(raised: fx.GraphModule, first: Plan, inputs: tuple[Tensor, ...]) -> P
             raised, chosen, inputs, [group.name for group in all_groups if group.name in chosen.int8_layers]
         )
         for fault in placed:
-            chosen = chosen.without(fault.layer, fault.reason)
+            chosen = chosen.without(fault.layer, FloatReason("failed", fault.reason))
         if not placed:
             chosen = only_weighted(all_groups, chosen, faults[0].reason)
         require_something(chosen, all_groups)

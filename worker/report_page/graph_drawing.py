@@ -82,31 +82,32 @@ def shape(node: GraphNode) -> str:
     return " × ".join("N" if size is None else str(size) for size in node.shape) or "scalar"
 
 
-def draw(nodes: Sequence[GraphNode]) -> Picture | None:
+def draw(nodes: Sequence[GraphNode], max_boxes: int = MAX_BOXES) -> Picture | None:
     """The graph without its constants; None when nothing is left to draw."""
     drawn = {each.name: each for each in nodes if each.op != "get_attr"}
     if not drawn:
         return None
     left_out = [] if len(drawn) == len(nodes) else [f"{plural(len(nodes) - len(drawn), 'constant')} (get_attr)"]
-    boxes, longest = _boxes(drawn)
+    boxes, longest = _boxes(drawn, max_boxes)
     if longest > 1:
         left_out.append(f"single nodes: runs of up to {longest} of one precision stand in one box")
-    if len(boxes) > MAX_BOXES:
-        left_out.append(f"all but the first {MAX_BOXES} of {whole(len(boxes))} boxes")
-        boxes = dict(list(boxes.items())[:MAX_BOXES])
+    if len(boxes) > max_boxes:
+        left_out.append(f"all but the first {max_boxes} of {whole(len(boxes))} boxes")
+        boxes = dict(list(boxes.items())[:max_boxes])
     layout = lay_out({name: box.inputs for name, box in boxes.items()})
-    if len(layout.edges) > _MAX_EDGES:
-        left_out.append(f"all but the first {whole(_MAX_EDGES)} of {whole(len(layout.edges))} edges")
-    return Picture(_svg(boxes, layout), left_out, layout.ranks <= _MAX_RANKS_ON_PAPER)
+    most_edges = _MAX_EDGES * max_boxes // MAX_BOXES
+    if len(layout.edges) > most_edges:
+        left_out.append(f"all but the first {whole(most_edges)} of {whole(len(layout.edges))} edges")
+    return Picture(_svg(boxes, layout, most_edges), left_out, layout.ranks <= _MAX_RANKS_ON_PAPER)
 
 
-def _boxes(nodes: dict[str, GraphNode]) -> tuple[dict[str, Box], int]:
-    """As few nodes in a box as it takes to have no more than MAX_BOXES, and how many those are."""
+def _boxes(nodes: dict[str, GraphNode], max_boxes: int) -> tuple[dict[str, Box], int]:
+    """As few nodes in a box as it takes to have no more than so many, and how many those are."""
     inputs = {name: [each for each in node.inputs if each in nodes] for name, node in nodes.items()}
     kinds = {name: node.precision for name, node in nodes.items()}
     for longest in _LONGEST_RUNS:
         runs = contract(inputs, kinds, longest)
-        if len(runs) <= MAX_BOXES:
+        if len(runs) <= max_boxes:
             break
     first_of = {member: first for first, members in runs.items() for member in members}
     boxes = {
@@ -116,7 +117,7 @@ def _boxes(nodes: dict[str, GraphNode]) -> tuple[dict[str, Box], int]:
     return boxes, longest
 
 
-def _svg(boxes: dict[str, Box], layout: Layout) -> Html:
+def _svg(boxes: dict[str, Box], layout: Layout, most_edges: int) -> Html:
     width = 2 * _MARGIN + (layout.columns - 1) * _COLUMN_PITCH + _BOX_WIDTH + (layout.lanes + 2) * _LANE_PITCH
     height = 2 * _MARGIN + (layout.ranks - 1) * _RANK_PITCH + _BOX_HEIGHT
     tip = element(
@@ -134,7 +135,7 @@ def _svg(boxes: dict[str, Box], layout: Layout) -> Html:
         "svg",
         element("title", "The graph from top to bottom; the table below says the same in words"),
         element("defs", tip),
-        element("g", _edges(layout, width), class_="edges"),
+        element("g", _edges(layout, width, most_edges), class_="edges"),
         [_box(box, layout.places[name]) for name, box in boxes.items()],
         role="img",
         viewBox=f"0 0 {width} {height}",
@@ -156,9 +157,9 @@ def _box(box: Box, place: Place) -> Html:
     )
 
 
-def _edges(layout: Layout, width: int) -> Html:
+def _edges(layout: Layout, width: int, most_edges: int) -> Html:
     right = width - _MARGIN - layout.lanes * _LANE_PITCH
-    return join(element("path", d=_path(each, layout, right)) for each in layout.edges[:_MAX_EDGES])
+    return join(element("path", d=_path(each, layout, right)) for each in layout.edges[:most_edges])
 
 
 def _path(edge: Edge, layout: Layout, right: int) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from worker.report_page.figures import NONE
+from worker.report_page.figures import NONE, plural, whole
 from worker.report_page.markup import Content, Html, element, join, shorten
 
 MAX_NAME = 120
@@ -67,9 +68,22 @@ def precision_badge(precision: str) -> Html:
     return badge(precision, f"p-{precision}")
 
 
-def as_json(value: Any) -> Html:
-    """A JSON document, indented."""
-    return element("pre", json.dumps(value, indent=2, ensure_ascii=False, default=str), tabindex=0)
+def as_json(value: Any, room: int = 30_000) -> Html:
+    """A JSON document, indented; one of more characters than there is room for loses its middle."""
+    return element("pre", shorten(json.dumps(value, indent=2, ensure_ascii=False, default=str), room), tabindex=0)
+
+
+def fitting(parts: Sequence[Html], room: int) -> list[Html]:
+    """The first of them, as many as fit into so many bytes."""
+    ends = itertools.accumulate(len(part.encode()) for part in parts)
+    return [part for part, end in zip(parts, ends, strict=True) if end <= room]
+
+
+def left_out(count: int, shown: int, noun: str) -> Content:
+    """What a list that was cut does not hold."""
+    if count <= shown:
+        return None
+    return note(f"The first {whole(shown)} are shown; {plural(count - shown, noun)} more: see report.json.")
 
 
 def definitions(pairs: Iterable[tuple[str, Content]]) -> Html:
@@ -89,26 +103,32 @@ def table(
     *,
     find: str | None = None,
     tall: bool = False,
+    room: int | None = None,
+    of: int = 0,
+    noun: str = "row",
 ) -> Html:
     """A table whose first column names its rows; the script of the page adds sorting, and with `find` a filter.
 
     A column of numbers that has none is left out. `find` says what can be looked for, when there are many rows; `tall`
-    keeps it in a box that scrolls.
+    keeps it in a box that scrolls. As many rows are shown as fit into `room` bytes; `of` how many there are, when these
+    are only the first, and by which `noun`, is said below.
     """
     shown = [at for at, each in enumerate(columns) if at == 0 or not _empty(each, [row[at] for row in rows])]
     columns, rows = [columns[at] for at in shown], [[row[at] for at in shown] for row in rows]
     head = element(
         "tr", [element("th", each.title, scope="col", class_=_kind(each), title=each.hint) for each in columns]
     )
-    body = [element("tr", _cells(columns, row)) for row in rows]
+    every = [element("tr", _cells(columns, row)) for row in rows]
+    body = every if room is None else fitting(every, room)
     written = element(
         "table",
         element("caption", caption),
         element("thead", head),
         element("tbody", body),
-        data_find=find if len(rows) > _LONG else None,
+        data_find=find if len(body) > _LONG else None,
     )
-    return scrollable(caption, written, class_="scroll tall" if tall else "scroll")
+    box = scrollable(caption, written, class_="scroll tall" if tall else "scroll")
+    return join([box, left_out(max(of, len(rows)), len(body), noun)])
 
 
 def scrollable(label: str, content: Content, class_: str = "scroll") -> Html:

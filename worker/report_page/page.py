@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from shared.job_report import JobReport
 from worker.report_page.layout import Section, name
-from worker.report_page.markup import Html, element, join
+from worker.report_page.markup import Html, element, join, shorten
 from worker.report_page.sections.advice import advice
 from worker.report_page.sections.calibration import calibration
 from worker.report_page.sections.graphs import graphs
@@ -25,13 +25,32 @@ from worker.report_page.sections.verdict import verdict
 _STYLE = files(__package__).joinpath("page.css").read_text("utf-8")
 _SCRIPT = files(__package__).joinpath("page.js").read_text("utf-8")
 
+_MAX_TITLE = 300
 _METHODS = {"dynamic": "Dynamic quantization", "static": "Static quantization", "qat": "Quantization-aware training"}
 
 
+MAX_BYTES = 2_000_000
+_ROOMS = (500_000, 250_000, 120_000, 60_000, 30_000, 15_000)
+"""Bytes that each list of the page may take. There are some twenty that grow with the model: at the least room no model
+whatever makes a page of more than MAX_BYTES."""
+
+
 def render_page(report: JobReport, *, job_id: str) -> str:
-    """The report as one HTML page that needs nothing else: no network, and no script but for sorting and searching."""
-    sections, absent = _sections(report, job_id)
-    title = f"{report.spec.get('name') or _METHODS[report.method]}"
+    """The report as one HTML page that needs nothing else: no network, and no script but for sorting and searching.
+
+    It has less than MAX_BYTES: of a model too large for it each list shows as much as all have room for, and says what
+    it leaves out.
+    """
+    for room in _ROOMS:
+        page = _render(report, job_id, room)
+        if len(page.encode()) < MAX_BYTES:
+            break
+    return page
+
+
+def _render(report: JobReport, job_id: str, room: int) -> str:
+    sections, absent = _sections(report, job_id, room)
+    title = shorten(f"{report.spec.get('name') or _METHODS[report.method]}", _MAX_TITLE)
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -61,22 +80,22 @@ def render_page(report: JobReport, *, job_id: str) -> str:
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
-def _sections(report: JobReport, job_id: str) -> tuple[list[Section], list[str]]:
+def _sections(report: JobReport, job_id: str, room: int) -> tuple[list[Section], list[str]]:
     """What there is to tell, in order, and the titles of what there is not."""
     asked: list[tuple[str, Section | None]] = [
         ("verdict", verdict(report)),
-        ("what to do", advice(report, job_id)),
-        ("quality", quality(report)),
+        ("what to do", advice(report, job_id, room)),
+        ("quality", quality(report, room)),
         ("latency", latency(report)),
         ("size", size(report)),
-        ("layers", layers(report)),
-        ("sensitivity", sensitivity(report)),
-        ("quant boundaries and fusions", structure(report)),
-        ("histograms", histograms(report)),
-        ("calibration, ranges, recovery and kernels", calibration(report)),
-        ("training", training(report)),
-        ("FX graph", graphs(report)),
-        ("provenance", provenance(report)),
+        ("layers", layers(report, room)),
+        ("sensitivity", sensitivity(report, room)),
+        ("quant boundaries and fusions", structure(report, room)),
+        ("histograms", histograms(report, room)),
+        ("calibration, ranges, recovery and kernels", calibration(report, room)),
+        ("training", training(report, room)),
+        ("FX graph", graphs(report, room)),
+        ("provenance", provenance(report, room)),
     ]
     return [section for _, section in asked if section], [title for title, section in asked if section is None]
 

@@ -26,9 +26,9 @@ from worker.quantization import (
     OUTLIER_STRETCH,
     Description,
     DynamicModel,
+    FloatKind,
     LayerTrace,
     Plan,
-    Simulation,
     describe,
     parked,
     per_channel_gain_db,
@@ -38,7 +38,7 @@ from worker.quantization import (
 from worker.steps.convert import Quantized
 from worker.steps.evaluate import Yardstick
 from worker.steps.load import LoadedModel
-from worker.steps.sensitivity import measure_sensitivity
+from worker.steps.sensitivity import MixedModel, measure_sensitivity
 
 _BINS = 96
 #: The trace may take this many times the evaluation; the rest of «twice» is for describing.
@@ -54,9 +54,13 @@ class Analysis:
     """What the report says of layers, and what findings are made from."""
 
     layers: list[LayerSummary]
+    float_kinds: Mapping[str, FloatKind]
+    """Of the layers in float: the kind of reason."""
     sensitivity: Sensitivity | None
     boundaries: list[QuantBoundary]
     fusions: list[Fusion]
+    beyond_kernels: frozenset[tuple[str, ...]]
+    """The layers of fusions that are none for want of a kernel."""
     graphs: Graphs
     histograms: list[Histogram]
     facts: Mapping[str, LayerFacts]
@@ -89,7 +93,7 @@ def analyse(
     described = describe(model.raised, prepared, int8.module, plan, one)
     facts: dict[str, LayerFacts] = {}
     samples, sensitivity = 0, None
-    mixed = DynamicModel(model.raised, int8.module) if prepared is None else simulate(prepared, plan)
+    mixed: MixedModel = DynamicModel(model.raised, int8.module) if prepared is None else simulate(prepared, plan)
     unneeded = [] if prepared is None else [model.raised]  # a simulation is float and int8 at once
     with parked(*unneeded, beside=[] if prepared is None else [prepared]):
         if spec.analysis.layers:
@@ -109,9 +113,11 @@ def analyse(
     layers = [_with_facts(layer, facts.get(layer.name)) for layer in described.layers]
     return Analysis(
         layers=layers,
+        float_kinds=described.float_kinds,
         sensitivity=sensitivity,
         boundaries=described.boundaries,
         fusions=described.fusions,
+        beyond_kernels=described.beyond_kernels,
         graphs=described.graphs,
         histograms=_histograms(layers, facts, sensitivity, int8.module, spec.analysis.histograms),
         facts=facts,
@@ -127,7 +133,7 @@ def analyse(
 
 def _trace(
     model: LoadedModel,
-    mixed: Simulation | DynamicModel,
+    mixed: MixedModel,
     described: Description,
     yardstick: Yardstick,
     *,

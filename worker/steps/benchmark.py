@@ -19,7 +19,7 @@ from worker.inference import Model, padded_to, run_model
 from worker.latency import Candidate, measure_latency
 from worker.progress import ProgressTracker, StepProgress
 from worker.quantization import collect_garbage
-from worker.steps.convert import never_called
+from worker.steps.convert import fresh_copy
 from worker.steps.load import LoadedModel
 
 
@@ -46,7 +46,7 @@ def benchmark(
         runs.clear()
         sizes = [candidate.stat().st_size for candidate in candidates.values() if isinstance(candidate, Path)]
         collect_garbage(sum(sizes))  # the copies that were run before: the next are as large
-        runs |= {name: functools.partial(never_called(candidate), *inputs) for name, candidate in candidates.items()}
+        runs |= {name: functools.partial(fresh_copy(candidate), *inputs) for name, candidate in candidates.items()}
 
         def advance_inside(
             share: float, position: int = position, size: int = batch_size, count: int = threads
@@ -91,7 +91,7 @@ def _takes(model: LoadedModel, candidates: Mapping[str, Model | Path], samples: 
     try:
         with torch.inference_mode():
             for candidate in candidates.values():
-                run_model(never_called(candidate), _batch_of(samples, size), model.batch)
+                run_model(fresh_copy(candidate), _batch_of(samples, size), model.batch)
     except ModelFailed:
         return False
     return True

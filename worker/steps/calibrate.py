@@ -33,23 +33,20 @@ def calibrate(
     samples: Samples,
     advance: Callable[[float, float], None],
     *,
-    then: tuple[Samples, Callable[[], None]] | None = None,
+    then: tuple[Samples, Callable[[], None]],
 ) -> Calibration:
     """Run every sample through the prepared models, in one pass, in constant memory.
 
     `then` are further samples, and what is to be called before the observers see them. Where they are the same samples,
     for want of any to spare, they are seen once.
     """
+    held_back, settle = then
     check = DataCheck([spec.name for spec in model.inputs], [spec.dtype for spec in model.inputs])
     tracker = RangeTracker(prepared)
-    parts = [(samples, None)] if then is None else [(samples, None), then]
-    total = samples.count if then is None or then[0] is samples else samples.count + then[0].count
+    total = samples.count + (0 if held_back is samples else held_back.count)
     batch_size = model.batch.clamp(min(model.batch_size, max(1, math.ceil(total / _LEAST_BATCHES))))
-    for part, first in parts:
-        if first is not None:
-            first()
-            if part is samples:
-                break
+
+    def observe(part: Samples) -> None:
         for module in prepared:
             module.eval()
         with torch.no_grad(), tracker.watching():
@@ -59,4 +56,9 @@ def calibrate(
                     run_model(module, batch.inputs, model.batch)
                 tracker.next_batch()
                 advance(check.samples, total)
+
+    observe(samples)
+    settle()
+    if held_back is not samples:
+        observe(held_back)
     return Calibration(check, tracker)

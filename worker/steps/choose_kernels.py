@@ -28,13 +28,13 @@ from worker.inference import Model, padded_to
 from worker.latency import computing_with
 from worker.numerics import surely_lost_db
 from worker.quantization import Plan, collect_garbage, convert, departing_layers, parked, simulate, use_kernels_of
-from worker.steps.convert import Quantized, freeze_quantized, never_called
+from worker.steps.convert import Quantized, freeze_quantized, fresh_copy
 from worker.steps.float_reference import FloatReference
 from worker.steps.load import LoadedModel
 
 _KERNELS = ("onednn", "x86", "fbgemm")
 _MIN_GAIN = 1.05
-_MAX_LOST_DB = 1.0
+MAX_LOST_DB = 1.0
 _TRIAL_SECONDS = 0.5
 _WARM_UP = 3
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 100
@@ -88,7 +88,7 @@ def convert_for_this_cpu(
             found[name] = measured.closeness
             lost_db[name] = surely_lost_db(measured.noise, reference.noise)
             departing[name] = _departing(int8, some)
-            if not departing[name] and lost_db[name] <= _MAX_LOST_DB:
+            if not departing[name] and lost_db[name] <= MAX_LOST_DB:
                 right[name] = int8.file
         if not right:
             raise KernelsSaturate(_told(departing, lost_db))
@@ -140,7 +140,7 @@ def _told(departing: Mapping[str, list[str]], lost_db: Mapping[str, float]) -> s
         else f"{name} by at least {lost_db[name]:.1f} dB of the whole output, in no single layer"
         for name, layers in departing.items()
     )
-    return f"The int8 kernels do not compute what they should on this CPU, their sums saturate: {found}."
+    return f"The int8 kernels do not compute what they should on this CPU: {found}."
 
 
 def _medians_ms(candidates: Mapping[str, Path], inputs: tuple[Tensor, ...], threads_measured: int) -> dict[str, float]:
@@ -149,7 +149,7 @@ def _medians_ms(candidates: Mapping[str, Path], inputs: tuple[Tensor, ...], thre
     fresh: dict[str, Model] = {}
     for name, candidate in candidates.items():
         torch.backends.quantized.engine = name  # weights are packed for the kernels when the copy is loaded
-        fresh[name] = never_called(candidate)
+        fresh[name] = fresh_copy(candidate)
     deadline = time.perf_counter() + _TRIAL_SECONDS
     with torch.inference_mode(), computing_with(threads_measured):
         for run in fresh.values():

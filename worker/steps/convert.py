@@ -40,8 +40,8 @@ def freeze_quantized(
     return Quantized(module, file, qengine)
 
 
-def never_called(candidate: Model | Path) -> Model:
-    """What is in a file as a user has it who runs it at one batch size; its kernels must be selected.
+def fresh_copy(candidate: Model | Path) -> Model:
+    """What is in a file, never called, as a user has it who runs it at one batch size; its kernels must be selected.
 
     oneDNN's quantized operators keep the primitive of the first shape they meet; at any other they build a new one on
     every call: 0.22 ms instead of 0.08 ms was seen for a small network that had met another batch size before. A model

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
 import torch
 from torch import Tensor
 
 from shared.errors import InternalError
-from shared.job_report import JobReport, Size
+from shared.job_report import ExampleInput, JobReport, Size
 from worker.compact_archive import deflate
 from worker.datasets import Samples, dtype_name
 from worker.inference import padded_to, run_model
 from worker.job_folder import JobFolder
 from worker.numerics import sqnr_db
+from worker.outputs import MODEL_NAME, REPORT_NAME
 from worker.quantization import InputSpec, collect_garbage, freeze, holds_float16
-from worker.report_page import render_page
 from worker.steps.convert import Quantized
 from worker.steps.load import LoadedModel
 
-MODEL_NAME = "model_int8.pt"
-REPORT_NAME = "report.json"
-PAGE_NAME = "report.html"
-EXAMPLE_NAME = "load_example.py"
-MANIFEST_NAME = "SHA256SUMS"
 _FLOAT_NAME = "model_float.pt"
 
 _CHECKED_SAMPLES = 8
@@ -37,36 +30,13 @@ float arithmetic between them."""
 _MAX_DIFFERING = 0.1
 """The share of integers that may differ between the two, but one always may: an arg max may turn on a rounding."""
 
-_EXAMPLE = Template('''\
-"""Load $model and run it. Needs torch $torch or a version near it, and nothing else."""
-
-from pathlib import Path
-
-import torch
-
-QENGINE = "$qengine"
-if QENGINE not in torch.backends.quantized.supported_engines:
-    raise SystemExit(f"This build of torch has no {QENGINE} kernels: {torch.backends.quantized.supported_engines}")
-torch.backends.quantized.engine = QENGINE
-
-# oneDNN prepares its int8 kernels for the batch size of the first call: load one copy for each size that you run.
-model = torch.jit.load(Path(__file__).with_name("$model"))
-inputs = (
-$inputs
-)
-with torch.inference_mode():
-    outputs = model(*inputs)
-
-for name, output in zip($outputs, outputs):
-    print(name, tuple(output.shape), output.dtype)
-''')
-
 
 @dataclass(frozen=True)
 class Packed:
     """What was written."""
 
     size: Size
+    inputs: list[ExampleInput]
     int8_file: Path
     """The artifact."""
     float_file: Path
@@ -81,7 +51,7 @@ def package(
     example: tuple[Tensor, ...],
     samples: Samples,
 ) -> Packed:
-    """Write the int8 model and the example that loads it; raises InternalError if the model does not come back."""
+    """Write the int8 model; raises InternalError if it does not come back."""
     artifact, float_file = folder.outputs / MODEL_NAME, folder.tmp / _FLOAT_NAME
     shutil.move(quantized.file, artifact)
     if holds_float16(quantized.module):
@@ -89,21 +59,18 @@ def package(
     torch.jit.save(freeze(model.raised, example), float_file)
     collect_garbage(float_file.stat().st_size)  # the frozen float model
     _check_artifact(artifact, model, quantized, samples)
-    (folder.outputs / EXAMPLE_NAME).write_text(_example(model, samples, quantized.qengine))
     float_bytes, int8_bytes = float_file.stat().st_size, artifact.stat().st_size
     return Packed(
-        Size(float_bytes=float_bytes, int8_bytes=int8_bytes, ratio=float_bytes / int8_bytes), artifact, float_file
+        Size(float_bytes=float_bytes, int8_bytes=int8_bytes, ratio=float_bytes / int8_bytes),
+        _example_inputs(model, samples),
+        artifact,
+        float_file,
     )
 
 
 def write_report(folder: JobFolder, report: JobReport) -> None:
-    """Write the report and its page, then the SHA-256 of every artifact in the form that `sha256sum -c` reads."""
-    (folder.outputs / REPORT_NAME).write_text(report.model_dump_json(indent=2) + "\n")
-    page = render_page(report, job_id=folder.read_inputs().job_id)
-    (folder.outputs / PAGE_NAME).write_text(page, encoding="utf-8")
-    names = sorted(path.name for path in folder.outputs.iterdir() if path.name != MANIFEST_NAME)
-    lines = [f"{_sha256(folder.outputs / name)}  {name}\n" for name in names]
-    (folder.outputs / MANIFEST_NAME).write_text("".join(lines))
+    """Write the report; whoever reads it makes the page, the example and the manifest of it (`worker/outputs.py`)."""
+    (folder.outputs / REPORT_NAME).write_text(report.model_dump_json())
 
 
 def _check_artifact(artifact: Path, model: LoadedModel, quantized: Quantized, samples: Samples) -> None:
@@ -130,30 +97,16 @@ def _same(ours: Tensor, theirs: Tensor) -> bool:
     return difference_db is None or difference_db >= _MIN_SQNR_DB
 
 
-def _example(model: LoadedModel, samples: Samples, qengine: str) -> str:
+def _example_inputs(model: LoadedModel, samples: Samples) -> list[ExampleInput]:
     one = samples.read(0, 1).inputs
-    return _EXAMPLE.substitute(
-        model=MODEL_NAME,
-        torch=torch.__version__.partition("+")[0],
-        qengine=qengine,
-        inputs="\n".join(
-            f"    {_random_input(spec, tensor, model.batch.low)},  # {spec.name}"
-            for spec, tensor in zip(model.inputs, one, strict=True)
-        ),
-        outputs=repr(tuple(model.outputs)),
+    return [_example_input(*each, model.batch.low) for each in zip(model.inputs, one, strict=True)]
+
+
+def _example_input(spec: InputSpec, sample: Tensor, batch_size: int) -> ExampleInput:
+    return ExampleInput(
+        name=spec.name,
+        dtype=dtype_name(spec.dtype),
+        shape=[batch_size, *sample.shape[1:]],
+        # Integers index something or mask it: up to the greatest of a real sample they are sure to be in range.
+        greatest=None if spec.dtype.is_floating_point else int(sample.max()),
     )
-
-
-def _random_input(spec: InputSpec, sample: Tensor, batch_size: int) -> str:
-    shape = (batch_size, *sample.shape[1:])
-    if spec.dtype.is_floating_point:
-        return f"torch.randn({shape}, dtype=torch.{dtype_name(spec.dtype)})"
-    # Integers index something or mask it: up to the greatest of a real sample they are sure to be in range.
-    greatest = int(sample.max())
-    values = f"torch.full({shape}, {greatest})" if greatest <= 1 else f"torch.randint(0, {greatest + 1}, {shape})"
-    return f"{values}.to(torch.{dtype_name(spec.dtype)})"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

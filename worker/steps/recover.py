@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from shared.job_report import RecoveryResult
-from shared.quantization_spec import StaticSpec, Toggle
+from shared.quantization_spec import StaticSpec, Toggle, asked
 from worker.closeness import Closeness
 from worker.datasets import Samples, batches
 from worker.inference import padded_to, run_model
@@ -30,7 +30,6 @@ from worker.quantization import (
 )
 from worker.steps.float_reference import FloatReference
 from worker.steps.load import LoadedModel
-from worker.steps.refine import asked
 
 _TRIED_BATCHES = 2
 #: Less is noise: the ranges are those of two batches.

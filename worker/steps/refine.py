@@ -14,18 +14,19 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import fx
 
 from shared.job_report import RangeTrial, RecoveryResult
-from shared.quantization_spec import ActivationObserver, StaticSpec, Toggle
+from shared.quantization_spec import ActivationObserver, StaticSpec, Toggle, asked
 from worker.closeness import Closeness
 from worker.datasets import Samples, batches
 from worker.inference import padded_to
 from worker.numerics import sqnr_db
 from worker.quantization import (
+    Biases,
+    FloatReason,
     LayerTrace,
     Plan,
     bias_corrections,
@@ -82,9 +83,17 @@ def refine(
     """Settle what is open. Changes the rules of the observers and the biases of `prepared`."""
     grounds = _Grounds(model, FloatReference(model, held_back), observed)
     plan, ranges = _choose_ranges(prepared, plan, grounds)
-    recovery = _correct_biases(prepared, plan, grounds, toggle=spec.recovery.bias_correction)
-    plan = _spare_layers(prepared, plan, grounds)
-    return Refined(plan, ranges, [] if recovery is None else [recovery])
+    toggle = spec.recovery.bias_correction
+    corrected = _correct_biases(prepared, plan, grounds, toggle=toggle)
+    sparing = _Sparing(prepared, plan, grounds)
+    sparing.spare_head()
+    if not sparing.is_near():
+        # What corrects the noise of a layer does harm where that layer no longer makes any: of an MLP on raw features
+        # it left 12.7 dB of 34.9.
+        corrected.undo()
+        sparing.spare_others()
+        corrected = _correct_biases(prepared, sparing.plan, grounds, toggle=toggle)
+    return Refined(sparing.plan, ranges, corrected.results)
 
 
 @dataclass(frozen=True)
@@ -103,11 +112,6 @@ class _Grounds:
     def seen(self) -> FloatReference:
         """Samples that the observers saw, evenly spread over them."""
         return FloatReference(self.model, spread(self.observed, _MOST_SEEN))
-
-
-def asked(toggle: Toggle) -> Literal["auto", "on"]:
-    """How the report says it."""
-    return "auto" if toggle == "auto" else "on"
 
 
 def _choose_ranges(prepared: fx.GraphModule, plan: Plan, grounds: _Grounds) -> tuple[Plan, list[RangeTrial]]:
@@ -130,11 +134,22 @@ def _choose_ranges(prepared: fx.GraphModule, plan: Plan, grounds: _Grounds) -> t
     return plan.with_observer(best), trials
 
 
-def _correct_biases(
-    prepared: fx.GraphModule, plan: Plan, grounds: _Grounds, *, toggle: Toggle
-) -> RecoveryResult | None:
+@dataclass(frozen=True)
+class _Corrected:
+    """What came of bias correction, and the biases that the graph had before it."""
+
+    results: list[RecoveryResult]
+    before: Biases | None = None  #: of a graph that is corrected now
+
+    def undo(self) -> None:
+        """Give the graph the biases that it had."""
+        if self.before is not None:
+            self.before.restore()
+
+
+def _correct_biases(prepared: fx.GraphModule, plan: Plan, grounds: _Grounds, *, toggle: Toggle) -> _Corrected:
     if toggle is False:
-        return None
+        return _Corrected([])
     model = grounds.model
     some = itertools.islice(batches(grounds.observed, model.batch_size), _CORRECTED_BATCHES)
     without = grounds.seen.measure(simulate(prepared, plan).run)
@@ -144,7 +159,7 @@ def _correct_biases(
     applied = toggle is True or corrected.sqnr_db >= without.sqnr_db + _MIN_GAIN_DB
     if not applied:
         before.restore()
-    return RecoveryResult(
+    result = RecoveryResult(
         name="bias_correction",
         asked=asked(toggle),
         applied=applied,
@@ -152,46 +167,69 @@ def _correct_biases(
         with_sqnr_db=corrected.reported_db,
         layers=len(corrections),
     )
+    return _Corrected([result], before if applied else None)
 
 
-def _spare_layers(prepared: fx.GraphModule, plan: Plan, grounds: _Grounds) -> Plan:
-    """The plan with those layers in float that cost the output most for the arithmetic they do.
+class _Sparing:
+    """Which layers cost the output most for the arithmetic they do: `plan` has those in float.
 
     The head, where it alone costs clearly more than noise: it decides the output, and is small. Others only while the
     model is far from float, never more than a tenth of the arithmetic: the candidates are the layers that make most
     error of their own; each is tried alone, the best is taken, and so on. How many are tried follows from the model's
     size and not from a clock: the same job must choose the same layers.
     """
-    model, unseen = grounds.model, grounds.unseen
-    macs = layer_macs(model.raised)
-    total = max(1, sum(macs.values()))
-    left = _SPARED_MACS * total
-    tries = max(_FEWEST_TRIES, int(_TRIED_MACS / (total * unseen.samples.count)))
-    now = unseen.measure(simulate(prepared, plan).run)
 
-    def spare(candidates: Sequence[str], least_gain_db: float) -> bool:
-        nonlocal plan, now, left
-        simulation = simulate(prepared, plan)
+    def __init__(self, prepared: fx.GraphModule, plan: Plan, grounds: _Grounds) -> None:
+        self.plan = plan
+        self._prepared = prepared
+        self._grounds = grounds
+        self._model = grounds.model
+        self._macs = layer_macs(self._model.raised)
+        self._total = max(1, sum(self._macs.values()))
+        self._left = _SPARED_MACS * self._total
+        self._now = self._measured()
+
+    def spare_head(self) -> None:
+        """Leave the head in float, where that gains enough."""
+        head = head_of(self._model.raised)
+        if head is not None and head in self.plan.int8_layers - self.plan.asked_layers:
+            self._spare([head], _HEAD_GAIN_DB)
+
+    def spare_others(self) -> None:
+        """Leave layers in float, one after the other, until the model is near to float or none gains enough."""
+        self._now = self._measured()  # biases may have changed
+        tries = max(_FEWEST_TRIES, int(_TRIED_MACS / (self._total * self._grounds.unseen.samples.count)))
+        while tries > 0 and not self.is_near():
+            trace = simulate(self._prepared, self.plan).trace
+            erring = _most_erring(self._model, self.plan, trace, self._grounds.unseen)
+            candidates = erring[: min(_CANDIDATES, tries)]
+            tries -= len(candidates)
+            if not candidates or not self._spare(candidates, _SPARED_GAIN_DB):
+                break
+
+    def is_near(self) -> bool:
+        """Whether the model is so near to float that no layer needs to be left there."""
+        return _is_near(self._now, lambda: self._grounds.seen.measure(simulate(self._prepared, self.plan).run))
+
+    def _spare(self, candidates: Sequence[str], least_gain_db: float) -> bool:
+        raised, plan = self._model.raised, self.plan
+        simulation = simulate(self._prepared, plan)
         gains: dict[str, Closeness] = {}
-        for layer in [each for each in candidates if macs.get(each, 0) <= left]:
-            others = without_islands(model.raised, plan.without(layer, "tried")).int8_layers
-            gains[layer] = unseen.measure(functools.partial(simulation.run, int8=others & {*simulation.layers}))
+        for layer in [each for each in candidates if self._macs.get(each, 0) <= self._left]:
+            int8 = without_islands(raised, plan.without(layer, FloatReason("spared", "tried"))).int8_layers & {
+                *simulation.layers
+            }
+            gains[layer] = self._grounds.unseen.measure(functools.partial(simulation.run, int8=int8))
         best = max(gains, key=lambda layer: gains[layer].sqnr_db, default=None)
-        if best is None or gains[best].sqnr_db < now.sqnr_db + least_gain_db or len(plan.int8_layers) == 1:
+        if best is None or gains[best].sqnr_db < self._now.sqnr_db + least_gain_db or len(plan.int8_layers) == 1:
             return False
-        why = _why(gains[best].sqnr_db - now.sqnr_db, macs.get(best, 0), macs)
-        plan, now, left = without_islands(model.raised, plan.without(best, why)), gains[best], left - macs.get(best, 0)
+        why = FloatReason("spared", _why(gains[best].sqnr_db - self._now.sqnr_db, self._macs.get(best, 0), self._macs))
+        self.plan, self._now = without_islands(raised, plan.without(best, why)), gains[best]
+        self._left -= self._macs.get(best, 0)
         return True
 
-    head = head_of(model.raised)
-    if head is not None and head in plan.int8_layers - plan.asked_layers:
-        spare([head], _HEAD_GAIN_DB)
-    while tries > 0 and not _is_near(now, lambda: grounds.seen.measure(simulate(prepared, plan).run)):
-        candidates = _most_erring(model, plan, simulate(prepared, plan).trace, unseen)[: min(_CANDIDATES, tries)]
-        tries -= len(candidates)
-        if not candidates or not spare(candidates, _SPARED_GAIN_DB):
-            break
-    return plan
+    def _measured(self) -> Closeness:
+        return self._grounds.unseen.measure(simulate(self._prepared, self.plan).run)
 
 
 def _is_near(unseen: Closeness, seen: Callable[[], Closeness]) -> bool:

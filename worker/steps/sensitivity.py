@@ -7,7 +7,7 @@ would gain. Both are measured by the simulation, so no model is converted, on th
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -19,6 +19,7 @@ from worker.datasets import Batch, Samples
 from worker.inference import run_model
 from worker.numerics import MetricAccumulator, ModelFidelity
 from worker.progress import StepProgress
+from worker.quantization import LayerTrace
 from worker.steps.evaluate import Yardstick
 from worker.steps.load import LoadedModel
 
@@ -35,6 +36,9 @@ class MixedModel(Protocol):
 
     def run(self, *inputs: Tensor, int8: Collection[str] | None = None) -> tuple[Tensor, ...]:
         """The outputs with only these layers in int8; with None all."""
+
+    def trace(self, *inputs: Tensor, visit: Callable[[LayerTrace], None]) -> None:
+        """Run float and int8 side by side and show every int8 layer once, in order."""
 
 
 def measure_sensitivity(

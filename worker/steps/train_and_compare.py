@@ -97,16 +97,19 @@ def compare_with_static(
     quality: Quality | None,
     static: Quality,
     *,
+    simulated: tuple[Quality, Quality] | None,
     float_layers: Mapping[str, str],
     static_float_layers: Mapping[str, str],
 ) -> TrainingResult:
     """How training went, beside static quantization of the same model on the same data; warns if it was no better.
 
-    `quality` is None when training left no int8 model. Where the two are as good, the static one is offered: it is
-    nearer to the model that was sent, and needs no training the next time. Which layers each left in float is told, for
-    static leaves those there that cost it most, and training takes them into int8 (docs/decisions/0016).
+    `quality` is None when training left no int8 model, and so is `simulated`: both of them, QAT and static, with int8
+    computed in float. Those decide, for kernels are chosen by time, and the same job must offer the same model. Where
+    the two are as good, the static one is offered: it is nearer to the model that was sent, and needs no training the
+    next time. Which layers each left in float is told, for static leaves those there that cost it most, and training
+    takes them into int8 (docs/decisions/0016).
     """
-    better = "static" if quality is None else _better(quality, static)
+    better = "static" if simulated is None else _better(*simulated)
     if quality is not None:
         _warn_about(course, trained, quality, static, better)
     held_back = course.data.held_back

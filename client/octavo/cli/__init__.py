@@ -15,7 +15,7 @@ from octavo._version import __version__
 from octavo.cli.artifacts import artifacts
 from octavo.cli.jobs import jobs
 from octavo.cli.objects import datasets, models
-from octavo.cli.output import message
+from octavo.cli.output import coloured, message
 from octavo.cli.quantize import quantize
 from octavo.cli.reports import compare, report
 from octavo.cli.server import doctor, meta
@@ -42,7 +42,7 @@ class _Octavo(click.Group):
             code = _exit_code(error)
             if code is None:
                 raise
-            message(f"{click.style('Error:', fg='red')} {error}")
+            message(coloured("Error:", "red"), f" {error}")
             ctx.exit(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -59,7 +60,7 @@ def show_job(job_id: str, as_json: bool) -> None:
     if as_json:
         write_json(job.data)
         return
-    data(f"{job.id} {status_text(job.status)} {job.name or ''}".rstrip() + "\n")
+    data(f"{job.id} ", status_text(job.status), f" {job.name}\n" if job.name else "\n")
     if job.data.report is not None:
         print_report(job)
         data("")
@@ -118,7 +119,7 @@ def job_events(job_id: str, after: int, follow: bool, as_json: bool) -> None:
     """Print a job's history, a line an event; with --json a JSON object a line."""
     with open_client() as client:
         for event in client.jobs.events(job_id, after=after, follow=follow):
-            data(event.model_dump_json() if as_json else _event_text(event))
+            data(json.dumps(event.model_dump(mode="json")) if as_json else _event_text(event))
 
 
 def _outcome(job: Job) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from octavo._printable import printable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -20,8 +21,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _STATUS_COLOURS = {"succeeded": "green", "ok": "green", "failed": "red", "error": "red", "warning": "yellow"}
 
-# What a terminal would obey or show in another order, but for line breaks, tabs and our own colours.
-_COMMANDS = re.compile("\x1b(?!\\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+class Coloured(str):
+    """Text in colours of our own, which goes to the terminal as it is."""
+
+    __slots__ = ()
 
 
 def json_option(command: F) -> F:
@@ -36,14 +40,18 @@ def open_client() -> Client:
     return Client(click.get_current_context().find_root().obj)
 
 
-def data(text: str) -> None:
-    """Data, to stdout."""
-    click.echo(_COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text))
+def data(*parts: str) -> None:
+    """Data, to stdout; what is not our own colour is made fit for a terminal."""
+    click.echo(_shown(parts))
 
 
-def message(text: str) -> None:
-    """For whoever watches, to stderr."""
-    click.echo(_COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text), err=True)
+def message(*parts: str) -> None:
+    """For whoever watches, to stderr; likewise."""
+    click.echo(_shown(parts), err=True)
+
+
+def _shown(parts: Sequence[str]) -> str:
+    return "".join(part if isinstance(part, Coloured) else printable(part) for part in parts)
 
 
 def suggest(*commands: str) -> None:
@@ -55,7 +63,7 @@ def suggest(*commands: str) -> None:
 
 def write_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any] | list[Any]) -> None:
     """One JSON document, to stdout."""
-    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(_plain(value), indent=2))
 
 
 def _plain(value: Any) -> Any:
@@ -79,9 +87,14 @@ def terminal_width() -> int:
     return min(max(shutil.get_terminal_size().columns, 60), 120)
 
 
-def status_text(status: str, width: int = 0) -> str:
+def status_text(status: str, width: int = 0) -> Coloured:
     """A status word, padded and then coloured where that is wanted: colour has no width."""
-    return click.style(status.ljust(width), fg=_STATUS_COLOURS.get(status))
+    return coloured(status.ljust(width), _STATUS_COLOURS.get(status))
+
+
+def coloured(text: str, colour: str | None) -> Coloured:
+    """The text, made fit for a terminal, in one of click's colours."""
+    return Coloured(click.style(printable(text), fg=colour))
 
 
 def time_text(moment: datetime | None) -> str:

@@ -68,7 +68,7 @@ def doctor(as_json: bool) -> None:
         write_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            data(f"{status_text(finding.status, 7)}  {finding.check}: {finding.detail}")
+            data(status_text(finding.status, 7), f"  {finding.check}: {finding.detail}")
             if finding.hint:
                 data(f"         {finding.hint}")
     sys.exit(max(finding.exit_code for finding in findings))

@@ -107,3 +107,10 @@ def test_the_message_tells_the_first_place_and_how_many_more() -> None:
     error = spec_error(errors_of({"method": "dynamic", "model": MODEL, "seed": -1, "colour": 1}))
     assert error.message.startswith("/seed: ")
     assert error.message.endswith("(and 1 more)")
+
+
+def test_of_tens_of_thousands_of_wrong_places_the_first_are_looked_at() -> None:
+    body = {"method": "dynamic", "model": MODEL} | {f"u{number}": 1 for number in range(1000)}
+    places = iter([{"type": "extra_forbidden", "loc": ("body", "dynamic", f"u{n}"), "input": 1} for n in range(1000)])
+    assert len(field_errors(places, body)) == 50
+    assert len(list(places)) > 900

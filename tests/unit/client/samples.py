@@ -10,7 +10,7 @@ CREATED_AT = "2026-11-23T13:00:00Z"
 
 def report(**changes: Any) -> dict[str, Any]:
     return {
-        "schema_version": "2.0",
+        "schema_version": "2.1",
         "method": "static",
         "verdict": {"word": "recommended", "sentence": "1.80 times as fast, accuracy holds.", "accuracy": "met"},
         "quality": {
@@ -65,6 +65,11 @@ def explained_report(**changes: Any) -> dict[str, Any]:
                 {**_layer("fc", "Linear", 20.4, own=None, arriving=20.4), "precision": "float32", "reason": LEFT},
                 _layer("relu", "ReLU", None, own=None, arriving=None),
             ],
+            "first_wrong": {
+                "layer": "layer4.1.conv2",
+                "told": "The int8 model first goes wrong at layer4.1.conv2: 11.2 dB at its output, where 24.5 dB "
+                "arrives and 12.0 dB is made in it.",
+            },
             "sensitivity": {
                 "samples": 64, "base_sqnr_db": 18.0, "base_metric": None, "budget_seconds": 10.0, "seconds": 2.0,
                 "layers": [
@@ -96,6 +101,69 @@ def explained_report(**changes: Any) -> dict[str, Any]:
             **changes,
         }
     )  # fmt: skip
+
+
+def full_report(**changes: Any) -> dict[str, Any]:
+    """A report with all that a job can have."""
+    metric = {"name": "top1", "float": 0.9933, "int8": 0.97, "drop": 0.0233, "max_drop": 0.01, "met": False}
+    name = "backbone.features.denseblock4.denselayer16"
+    return explained_report(
+        **{
+            "boundaries": [
+                _boundary("x", "conv1", "quantize", 0.06),
+                _boundary(f"{name}.conv2", f"{name}.softmax", "dequantize", 0.1, removed_by={"overrides": []}),
+                _boundary("fc", "output", "dequantize", None),
+            ],
+            "calibration": {
+                "samples": 64, "duplicates": 3, "subsets": 4, "scale_spread": 0.18, "quality_spread_db": 2.4,
+                "coverage": 0.91, "sufficient": False, "enough_samples": 200,
+                "inputs": [
+                    {"name": "x", "constant": False, "min": -1.0, "max": 1.0, "evaluation_outside": 0.0013},
+                    {"name": "mask", "constant": True, "min": 1.0, "max": 1.0, "evaluation_outside": None},
+                ],
+            },
+            "ranges": [
+                {"observer": "histogram", "sqnr_db": 17.25, "chosen": True},
+                {"observer": "minmax", "sqnr_db": 15.1, "chosen": False},
+            ],
+            "recovery": [
+                _recovery("cross_layer_equalization", 15.7, 16.4),
+                {**_recovery("smooth_quant", None, None), "applied": False, "note": "There is no LayerNorm."},
+            ],
+            "kernels": [
+                {**_kernels("onednn", 17.25), "latency_ms": 5.3, "chosen": True},
+                {**_kernels("fbgemm", 1.7), "saturates": True, "layers": [f"{name}.conv2"]},
+            ],
+            "training": {
+                "loss": "cross_entropy", "best_epoch": 6, "stopped": "early", "better": "qat", "offered": "qat",
+                "static_metric": metric, "static_fidelity": [], "finetuned_metric": 0.9944,
+                "epochs": [
+                    {"epoch": epoch, "loss": 1 / epoch, "metric": 0.98, "sqnr_db": 20.0 + epoch, "seconds": 1.0}
+                    for epoch in range(1, 8)
+                ],
+            },
+            **changes,
+        }
+    )  # fmt: skip
+
+
+def _boundary(producer: str, consumer: str, direction: str, cost_ms: float | None, **more: Any) -> dict[str, Any]:
+    return {
+        "producer": producer, "consumer": consumer, "direction": direction, "elements": 9, "cost_ms": cost_ms, **more,
+    }  # fmt: skip
+
+
+def _recovery(name: str, without: float | None, with_: float | None) -> dict[str, Any]:
+    return {
+        "name": name, "asked": "auto", "applied": True, "without_sqnr_db": without, "with_sqnr_db": with_, "layers": 57,
+    }  # fmt: skip
+
+
+def _kernels(qengine: str, sqnr_db: float) -> dict[str, Any]:
+    return {
+        "qengine": qengine, "sqnr_db": sqnr_db, "reference_sqnr_db": 17.3, "latency_ms": None, "saturates": False,
+        "chosen": False, "layers": [],
+    }  # fmt: skip
 
 
 LEFT = "the last Linear stays in float: its output is the model's"

@@ -8,6 +8,7 @@ import pytest
 
 from octavo._job_card import job_card
 from octavo._report import Report
+from octavo._report_parts import report_parts
 from octavo._types import JobData
 from tests.unit.client import samples
 
@@ -70,6 +71,21 @@ def test_a_card_is_well_formed_and_has_a_bar_for_each_layer_that_was_compared() 
     assert lengths[0] == pytest.approx(260 * 11.2 / 60, abs=0.06), "260 pixels stand for 60 dB; rounded to 0.1"
 
 
+def test_a_card_tells_all_that_the_terminal_does() -> None:
+    report = Report.model_validate(samples.full_report())
+    tree, text = ET.fromstring(report._repr_html_()), report.table(1000)
+    parts = list(report_parts(report))
+    assert [part.title.split(",")[0].split(":")[0] for part in parts] == [
+        "Layers", "Sensitivity", "Quant boundaries", "In float", "Calibration", "Ranges that were tried",
+        "Accuracy recovery", "Kernels", "Training",
+    ]  # fmt: skip
+    said = "\n".join(tree.itertext())
+    for part in parts:
+        for each in (part.title, *part.told, *(cell for row in part.rows for cell in row)):
+            assert each in said
+            assert each in text
+
+
 def test_a_report_without_layers_has_no_plot_and_without_warnings_no_advice() -> None:
     html = card(layers=[], warnings=[], before=None)
     assert "<svg" not in html
@@ -78,3 +94,17 @@ def test_a_report_without_layers_has_no_plot_and_without_warnings_no_advice() ->
 
 def test_a_job_that_has_succeeded_shows_its_report() -> None:
     assert "What to do" in job_card(JobData.model_validate(samples.job("succeeded", report=samples.explained_report())))
+
+
+def test_bars_have_the_colour_of_the_precision_and_no_judgement_of_the_client_s_own() -> None:
+    plot = ET.fromstring(card()).find("svg")
+    assert plot is not None
+    colours = [bar.attrib["fill"] for bar in plot.iter("rect")]
+    assert colours[2] == colours[3] != colours[1], "fc is in float; 21 and 33 dB are told by their length"
+    assert colours[0] not in colours[1:], "there the model first goes wrong, says the report"
+
+
+def test_where_the_model_first_goes_wrong_is_said_before_the_layers_and_not_where_the_report_does_not() -> None:
+    html = card()
+    assert html.index(samples.explained_report()["first_wrong"]["told"]) < html.index("<svg")
+    assert "first goes wrong" not in card(first_wrong=None)

@@ -106,6 +106,70 @@ def test_the_worst_layers_come_first_and_fit_into_the_line() -> None:
     assert f"  fc (Linear): {samples.LEFT}" in lines
 
 
+def test_what_stands_behind_the_figures_is_told_in_small_tables() -> None:
+    lines = Report.model_validate(samples.full_report()).table(80).splitlines()
+    first, end = lines.index("Sensitivity, the costliest of 1"), lines.index("Ranges that were tried")
+    assert lines[first : end - 1] == [
+        "Sensitivity, the costliest of 1",
+        "layer           gain if float  only it in int8  only it in float",
+        "layer4.1.conv2        +8.4 dB          19.0 dB           26.4 dB",
+        "  With all in int8 the output has 18.0 dB, on 64 samples.",
+        "  The time budget did not reach 1 layer: nothing is known there.",
+        "",
+        "Quant boundaries, the costliest of 3, 0.16 ms together",
+        "from                     to                       passes to     cost  removable",
+        "backbone.fe…yer16.conv2  backbone.fe…r16.softmax  float32     0.1 ms  yes",
+        "x                        conv1                    int8       0.06 ms  no",
+        "fc                       output                   float32          –  no",
+        "",
+        "In float: 1 of 5 layers",
+        f"  fc (Linear): {samples.LEFT}",
+        "",
+        "Calibration",
+        "  The data does not suffice. About 200 would do.",
+        "  64 samples, 3 of them duplicates; over 4 subsets the scales vary by 18%; the",
+        "    output's SQNR by 2.4 dB; half of them see 91% of the range.",
+        "  The same in every sample: mask.",
+        "  Evaluation data outside of what it saw: x 0.13%.",
+    ]
+    assert lines[end:] == [
+        "Ranges that were tried",
+        "rule for ranges     SQNR  chosen",
+        "histogram        17.2 dB  yes",
+        "minmax           15.1 dB  no",
+        "",
+        "Accuracy recovery",
+        "means                     asked  without     with  layers  applied",
+        "cross_layer_equalization  auto   15.7 dB  16.4 dB      57  yes",
+        "smooth_quant              auto         –        –      57  no",
+        "  smooth_quant: There is no LayerNorm.",
+        "",
+        "Kernels, against int8 computed in float",
+        "kernels     SQNR  in float     p50  as they should  chosen",
+        "onednn   17.2 dB   17.3 dB  5.3 ms  yes             yes",
+        "fbgemm    1.7 dB   17.3 dB       –  no              no",
+        "  fbgemm does not compute what it should in 1 layer, first",
+        "    backbone.features.denseblock4.denselayer16.conv2.",
+        "",
+        "Training, the last 5 epochs",
+        "epoch    loss  held back  metric     SQNR",
+        "    3  0.3333          –    0.98  23.0 dB",
+        "    4    0.25          –    0.98  24.0 dB",
+        "    5     0.2          –    0.98  25.0 dB",
+        "    6  0.1667          –    0.98  26.0 dB",
+        "    7  0.1429          –    0.98  27.0 dB",
+        "  Static on the same data: 97.00% top1; the better one is qat.",
+        "  Float, trained for as long: 99.44%.",
+        "  7 epochs, stopped early, epoch 6 kept; the artifact is the qat model.",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_all_that_a_job_can_have_fits_into_the_line(width: int) -> None:
+    lines = report_text(Report.model_validate(samples.full_report()), width=width, job_id=samples.JOB_ID).splitlines()
+    assert [line for line in lines if len(line) > width and not line.startswith("    $ ")] == []
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_nothing_but_commands_is_wider_than_the_line(width: int) -> None:
     lines = report_text(explained(), width=width, job_id=samples.JOB_ID).splitlines()
@@ -113,6 +177,12 @@ def test_nothing_but_commands_is_wider_than_the_line(width: int) -> None:
     # At 60 characters two tables are wider than the line, by what their figures take.
     assert [line.split()[0] for line in wide if width > 60] == []
     assert all(len(line) <= 80 for line in wide)
+
+
+def test_where_the_model_first_goes_wrong_is_said_above_the_layers() -> None:
+    lines = explained().table(200).splitlines()
+    assert lines.index(samples.explained_report()["first_wrong"]["told"]) < lines.index("Layers, the worst first (4)")
+    assert "first goes wrong" not in explained(first_wrong=None).table(200)
 
 
 def test_many_layers_are_counted_and_the_worst_shown() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,3 +127,28 @@ def test_a_log_over_its_limit_is_emptied_and_its_last_part_kept(
     child.rotate_log()
     assert (tmp_path / "part.log").read_text() == ""
     assert (tmp_path / "part.log.1").read_text() == "x" * 20 + "\n"
+
+
+def test_a_log_is_echoed_a_piece_at_a_time_even_without_line_breaks(
+    tmp_path: Path, lock_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has grown by gigabytes is not read at once."""
+    monkeypatch.setattr("server.child._ECHO_BYTES", 10)
+    child = python_child(tmp_path, "print('x' * 15 + '\\n' + 'y')")
+    child.start(lock_fd=lock_fd)
+    wait_until(lambda: not child.running, "its end")
+    assert [child.new_log_lines() for _ in range(3)] == [["x" * 10], ["x" * 5, "y"], []]
+
+
+def test_a_log_is_rotated_in_chunks(tmp_path: Path, lock_fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.child._LOG_LIMIT_BYTES", 10)
+    child = python_child(tmp_path, f"import os; os.ftruncate(1, {2**28}); print('end')")
+    child.start(lock_fd=lock_fd)
+    wait_until(lambda: not child.running, "its end")
+    tracemalloc.start()
+    child.rotate_log()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**24
+    assert (tmp_path / "part.log.1").stat().st_size > 2**28
+    (tmp_path / "part.log.1").unlink()

@@ -24,6 +24,7 @@ from shared.errors import (
     LabelsMismatch,
 )
 from shared.model_file import ModelDescription, TensorDescription
+from worker.array_files import open_arrays
 
 IMAGES = np.linspace(0, 1, 6 * 3 * 4, dtype=np.float32).reshape(6, 3, 4)
 LABELS = np.arange(6)
@@ -158,6 +159,9 @@ def zipped(path: Path, members: dict[str, bytes], *, declared: int | None = None
         npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }", bytes(4)),
         npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2.0,), }", bytes(8)),
         npy("{'descr': '<f4', 'fortran_order': False}", bytes(8)),
+        npy("{'descr': '<f4', 'fortran_order': 0, 'shape': (2,)}", bytes(8)),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'more': 1}", bytes(8)),
+        b"\x93NUMPY\x01\x01" + npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", bytes(8))[8:],
         npy("__import__('os').getpid()", bytes(8)),
         npy("[" * 5000, bytes(8)),
         b"\x93NUMPY\x01\x00\xff\xff{",
@@ -167,8 +171,21 @@ def zipped(path: Path, members: dict[str, bytes], *, declared: int | None = None
     ],
 )
 def test_a_header_that_does_not_fit_its_data_is_corrupt(tmp_path: Path, member: bytes) -> None:
+    """Here, and where the worker reads it."""
+    path = zipped(tmp_path / "data.npz", {"x.npy": member})
     with pytest.raises(DatasetCorrupt):
-        inspect_dataset(zipped(tmp_path / "data.npz", {"x.npy": member}))
+        inspect_dataset(path)
+    with pytest.raises(DatasetCorrupt):
+        open_arrays(path, tmp_path)
+
+
+def test_a_version_for_the_names_of_fields_holds_no_numbers_here_or_in_the_worker(tmp_path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }"
+    member = b"\x93NUMPY\x03\x00" + struct.pack("<I", len(header)) + header + bytes(8)
+    path = zipped(tmp_path / "data.npz", {"x.npy": member})
+    for read in (inspect_dataset, lambda path: open_arrays(path, tmp_path)):
+        with pytest.raises(DatasetError, match="structured"):
+            read(path)
 
 
 def test_a_bomb_is_known_by_its_declared_size_before_it_is_unpacked(tmp_path: Path) -> None:

@@ -397,6 +397,14 @@ def with_parameter(name: str) -> Callable[[dict[str, Any]], None]:
     return write
 
 
+def with_module_path(path: str) -> Callable[[dict[str, Any]], None]:
+    def write(program: dict[str, Any]) -> None:
+        node = program["graph_module"]["graph"]["nodes"][0]
+        node["metadata"]["nn_module_stack"] = f"L__self__,,Net;L__self__0,{path},torch.nn.modules.linear.Linear"
+
+    return write
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -414,6 +422,15 @@ def with_parameter(name: str) -> Callable[[dict[str, Any]], None]:
         with_in_spec("builtins.dict", json.dumps([{"__enum__": True, "fqn": "os:x", "name": "y"}])),
         with_in_spec("builtins.dict", json.dumps(['a"b'])),
         with_parameter('x", __import__("os"))'),
+        with_parameter("x\ud800"),
+        with_module_path('x" if exec("1") else "0'),
+        with_module_path("x\\"),
+        with_module_path("x\x00"),
+        with_module_path("x\x1b[8m"),
+        with_module_path("x\u202ey"),
+        with_module_path("x\ud800"),
+        with_module_path("n" * 5000),
+        with_module_path(".".join("n" * 3000)),
         lambda program: program["guards_code"].append("__import__('os').getpid() > 0"),
         lambda program: program["guards_code"].append("L['a\"b'].size()[0] == 1"),
         lambda program: program["range_constraints"].update(u9999999999={"min_val": 0, "max_val": 1}),
@@ -424,6 +441,10 @@ def test_names_operators_and_expressions_outside_of_the_allow_lists_are_refused(
 ) -> None:
     with pytest.raises(ModelUnsafe):
         inspect_model(edit_json(honest, tmp_path / "evil.pt2", PROGRAM, edit))
+
+
+def test_a_layer_may_have_a_name_of_any_script(honest: Path, tmp_path: Path) -> None:
+    inspect_model(edit_json(honest, tmp_path / "named.pt2", PROGRAM, with_module_path("größe-1.中文/a b")))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec, spec_adapter
-from shared.spec_patch import apply_patch, beyond_suggesting, compose_patches
+from shared.spec_patch import apply_patch, beyond_suggesting, compose_patches, unknown_nulls
 
 MODEL = "mdl_019abc5d1f0e7a33c49d20"
 DATASET = "dst_019abc5d20c17a3391be04"
@@ -184,3 +184,26 @@ def test_a_suggestion_names_no_data_but_that_of_the_spec() -> None:
     for value in (foreign, MODEL, None, [OTHER], {"calibration": OTHER}):
         assert beyond_suggesting(spec, {"calibration": value}) == ["calibration"]
     assert beyond_suggesting(spec, {"evaluation": DATASET, "model": MODEL}) == ["evaluation", "model"]
+
+
+def test_a_null_brings_a_default_back_where_there_is_a_field() -> None:
+    """Of any method, for the patch may bring another one; names in metadata are the user's own."""
+    known = {"qat": None, "activation": {"percentile": None}, "metadata": {"mine": None}, "recovery": None}
+    assert unknown_nulls(known) == []
+    unknown = {"colour": None, "activation": {"percentle": None}, "seed": {"x": None}, "qat": {"activation": None}}
+    assert unknown_nulls(unknown) == ["colour", "activation.percentle", "seed.x", "qat.activation"]
+
+
+def test_overrides_are_added_up_in_one_pass() -> None:
+    """Each is looked at a few times, however many there are: 5500 of them once took 50 seconds."""
+    seen = 0
+
+    class Counted(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            nonlocal seen
+            seen += 1
+            return super().get(key, default)
+
+    many = [Counted(layer=f"l{number}", weight={"quant_min": -8}) for number in range(500)]
+    assert len(compose_patches([{"overrides": many}, {"overrides": many}])["overrides"]) == 1000
+    assert seen < 20 * len(many)

@@ -7,19 +7,23 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from shared.job_report import OutputFidelity, RangeTrial, RecoveryResult
+from shared.job_report import MetricResult, OutputFidelity, Quality, RangeTrial, RecoveryResult
+from shared.layer_report import Graphs
 from tests.unit.worker.findings.conftest import MakeCase, make_case
 from tests.unit.worker.quantization.test_planning import spec
-from worker.closeness import SQNR_LIMIT_DB, closeness, worst_output
+from tests.unit.worker.test_verdict import FASTER, SIZE
+from worker.closeness import SQNR_LIMIT_DB, closeness, is_poor, worst_output
 from worker.datasets import InMemorySamples, batches
 from worker.findings import Case
 from worker.inference import batch_range
 from worker.quantization import input_specs, output_names, prepare, raise_program
 from worker.quantization.planning import choose_plan
+from worker.steps.analyse import Analysis
 from worker.steps.held_back import divide
 from worker.steps.load import LoadedModel
 from worker.steps.recover import recover
 from worker.steps.refine import refine
+from worker.verdict import judge
 
 __all__ = ["make_case"]  # the fixture
 
@@ -132,6 +136,41 @@ def test_a_model_that_gives_classes_alone_is_refined_by_their_agreement() -> Non
     assert recovery
 
 
+def target(*, met: bool | None) -> MetricResult:
+    return MetricResult(name="top1", float_value=0.9, int8_value=0.8, drop=0.1, max_drop=0.2, met=met)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "metric", "poor"),
+    [
+        ([signal(20.0)], None, False),
+        ([signal(19.9)], None, True),
+        ([signal(12.0, 0.95)], None, False),  # it decides as float does
+        ([signal(30.0, 0.949)], None, True),
+        ([signal(40.0), signal(19.9)], None, True),
+        ([signal(None)], None, False),
+        ([discrete(0.94)], None, True),
+        ([signal(19.9)], target(met=None), True),
+        ([signal(19.9)], target(met=True), False),
+        ([signal(40.0)], target(met=False), True),
+    ],
+)
+def test_the_target_decides_what_is_poor_and_without_one_the_outputs_do_for_verdict_and_findings_alike(
+    outputs: list[OutputFidelity], metric: MetricResult | None, poor: bool
+) -> None:
+    quality = Quality(data="evaluation", samples=10, metric=metric, fidelity=outputs)
+    assert is_poor(quality) == poor
+    word = judge(quality, [FASTER], SIZE).word
+    assert (word in ("accuracy_not_met", "low_fidelity")) == poor
+    case = Case(
+        spec("static"),
+        {},
+        Analysis([], {}, None, [], [], frozenset(), Graphs(float_nodes=[], int8_nodes=[]), [], {}, {}, 0),
+        quality,
+    )
+    assert case.is_poor == poor
+
+
 def outcome(case: Case) -> tuple[float, list[tuple[str, float]]]:
     assert case.analysis.sensitivity is not None
     return case.base_db, [(entry.layer, entry.gain_db) for entry in case.analysis.sensitivity.layers]
@@ -153,7 +192,7 @@ def test_a_model_that_gives_classes_alone_is_ranked_by_their_agreement(make_case
     case = make_case(Classifier(**CHOSEN), x, x)
     (output,) = case.quality.fidelity
     assert output.agreement is not None
-    assert case.is_poor == (output.agreement < 0.95 or case.base_db < 20)
+    assert case.is_poor == (output.agreement < 0.95)
     assert 10 ** (-case.base_db / 10) / 2 == pytest.approx(1 - output.agreement)
     assert case.analysis.sensitivity is not None
     assert case.analysis.sensitivity.layers

@@ -1,37 +1,169 @@
 """What a runner left behind, when the runner lies."""
 
+import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shared.errors import InternalError
-from worker.outputs import collect_artifacts
+from shared.errors import InternalError, OutputTooLarge
+from shared.job_report import SCHEMA_VERSION, ExampleInput, JobReport, OutputFidelity, ReportWarning, Suggestion
+from shared.quantization_spec import StaticSpec
+from tests.unit.worker.report_page.samples import residual_cnn
+from worker.job_folder import JobInputs
+from worker.outputs import check_outputs, complete_outputs, read_report
+
+
+def left_in(folder: Path, *names: str) -> Path:
+    for name in names or ("model_int8.pt", "report.json"):
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_what_a_recipe_writes_is_let_pass(tmp_path: Path) -> None:
+    check_outputs(left_in(tmp_path), limit_bytes=2**20)
 
 
 def test_thousands_of_hostile_names_are_refused_in_one_sentence(tmp_path: Path) -> None:
     for index in range(2000):
         (tmp_path / f"{index}\x1b[31m{'n' * 200}").touch()
     with pytest.raises(InternalError) as caught:
-        collect_artifacts(tmp_path, limit_bytes=2**20)
+        check_outputs(tmp_path, limit_bytes=2**20)
     assert len(caught.value.message) < 1000
     assert "\x1b" not in caught.value.message
 
 
-def test_what_a_recipe_writes_is_taken_with_its_kind_and_media_type(tmp_path: Path) -> None:
-    for name in ("model_int8.pt", "report.json", "report.html", "load_example.py", "SHA256SUMS"):
-        (tmp_path / name).write_text(name)
-    found = {each.name: (each.kind, each.media_type) for each in collect_artifacts(tmp_path, limit_bytes=2**20)}
-    assert found == {
+@pytest.mark.parametrize("name", ["report.html", "load_example.py", "SHA256SUMS"])
+def test_what_is_made_out_here_is_not_taken_from_a_runner(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InternalError, match=name):
+        check_outputs(left_in(tmp_path, "model_int8.pt", "report.json", name), limit_bytes=2**20)
+
+
+def test_links_and_missing_and_large_files_are_refused(tmp_path: Path) -> None:
+    (linked := tmp_path / "linked").mkdir()
+    (left_in(linked) / "report.json").unlink()
+    with pytest.raises(InternalError, match="left 1 files"):
+        check_outputs(linked, limit_bytes=2**20)
+    (linked / "report.json").symlink_to("/etc/hostname")
+    with pytest.raises(InternalError, match="not regular"):
+        check_outputs(linked, limit_bytes=2**20)
+    (large := tmp_path / "large").mkdir()
+    with pytest.raises(OutputTooLarge):
+        check_outputs(left_in(large), limit_bytes=10)
+
+
+def test_the_report_is_completed_by_its_page_an_example_and_the_hashes_of_all(tmp_path: Path) -> None:
+    (tmp_path / "model_int8.pt").write_bytes(b"int8")
+    artifacts = complete_outputs(tmp_path, residual_cnn(3), job_id="job_1")
+    assert {each.name: (each.kind, each.media_type) for each in artifacts} == {
         "model_int8.pt": ("model", "application/octet-stream"),
         "report.json": ("report", "application/json"),
         "report.html": ("page", "text/html; charset=utf-8"),
         "load_example.py": ("example", "text/x-python; charset=utf-8"),
         "SHA256SUMS": ("manifest", "text/plain; charset=utf-8"),
     }
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for each in artifacts:
+        assert each.sha256 == hashlib.sha256(files[each.name]).hexdigest()
+        assert each.size_bytes == len(files[each.name])
+    listed = dict(line.split("  ")[::-1] for line in files["SHA256SUMS"].decode().splitlines())
+    assert listed == {each.name: each.sha256 for each in artifacts if each.name != "SHA256SUMS"}
+    assert JobReport.model_validate_json(files["report.json"]) == residual_cnn(3)
 
 
-def test_an_output_without_the_page_is_refused(tmp_path: Path) -> None:
-    for name in ("model_int8.pt", "report.json", "load_example.py", "SHA256SUMS"):
-        (tmp_path / name).write_text(name)
-    with pytest.raises(InternalError, match=r"report\.html"):
-        collect_artifacts(tmp_path, limit_bytes=2**20)
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (outside := tmp_path / "outside").write_text("precious")
+    (outputs := tmp_path / "outputs").mkdir()
+    (outputs / "model_int8.pt").touch()
+    (outputs / "report.html").symlink_to(outside)
+    complete_outputs(outputs, residual_cnn(3), job_id="job_1")
+    assert outside.read_text() == "precious"
+
+
+def test_no_name_in_a_report_becomes_code_in_the_example(tmp_path: Path) -> None:
+    """The example is Python that users run."""
+    (tmp_path / "model_int8.pt").touch()
+    report = residual_cnn(3)
+    evil = "\")\n__import__('os').abort()\n'\\"
+    report.quality.fidelity = [OutputFidelity(output=evil, sqnr_db=1, cosine=1, agreement=None)]
+    report.inputs = [ExampleInput(name="ids", dtype="int64", shape=[2, 5], greatest=7)]
+    complete_outputs(tmp_path, report, job_id="job_1")
+    example = (tmp_path / "load_example.py").read_text()
+    assert f'QENGINE = "{report.environment.qengine}"' in example
+    assert f"zip({(evil,)!r}, outputs)" in example
+    assert "    torch.randint(0, 8, (2, 5)).to(torch.int64),  # ids\n" in example
+    for field, value in {"name": evil, "dtype": evil, "shape": [evil], "greatest": evil}.items():
+        with pytest.raises(ValueError, match=field):
+            ExampleInput.model_validate({"name": "x", "dtype": "int64", "shape": [1], "greatest": 1, field: value})
+
+
+# --- what a report says ----------------------------------------------------------------------------------------------
+
+SPEC = StaticSpec(method="static", model="mdl_019abc5d1f0e7a33c49d20", calibration="dst_019abc5d20c17a3391be04")
+ASKED = JobInputs(job_id="job_1", spec=SPEC, datasets={}, threads=1, sandbox_level="landlock")
+
+
+def honest() -> dict[str, Any]:
+    report = residual_cnn(3).model_dump(mode="json")
+    return report | {"spec": SPEC.model_dump(mode="json")}
+
+
+def read(folder: Path, report: dict[str, Any]) -> JobReport:
+    (folder / "report.json").write_text(json.dumps(report))
+    return read_report(folder, ASKED)
+
+
+def test_what_the_supervisor_knows_itself_is_not_taken_from_the_report(tmp_path: Path) -> None:
+    report = honest()
+    report["environment"] |= {"sandbox_level": "vault", "cores": 4096}
+    report["schema_version"] = "9" * 100
+    report["warnings"] += [{"code": "c", "message": "m"}] * 5000
+    assert report["before"] is not None
+    found = read(tmp_path, report)
+    assert (found.environment.sandbox_level, found.environment.cores < 4096) == ("landlock", True)
+    assert (found.before, found.schema_version) == (None, SCHEMA_VERSION)
+    assert len(found.warnings) == 1000
+
+
+def test_text_in_a_report_obeys_no_terminal_and_reads_in_one_direction(tmp_path: Path) -> None:
+    report = honest()
+    report["verdict"]["sentence"] = "a\x1b]0;b\x07\x00\u202ec\ud800\n"
+    report["timings"] = {"\x1b[8m": 1.0}
+    found = read(tmp_path, report)
+    assert found.verdict.sentence == "a�]0;b���c�\n"
+    assert list(found.timings) == ["�[8m"]
+
+
+def suggests(patch: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    warning = ReportWarning(code="c", message="m", suggestion=Suggestion(title="t", patch=patch))
+    return lambda report: report["warnings"].append(warning.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda report: report["latency"][0].update(speedup=float("nan")),
+        lambda report: report["latency"][0].update(speedup=float("inf")),
+        lambda report: report["latency"][0].update(speedup=1e30),
+        lambda report: report["latency"][0].update(speedup=-1.0),
+        lambda report: report["quality"]["metric"].update(drop=1e30),
+        lambda report: report["size"].update(int8_bytes=10**300),
+        lambda report: report.update(method="qat"),
+        lambda report: report["spec"].update(model="mdl_0000000000000000000000"),
+        lambda report: report["spec"].update(evaluation=report["spec"]["calibration"]),
+        lambda report: report["environment"].update(qengine="mine"),
+        lambda report: report["verdict"].update(sentence="x" * 200_000),
+        suggests({"model": "mdl_0000000000000000000000"}),
+        suggests({"max_accuracy_drop": None}),
+        suggests({"overrides": [{"op": "add"}] * 1001}),
+        lambda report: report["boundaries"][0].update(removed_by={"name": "x"}),
+        lambda report: report.update(spec=report["spec"] | {"name": json.loads("[" * 900 + "]" * 900)}),
+    ],
+)  # fmt: skip
+def test_a_report_that_cannot_be_is_refused(tmp_path: Path, lie: Callable[[dict[str, Any]], None]) -> None:
+    read(tmp_path, report := honest())
+    lie(report)
+    with pytest.raises(InternalError, match="not one"):
+        read(tmp_path, report)

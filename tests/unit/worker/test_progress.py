@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from shared.errors import DatasetError, InternalError
 from shared.job import Step
 from worker.progress import LogMessage, MetricMessage, ProgressTracker, runner_message_adapter
 
@@ -161,3 +162,36 @@ def test_what_a_terminal_would_obey_is_replaced_in_every_message() -> None:
 def test_a_message_of_made_up_words_or_endless_numbers_is_none(message: str) -> None:
     with pytest.raises(ValidationError):
         runner_message_adapter.validate_json(message)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {f"k{number}": 1 for number in range(11)},
+        {"Not A Name": 1},
+        {"name": "x" * 301},
+        {"value": int("9" * 4000)},
+        {"value": [1]},
+    ],
+)
+def test_a_figure_has_few_parts_and_each_is_small(data: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        runner_message_adapter.validate_json(f'{{"kind": "metric", "data": {json.dumps(data, default=str)}}}')
+
+
+def test_a_figure_that_is_no_number_is_null_and_its_words_are_printable() -> None:
+    text = '{"kind": "metric", "data": {"value": NaN, "least": -Infinity, "name": "a\\u001b]0;b\\u202e", "epoch": 2}}'
+    data = runner_message_adapter.validate_json(text).data
+    assert data == {"value": None, "least": None, "name": "a�]0;b�", "epoch": 2}
+    assert MetricMessage(data={"value": float("inf"), "epoch": 2}).data == {"value": None, "epoch": 2}
+
+
+@pytest.mark.parametrize(("code", "owner"), [("any_word", "user"), ("internal_error", "user"), ("dataset_error", "x")])
+def test_a_failure_is_one_that_octavo_knows_and_has_its_owner(code: str, owner: str) -> None:
+    for error in (DatasetError("no"), InternalError("no")):
+        honest = {"kind": "failed", "error": error.to_job_error().model_dump()}
+        assert runner_message_adapter.validate_python(honest).error.code == error.code
+    with pytest.raises(ValidationError):
+        runner_message_adapter.validate_python(
+            {"kind": "failed", "error": {"code": code, "owner": owner, "message": "m"}}
+        )

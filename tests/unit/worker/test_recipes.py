@@ -17,6 +17,7 @@ from shared.job_report import JobReport
 from tests.unit.worker.conftest import Digits, MakeFolder, export
 from worker import recipes
 from worker.job_folder import JobFolder
+from worker.outputs import complete_outputs
 from worker.progress import LogMessage, MetricMessage, ProgressMessage, runner_message_adapter
 
 Message = ProgressMessage | MetricMessage | LogMessage
@@ -53,6 +54,8 @@ def finished(
     more = {"qat": {"epochs": 2}} if request.param == "qat" else {}
     folder = make_folder(digits.program, request.param, data[request.param], **more)
     report, messages = run(folder)
+    assert {path.name for path in folder.outputs.iterdir()} == {"model_int8.pt", "report.json"}
+    complete_outputs(folder.outputs, report, job_id="job_1")
     return folder, report, messages
 
 
@@ -253,6 +256,17 @@ def test_the_static_model_beside_qat_is_what_a_static_job_gives(digits: Digits, 
     assert trained.training.static_fidelity == static.quality.fidelity
 
 
+def test_the_static_model_beside_qat_has_the_rule_that_the_spec_names(digits: Digits, make_folder: MakeFolder) -> None:
+    """It may be the model on offer, as it is where training is too slow to change anything."""
+    settings = {"epochs": 1, "learning_rate": 1e-9, "compare_with_float": False}
+    activation = {"observer": "percentile", "percentile": 99.9}
+    report, _ = run(make_folder(digits.program, "qat", qat_data(digits), qat=settings, activation=activation))
+    assert report.training is not None
+    assert report.training.offered == "static"
+    assert report.ranges == []
+    assert report.spec["activation"]["observer"] == "percentile"
+
+
 def test_distillation_needs_no_labels(digits: Digits, make_folder: MakeFolder) -> None:
     data = {"training": {"x": digits.training_x[:320]}, "evaluation": {"x": digits.evaluation_x}}
     report, _ = run(make_folder(digits.program, "qat", data, qat={"epochs": 2, "learning_rate": 1e-3}))
@@ -330,3 +344,4 @@ def test_a_recipe_runs_by_hand_and_prints_its_progress(digits: Digits, make_fold
     assert runner_message_adapter.validate_json(lines[0]).step == "load"
     report = JobReport.model_validate_json((folder.outputs / "report.json").read_bytes())
     assert sentence == report.verdict.sentence
+    check_sizes_and_manifest(folder, report)

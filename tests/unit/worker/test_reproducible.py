@@ -7,13 +7,17 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
 import torch
 
 from shared.job_report import JobReport
 from tests.unit.worker.conftest import Digits, MakeFolder
+from worker import recipes
 from worker.job_folder import JobFolder
+from worker.steps import choose_kernels
 
-#: Kernels that are named: of several that are right, the fastest would be taken, and timings differ.
+#: Kernels that are named give equal outputs as well; where the spec says `auto`, timings choose among those that are
+#: right.
 SPECS: dict[str, dict[str, Any]] = {
     "dynamic": {},
     "static": {"qengine": "onednn"},
@@ -35,7 +39,7 @@ def folder_for(digits: Digits, make_folder: MakeFolder, method: str, **more: Any
         # Other labels than the network knows: what was trained is better than what was not, and so is on offer.
         datasets["training"] = seen | {"labels": 9 - digits.training_y[:SEEN]}
         datasets["evaluation"]["labels"] = 9 - digits.evaluation_y[:64]
-    return make_folder(digits.program, method, datasets, analysis=NO_ANALYSIS, **SPECS[method], **more)
+    return make_folder(digits.program, method, datasets, analysis=NO_ANALYSIS, **(SPECS[method] | more))
 
 
 def run_all(folders: list[JobFolder]) -> list[JobReport]:
@@ -84,3 +88,24 @@ def test_two_trainings_give_the_same_model_and_another_seed_another(digits: Digi
     check_two_runs(digits, folders[:2], reports[:2])
     assert [report.training is not None and report.training.offered for report in reports] == ["qat"] * 3
     assert reports[2].weights_sha256 != reports[0].weights_sha256
+
+
+@pytest.mark.parametrize("method", ["static", "qat"])
+def test_by_default_the_weights_are_the_same_whichever_kernels_are_the_fastest(
+    digits: Digits, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """What a clock says chooses kernels and nothing else: not the model on offer, and no weight, scale or bias."""
+    reports = []
+    for favourite in ("onednn", "fbgemm"):
+        monkeypatch.setattr(
+            choose_kernels,
+            "_medians_ms",
+            lambda right, *_, favourite=favourite: {name: 1.0 if name == favourite else 2.0 for name in right},
+        )
+        folder = folder_for(digits, make_folder, method, qengine="auto")
+        reports.append(recipes.run(folder, lambda _: None))
+    first, second = reports
+    assert [report.environment.qengine for report in reports] == ["onednn", "fbgemm"]
+    assert first.weights_sha256 == second.weights_sha256
+    if first.training is not None and second.training is not None:
+        assert first.training.offered == second.training.offered == "qat"

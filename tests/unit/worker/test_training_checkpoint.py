@@ -108,6 +108,22 @@ def test_an_optimizer_takes_no_state_of_other_parameters() -> None:
     assert not restore_optimizer(torch.optim.Adam(network.parameters()), {"state": 1})
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"betas": None}, {"betas": (0.9,)}, {"betas": (0.9, "x")}, {"lr": "x"}, {"lr": float("nan")}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_an_optimizer_takes_no_state_of_other_settings(change: dict[str, Any]) -> None:
+    optimizer = torch.optim.Adam(nn.Linear(3, 2).parameters())
+    state = optimizer.state_dict()
+    assert restore_optimizer(optimizer, state)
+    state["param_groups"][0] |= change
+    assert not restore_optimizer(optimizer, state)
+    del state["param_groups"][0]["betas"]
+    assert not restore_optimizer(optimizer, state)
+
+
 def test_the_fingerprint_follows_the_model_and_the_spec(tmp_path: Path) -> None:
     model = tmp_path / "model.pt2"
     model.write_bytes(b"one")

@@ -73,6 +73,8 @@ def test_a_gain_is_told_as_a_gain() -> None:
     [
         (30.0, None, "recommended"),
         (10.0, None, "low_fidelity"),
+        (19.9, None, "low_fidelity"),
+        (20.0, None, "recommended"),
         (None, None, "recommended"),
         (10.0, 0.99, "recommended"),
         (30.0, 0.8, "low_fidelity"),

@@ -8,23 +8,26 @@ from typing import Any
 from shared.job_report import Before, JobReport, ReportWarning, Suggestion
 from worker.closeness import worst_output
 from worker.report_page.figures import byte_size, decibels, milliseconds, signed, times
-from worker.report_page.layout import Column, Section, as_json, name, note, subheading, table
-from worker.report_page.markup import Content, Html, element, join
+from worker.report_page.layout import Column, Section, as_json, fitting, left_out, name, note, subheading, table
+from worker.report_page.markup import Content, Html, element, join, shorten
 from worker.report_page.sections.verdict import METRIC_NAMES, metric_value, verdict_title
 
+_MAX_TEXT = 1000
 _NEEDS = {"static": ("calibration", "images.npz"), "qat": ("training", "train.npz")}
 """The dataset that a method cannot do without, and a name to stand for its file."""
 
 
-def advice(report: JobReport, job_id: str) -> Section:
+def advice(report: JobReport, job_id: str, room: int) -> Section:
     """The warnings, the most telling first, and the effect of the change that made this job of another."""
     # Counted from zero, as the API and the command do.
-    items = [_warning(number, each, job_id, report.spec) for number, each in enumerate(report.warnings)]
-    listed = element("ol", items, class_="advice") if items else element("p", "Nothing: no warning was raised.")
-    return Section("advice", "What to do", join([listed, _before(report, report.before)]))
+    every = [_warning(number, each, job_id, report.spec, room // 4) for number, each in enumerate(report.warnings)]
+    items = fitting(every, room)
+    listed = element("ol", items, class_="advice") if every else element("p", "Nothing: no warning was raised.")
+    more = left_out(len(every), len(items), "warning")
+    return Section("advice", "What to do", join([listed, more, _before(report, report.before, room)]))
 
 
-def _warning(number: int, warning: ReportWarning, job_id: str, spec: dict[str, Any]) -> Html:
+def _warning(number: int, warning: ReportWarning, job_id: str, spec: dict[str, Any], room: int) -> Html:
     suggestion = warning.suggestion
     layer = () if warning.layer is None else (" in ", name(warning.layer))
     said: list[Content] = [
@@ -39,18 +42,21 @@ def _warning(number: int, warning: ReportWarning, job_id: str, spec: dict[str, A
         said.append(element("p", element("b", "Hint: "), _prose(warning.hint)))
     if suggestion is not None:
         said += [
-            element("p", element("b", "Suggestion: "), suggestion.title),
-            None if suggestion.expected is None else element("p", element("b", "Expected: "), suggestion.expected),
+            element("p", element("b", "Suggestion: "), shorten(suggestion.title, _MAX_TEXT)),
+            None
+            if suggestion.expected is None
+            else element("p", element("b", "Expected: "), shorten(suggestion.expected, _MAX_TEXT)),
             element("p", "Apply it:", class_="label"),
             element("pre", _command(number, suggestion, job_id, spec), class_="command", tabindex=0),
             element("p", "which changes the spec by:", class_="label"),
-            as_json(suggestion.patch),
+            as_json(suggestion.patch, room),
         ]
     return element("li", said, class_="act" if suggestion else None)
 
 
 def _prose(text: str) -> list[Content]:
     """What stands between backticks as code."""
+    text = shorten(text, _MAX_TEXT)
     *pairs, last = text.split("`")
     if len(pairs) % 2:  # one without another
         return [text]
@@ -65,7 +71,7 @@ def _command(number: int, suggestion: Suggestion, job_id: str, spec: dict[str, A
     return f"octavo quantize --from {shlex.quote(job_id)} --apply {number}{data} --wait"
 
 
-def _before(report: JobReport, before: Before | None) -> Content:
+def _before(report: JobReport, before: Before | None, room: int) -> Content:
     if before is None:
         return None
     columns = [Column("Figure"), Column("Before", "number"), Column("After", "number"), Column("Change", "number")]
@@ -73,7 +79,7 @@ def _before(report: JobReport, before: Before | None) -> Content:
         [
             subheading("Before and after"),
             note("This job was made from ", name(before.job), f" ({before.method}) by these changes of its spec:"),
-            as_json(before.changes),
+            as_json(before.changes, room),
             table("Before and after", columns, [*_quality_rows(report, before), *_other_rows(report, before)]),
         ]
     )

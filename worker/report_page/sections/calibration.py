@@ -15,10 +15,10 @@ _RECOVERY_NAMES = {
 _MAX_INPUTS = 200
 
 
-def calibration(report: JobReport) -> Section | None:
+def calibration(report: JobReport, room: int) -> Section | None:
     """Calibration data, ranges, recovery and kernels, each with what was measured."""
     parts = [
-        _sufficiency(report.calibration),
+        _sufficiency(report.calibration, room),
         _ranges(report.ranges),
         _recovery(report.recovery),
         _kernels(report.kernels),
@@ -28,7 +28,7 @@ def calibration(report: JobReport) -> Section | None:
     return Section("calibration", "Calibration, and what was tried", join(parts))
 
 
-def _sufficiency(found: CalibrationResult | None) -> Content:
+def _sufficiency(found: CalibrationResult | None, room: int) -> Content:
     if found is None:
         return None
     if found.sufficient:
@@ -61,7 +61,8 @@ def _sufficiency(found: CalibrationResult | None) -> Content:
         ]
         for each in found.inputs[:_MAX_INPUTS]
     ]
-    listed = table("Inputs in the calibration data", columns, rows) if rows else None
+    caption, count = "Inputs in the calibration data", len(found.inputs)
+    listed = table(caption, columns, rows, room=room, of=count, noun="input") if rows else None
     return join(
         [
             subheading("Does the data suffice?"),
@@ -117,7 +118,7 @@ def _kernels(trials: list[KernelTrial]) -> Content:
         Column("SQNR", "number", "Of the worst output against the float model"),
         Column("Simulation", "number", "The same of int8 computed in float"),
         Column("Latency, p50", "number", "At the smallest batch"),
-        Column("Saturate"),
+        Column("Computes what it should"),
         Column("Off by more than rounding"),
         Column("Chosen"),
     ]
@@ -127,15 +128,16 @@ def _kernels(trials: list[KernelTrial]) -> Content:
             decibels(each.sqnr_db),
             decibels(each.reference_sqnr_db),
             milliseconds(each.latency_ms),
-            badge("saturate", "flag") if each.saturates else "no",
+            badge("no", "flag") if each.saturates else "yes",
             name(shorten(", ".join(each.layers), 200)) if each.layers else NONE,
             _chosen(chosen=each.chosen),
         ]
         for each in trials
     ]
     told = note(
-        "Kernels of which a layer gives other integers than it should saturate, and so do those of which the output is "
-        "more than 1 dB below the simulation's, by more than chance: they are not offered."
+        "Kernels of which a layer gives other integers than it should, or of which the output is more than 1 dB below "
+        "the simulation's, by more than chance, do not compute what they should, mostly because their sums saturate: "
+        "they are not offered."
     )
     return join([subheading("Kernels against int8 computed in float"), told, table("Kernels", columns, rows)])
 

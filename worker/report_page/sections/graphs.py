@@ -5,30 +5,30 @@ from __future__ import annotations
 from shared.job_report import JobReport
 from shared.layer_report import GraphNode
 from worker.report_page.figures import NONE, plural
-from worker.report_page.graph_drawing import draw, shape
+from worker.report_page.graph_drawing import MAX_BOXES, draw, shape
 from worker.report_page.layout import Column, Section, folded, name, note, precision_badge, scrollable, table
 from worker.report_page.markup import Content, element, join, shorten
-from worker.report_page.sections.layers import left_out
 
 _MAX_ROWS = 2000
+_BYTES_OF_A_BOX = 600
 _LEGEND = ("int8", "float32", "float16", "boundary", "other")
 
 
-def graphs(report: JobReport) -> Section | None:
+def graphs(report: JobReport, room: int) -> Section | None:
     """The int8 graph drawn with its precisions, and both graphs node by node."""
     both = report.graphs
     if both is None or not (both.float_nodes or both.int8_nodes):
         return None
     parts = [
-        _picture(both.int8_nodes or both.float_nodes),
-        _node_table("int8 graph, after", both.int8_nodes),
-        _node_table("float graph, before", both.float_nodes),
+        _picture(both.int8_nodes or both.float_nodes, room),
+        _node_table("int8 graph, after", both.int8_nodes, room),
+        _node_table("float graph, before", both.float_nodes, room),
     ]
     return Section("graphs", "FX graph", join(parts))
 
 
-def _picture(nodes: list[GraphNode]) -> Content:
-    picture = draw(nodes)
+def _picture(nodes: list[GraphNode], room: int) -> Content:
+    picture = draw(nodes, min(MAX_BOXES, room // _BYTES_OF_A_BOX))
     if picture is None:
         return None
     there = {each.precision for each in nodes}
@@ -53,7 +53,7 @@ def _picture(nodes: list[GraphNode]) -> Content:
     )
 
 
-def _node_table(title: str, nodes: list[GraphNode]) -> Content:
+def _node_table(title: str, nodes: list[GraphNode], room: int) -> Content:
     if not nodes:
         return None
     columns = [Column("Name"), Column("Opcode"), Column("Target"), Column("Arguments")]
@@ -70,7 +70,6 @@ def _node_table(title: str, nodes: list[GraphNode]) -> Content:
         ]
         for each in nodes[:_MAX_ROWS]
     ]
-    written = table(f"{title}, node by node", columns, rows, find="layer, node, target or precision", tall=True)
-    return folded(
-        f"Table of the {title}: {plural(len(nodes), 'node')}", written, left_out(len(nodes), _MAX_ROWS, "node")
-    )
+    caption, found = f"{title}, node by node", "layer, node, target or precision"
+    written = table(caption, columns, rows, find=found, tall=True, room=room, of=len(nodes), noun="node")
+    return folded(f"Table of the {title}: {plural(len(nodes), 'node')}", written)

@@ -7,7 +7,7 @@ import math
 from shared.job_report import JobReport
 from shared.layer_report import Histogram
 from worker.report_page.figures import percent, plural, significant
-from worker.report_page.layout import Section, folded, name, note
+from worker.report_page.layout import Section, fitting, folded, left_out, name, note
 from worker.report_page.markup import Html, element, join
 from worker.report_page.plots import Scale, finite, line, rect, steps, svg, text, tick_label
 
@@ -17,9 +17,9 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 264, 122, 6, 258, 8, 96
 _MAX_BINS = 126
 
 
-def histograms(report: JobReport) -> Section | None:
+def histograms(report: JobReport, room: int) -> Section | None:
     """Small multiples, the layers that matter most first."""
-    drawn = [_drawing(each) for each in report.histograms[:_MAX_DRAWN]]
+    drawn = fitting([_drawing(each) for each in report.histograms[:_MAX_DRAWN]], room)
     if not drawn:
         return None
     told = note(
@@ -29,7 +29,8 @@ def histograms(report: JobReport) -> Section | None:
     shown = element("div", drawn[:_OPEN_AT_FIRST], class_="multiples")
     more = drawn[_OPEN_AT_FIRST:]
     rest = folded(f"{plural(len(more), 'more histogram')}", element("div", more, class_="multiples")) if more else None
-    return Section("histograms", "Histograms", join([told, shown, rest]))
+    missing = left_out(len(report.histograms), len(drawn), "histogram")
+    return Section("histograms", "Histograms", join([told, shown, rest, missing]))
 
 
 def _drawing(histogram: Histogram) -> Html:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from shared.job_report import JobReport
 from shared.layer_report import LayerSummary, Qparams
-from worker.report_page.figures import EXACT, NONE, decibels, decimal, percent, plural, significant, whole
+from worker.closeness import FAR_DB
+from worker.report_page.figures import EXACT, NONE, decibels, decimal, percent, plural, significant
 from worker.report_page.layout import (
     Column,
     Section,
     badge,
     figure,
     folded,
+    left_out,
     name,
     note,
     precision_badge,
@@ -21,11 +23,9 @@ from worker.report_page.layout import (
 from worker.report_page.markup import Content, Html, element, join, shorten
 from worker.report_page.plots import Scale, finite, left_axis, line, rect, svg, text
 
-WRONG_BELOW_DB = 20.0
-"""An SQNR under which a tail of noise no longer is one: a noise of 10 % of the signal."""
-
 MAX_ROWS = 1000
 _MAX_TENSORS = 3000
+_BYTES_OF_A_BAR = 400
 
 _FLAG_WORDS = {
     "scale_zero": "scale is zero",
@@ -38,28 +38,17 @@ _FLAG_WORDS = {
 }
 
 
-def layers(report: JobReport) -> Section | None:
+def layers(report: JobReport, room: int) -> Section | None:
     """The depth plot, the table of layers, and the table of their tensors."""
     if not report.layers:
         return None
     parts: list[Content] = [_summary(report.layers)]
     if any(each.error is not None for each in report.layers):
-        parts += [_where_it_goes_wrong(report.layers), _depth_plot(report.layers)]
+        parts += [_where_it_goes_wrong(report), _depth_plot(report, room)]
     else:
         parts.append(note("The errors of single layers were not measured in this job."))
-    parts += [_layer_table(report.layers), _tensor_table(report.layers)]
+    parts += [_layer_table(report.layers, room), _tensor_table(report.layers, room)]
     return Section("layers", "Layers", join(parts))
-
-
-def first_wrong(layers: Sequence[LayerSummary]) -> LayerSummary | None:
-    """The first layer whose output is under 20 dB while what arrives at it is not; None if there is none."""
-    for layer in layers:
-        error = layer.error
-        if error is None or error.sqnr_db is None or not error.sqnr_db < WRONG_BELOW_DB:
-            continue
-        if error.arriving_sqnr_db is None or error.arriving_sqnr_db >= WRONG_BELOW_DB:
-            return layer
-    return None
 
 
 def _summary(layers: Sequence[LayerSummary]) -> Html:
@@ -74,54 +63,47 @@ def _summary(layers: Sequence[LayerSummary]) -> Html:
     return element("p", f"{plural(len(layers), 'layer')}: {', '.join(counts)}.{share}")
 
 
-def _where_it_goes_wrong(layers: Sequence[LayerSummary]) -> Html:
-    wrong = first_wrong(layers)
-    if wrong is not None and wrong.error is not None:
-        error = wrong.error
-        return element(
-            "p",
-            element("b", "The model first goes wrong at "),
-            name(wrong.name),
-            f": {decibels(error.sqnr_db)} at its output, {decibels(error.arriving_sqnr_db)} arriving, "
-            f"{decibels(error.own_sqnr_db)} by itself.",
-            class_="finding bad",
-        )
+def _where_it_goes_wrong(report: JobReport) -> Html:
+    layers, wrong = report.layers, report.first_wrong
+    if wrong is not None:
+        before, at, after = wrong.told.partition(wrong.layer)
+        return element("p", shorten(before, 200), name(at) if at else None, after, class_="finding bad")
     measured = [(each.error.sqnr_db, each) for each in layers if each.error and each.error.sqnr_db is not None]
     if not measured:
         return element("p", "Every layer's output equals the float model's.", class_="finding good")
     weakest, layer = min(measured, key=lambda pair: pair[0])
     return element(
         "p",
-        f"No layer takes the error below {WRONG_BELOW_DB:g} dB; the lowest is {decibels(weakest)} at ",
+        f"No layer takes the error below {FAR_DB:g} dB; the lowest is {decibels(weakest)} at ",
         name(layer.name),
         ".",
         class_="finding good",
     )
 
 
-def _depth_plot(layers: Sequence[LayerSummary]) -> Html:
-    shown = layers[:MAX_ROWS]
+def _depth_plot(report: JobReport, room: int) -> Html:
+    shown = report.layers[: min(MAX_ROWS, room // _BYTES_OF_A_BAR)]
     pitch = max(3.0, min(16.0, 720 / len(shown)))
     left, top, bottom = 44, 34, 194
     right = left + pitch * len(shown)
     known = finite(value for each in shown if each.error for value in (each.error.sqnr_db, each.error.own_sqnr_db))
     up = Scale(min(0.0, *known, 0.0), min(max([40.0, *known]), 90.0), bottom, top)
-    wrong = first_wrong(layers)
+    wrong = None if report.first_wrong is None else report.first_wrong.layer
     marks: list[Content] = []
     own: list[Content] = []
     for index, layer in enumerate(shown):
         x = left + index * pitch
         if layer.error is None:
             continue
-        if layer is wrong:
+        if layer.name == wrong:
             marks.append(_mark(layer, x + pitch / 2, top, bottom, right))
         title = element("title", f"{shorten(layer.name, 80)}: {decibels(layer.error.sqnr_db)}")
-        kind = "wrong" if layer is wrong else layer.precision
+        kind = "wrong" if layer.name == wrong else layer.precision
         height = up(up.high if layer.error.sqnr_db is None else layer.error.sqnr_db)
         marks.append(rect(x, height, pitch * 0.78, bottom - height, f"bar {kind}", title))
         if layer.error.own_sqnr_db is not None and finite([layer.error.own_sqnr_db]):
             own.append(line(x, up(layer.error.own_sqnr_db), x + pitch * 0.78, up(layer.error.own_sqnr_db), "own"))
-    threshold = up(WRONG_BELOW_DB)
+    threshold = up(FAR_DB)
     drawing = svg(
         max(right + 20, 420),
         bottom + 30,
@@ -135,9 +117,10 @@ def _depth_plot(layers: Sequence[LayerSummary]) -> Html:
     )
     caption = (
         "SQNR at the output of each layer, in order; colour is precision, the short dark line is the layer's own error "
-        f"on float inputs, the dashed line {WRONG_BELOW_DB:g} dB. Layers that were not measured are gaps."
+        f"on float inputs, the dashed line {FAR_DB:g} dB. Layers that were not measured are gaps."
     )
-    return figure(caption, drawing, label="SQNR along the depth of the model")
+    more = left_out(len(report.layers), len(shown), "layer")
+    return join([figure(caption, drawing, label="SQNR along the depth of the model"), more])
 
 
 def _mark(layer: LayerSummary, x: float, top: float, bottom: float, right: float) -> Html:
@@ -147,7 +130,7 @@ def _mark(layer: LayerSummary, x: float, top: float, bottom: float, right: float
     return join([line(x, top - 14, x, bottom, "pointer"), words])
 
 
-def _layer_table(layers: Sequence[LayerSummary]) -> Html:
+def _layer_table(layers: Sequence[LayerSummary], room: int) -> Html:
     columns = [
         Column("Layer"),
         Column("#", "number", "Order in the model"),
@@ -166,8 +149,8 @@ def _layer_table(layers: Sequence[LayerSummary]) -> Html:
     ]
     rows = [_layer_row(number, each) for number, each in enumerate(layers[:MAX_ROWS], start=1)]
     found = "layer, operator, precision or flag"
-    written = table("Layers, from input to output", columns, rows, find=found, tall=True)
-    return join([written, left_out(len(layers), MAX_ROWS, "layer")])
+    caption = "Layers, from input to output"
+    return table(caption, columns, rows, find=found, tall=True, room=room, of=len(layers), noun="layer")
 
 
 def _layer_row(number: int, layer: LayerSummary) -> list[Content]:
@@ -209,7 +192,7 @@ def flag_badges(flags: Sequence[str]) -> Html:
     return join([badge(_FLAG_WORDS.get(flag, flag), "flag") for flag in flags])
 
 
-def _tensor_table(layers: Sequence[LayerSummary]) -> Content:
+def _tensor_table(layers: Sequence[LayerSummary], room: int) -> Content:
     tensors = [(layer.name, each) for layer in layers for each in layer.qparams]
     if not tensors:
         return None
@@ -229,9 +212,10 @@ def _tensor_table(layers: Sequence[LayerSummary]) -> Content:
         Column("Flags"),
     ]
     rows = [_tensor_row(layer, each) for layer, each in tensors[:_MAX_TENSORS]]
-    written = table("Qparams of every tensor", columns, rows, find="layer, tensor, observer or flag", tall=True)
-    summary = f"Qparams of {plural(len(tensors), 'tensor')}: inputs, weights and outputs"
-    return folded(summary, written, left_out(len(tensors), _MAX_TENSORS, "tensor"))
+    found = "layer, tensor, observer or flag"
+    caption = "Qparams of every tensor"
+    written = table(caption, columns, rows, find=found, tall=True, room=room, of=len(tensors), noun="tensor")
+    return folded(f"Qparams of {plural(len(tensors), 'tensor')}: inputs, weights and outputs", written)
 
 
 def _tensor_row(layer: str, qparams: Qparams) -> list[Content]:
@@ -266,10 +250,3 @@ def _clipped(qparams: Qparams) -> Content:
         return NONE
     ends = f"{percent(clipping.below, 3)} below, {percent(clipping.above, 3)} above"
     return element("span", significant(100 * clipping.rate), title=ends)
-
-
-def left_out(count: int, limit: int, noun: str) -> Content:
-    """What a capped table does not hold."""
-    if count <= limit:
-        return None
-    return note(f"The first {whole(limit)} are shown; {plural(count - limit, noun)} more: see report.json.")

@@ -8,7 +8,7 @@ from worker.report_page.layout import Column, Section, as_json, definitions, nam
 from worker.report_page.markup import Content, element, join
 
 
-def provenance(report: JobReport) -> Section:
+def provenance(report: JobReport, room: int) -> Section:
     """All that is needed to do the job again."""
     machine = report.environment
     described: list[tuple[str, Content]] = [
@@ -32,7 +32,7 @@ def provenance(report: JobReport) -> Section:
         rows: list[list[Content]] = [[step, seconds(took)] for step, took in report.timings.items()]
         together = note(f"{seconds(sum(report.timings.values()))} together.")
         parts += [subheading("Timings"), together, table("Time by step", columns, rows)]
-    parts += [subheading("Spec, with every auto resolved"), as_json(report.spec)]
+    parts += [subheading("Spec, with every auto resolved"), as_json(report.spec, room)]
     return Section("provenance", "Spec, environment, timings", join(parts))
 
 

@@ -24,7 +24,7 @@ CANDIDATE_NAMES = {"float_eager": "float, eager", "float_frozen": "float, frozen
 _MAX_BENCHMARKS_DRAWN = 6
 
 
-def quality(report: JobReport) -> Section:
+def quality(report: JobReport, room: int) -> Section:
     """The metric where there are labels, and the distance of the outputs always."""
     measured = report.quality
     parts: list[Content] = [
@@ -42,11 +42,11 @@ def quality(report: JobReport) -> Section:
         values = [metric_value(metric.name, each) for each in (metric.float_value, metric.int8_value)]
         row: list[Content] = [METRIC_NAMES[metric.name], *values, metric_drop(metric), allowed]
         parts.append(table("Metric", columns, [row]))
-    parts.append(fidelity_table("Outputs", measured.fidelity))
+    parts.append(fidelity_table("Outputs", measured.fidelity, room))
     return Section("quality", "Quality", join(parts))
 
 
-def fidelity_table(caption: str, fidelity: list[OutputFidelity]) -> Html:
+def fidelity_table(caption: str, fidelity: list[OutputFidelity], room: int) -> Html:
     """One row an output."""
     columns = [
         Column("Output"),
@@ -63,7 +63,7 @@ def fidelity_table(caption: str, fidelity: list[OutputFidelity]) -> Html:
         ]
         for each in fidelity
     ]
-    return table(caption, columns, rows)
+    return table(caption, columns, rows, room=room, noun="output")
 
 
 def latency(report: JobReport) -> Section | None:

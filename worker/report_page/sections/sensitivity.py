@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.job_report import JobReport
 from shared.layer_report import LayerSensitivity
 from worker.report_page.figures import decibels, plural, seconds, signed
-from worker.report_page.layout import Column, Section, figure, folded, name, note, table
+from worker.report_page.layout import Column, Section, figure, fitting, folded, name, note, table
 from worker.report_page.markup import Content, element, join, shorten
 from worker.report_page.plots import Bar, bars
 from worker.report_page.sections.verdict import METRIC_NAMES, metric_value
@@ -14,7 +14,7 @@ _MAX_BARS = 25
 _MAX_NAMES = 200
 
 
-def sensitivity(report: JobReport) -> Section | None:
+def sensitivity(report: JobReport, room: int) -> Section | None:
     """Layers ranked by what the output gains when each stays in float, and those that were not reached."""
     found = report.sensitivity
     if found is None:
@@ -33,12 +33,12 @@ def sensitivity(report: JobReport) -> Section | None:
         caption = f"{label}: the {len(shown)} costliest of {len(found.layers)}."
         parts.append(figure(caption, bars(shown, label=label, unit="dB"), label=label))
         metric = report.quality.metric
-        parts.append(_table(found.layers, None if metric is None else metric.name))
-    parts.append(_not_reached(found.not_reached, found.budget_seconds, found.seconds))
+        parts.append(_table(found.layers, None if metric is None else metric.name, room))
+    parts.append(_not_reached(found.not_reached, found.budget_seconds, found.seconds, room))
     return Section("sensitivity", "Sensitivity", join(parts))
 
 
-def _table(layers: list[LayerSensitivity], metric: str | None) -> Content:
+def _table(layers: list[LayerSensitivity], metric: str | None, room: int) -> Content:
     columns = [
         Column("Layer"),
         Column("Gain in float, dB", "number"),
@@ -54,7 +54,8 @@ def _table(layers: list[LayerSensitivity], metric: str | None) -> Content:
         if metric is not None:
             row += [metric_value(metric, value) for value in (each.alone_int8_metric, each.alone_float_metric)]
         rows.append(row)
-    written = table("Sensitivity of the layers, costliest first", columns, rows, find="layer", tall=True)
+    caption = "Sensitivity of the layers, costliest first"
+    written = table(caption, columns, rows, find="layer", tall=True, room=room, noun="layer")
     return folded(f"All {plural(len(layers), 'layer')} that were tried", written)
 
 
@@ -64,12 +65,12 @@ def _gain(layer: LayerSensitivity, *, unit: str = "") -> str:
     return "all of it" if everything else f"{signed(layer.gain_db)}{unit}"
 
 
-def _not_reached(names: list[str], budget_seconds: float, used_seconds: float) -> Content:
+def _not_reached(names: list[str], budget_seconds: float, used_seconds: float, room: int) -> Content:
     used = f"{seconds(used_seconds)} of a budget of {seconds(budget_seconds)}"
     if not names:
         return element("p", f"Every layer was reached, in {used}.")
-    listed = [element("li", name(each)) for each in names[:_MAX_NAMES]]
-    more = f" The first {_MAX_NAMES} are listed." if len(names) > _MAX_NAMES else ""
+    listed = fitting([element("li", name(each)) for each in names[:_MAX_NAMES]], room)
+    more = f" The first {len(listed)} are listed." if len(names) > len(listed) else ""
     told = f"{plural(len(names), 'layer')} not reached in {used}: nothing is known of them.{more} Raise "
     advice = (element("code", "analysis.sensitivity_seconds"), " to reach them.")
     return join(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from shared.job_report import EpochResult, JobReport, MetricResult, TrainingResult
 from worker.report_page.figures import NONE, decibels, plural, seconds, significant
 from worker.report_page.layout import Column, Section, badge, figure, note, subheading, table
-from worker.report_page.markup import Content, Html, element, join
+from worker.report_page.markup import Content, Html, element, join, shorten
 from worker.report_page.plots import Line, lines
 from worker.report_page.sections.quality import fidelity_table
 from worker.report_page.sections.verdict import METRIC_NAMES, metric_value
 
+_MAX_TEXT = 1000
 _STOPPED = {
     "completed": "Training ran to its end.",
     "early": "Training stopped early: it no longer got better.",
@@ -22,7 +23,7 @@ _BETTER = {
 }
 
 
-def training(report: JobReport) -> Section | None:
+def training(report: JobReport, room: int) -> Section | None:
     """The curves, the epochs, and which int8 model is the better."""
     found = report.training
     if found is None:
@@ -43,8 +44,8 @@ def training(report: JobReport) -> Section | None:
         element("p", " ".join(each for each in told if each), class_=f"finding {kind}"),
         element("div", _plots(found, metric), class_="plots"),
         _comparison(report, found),
-        _epochs(found, None if metric is None else metric.name),
-        _outputs(found),
+        _epochs(found, None if metric is None else metric.name, room),
+        _outputs(found, room),
     ]
     return Section("training", "Training", join(parts))
 
@@ -63,7 +64,7 @@ def _in_float(found: TrainingResult) -> str | None:
         ("QAT", "static quantization", sorted(qat.keys() - static.keys())),
     ]
     told = [
-        f"{one} left {', '.join(layers)} in float, which {other} has in int8."
+        f"{one} left {shorten(', '.join(layers), _MAX_TEXT)} in float, which {other} has in int8."
         for one, other, layers in one_sided
         if layers
     ]
@@ -137,7 +138,7 @@ def _int8(metric: MetricResult) -> str:
     return metric_value(metric.name, metric.int8_value)
 
 
-def _epochs(found: TrainingResult, metric: str | None) -> Content:
+def _epochs(found: TrainingResult, metric: str | None, room: int) -> Content:
     if not found.epochs:
         return None
     columns = [
@@ -149,7 +150,7 @@ def _epochs(found: TrainingResult, metric: str | None) -> Content:
     ]
     columns += [Column("SQNR", "number"), Column("Learning rate", "number"), Column("Time", "number"), Column("Kept")]
     rows = [_epoch(each, metric, kept=each.epoch == found.best_epoch) for each in found.epochs]
-    return table("Epochs", columns, rows, tall=len(rows) > 40)
+    return table("Epochs", columns, rows, tall=len(rows) > 40, room=room, noun="epoch")
 
 
 def _epoch(epoch: EpochResult, metric: str | None, *, kept: bool) -> list[Content]:
@@ -165,6 +166,8 @@ def _epoch(epoch: EpochResult, metric: str | None, *, kept: bool) -> list[Conten
     ]
 
 
-def _outputs(found: TrainingResult) -> Content:
+def _outputs(found: TrainingResult, room: int) -> Content:
     both = {"Outputs of the QAT model": found.qat_fidelity, "Outputs of the static int8 model": found.static_fidelity}
-    return join([(subheading(title), fidelity_table(title, outputs)) for title, outputs in both.items() if outputs])
+    return join(
+        [(subheading(title), fidelity_table(title, outputs, room)) for title, outputs in both.items() if outputs]
+    )

@@ -18,8 +18,9 @@ from worker.report_page.figures import (
     whole,
 )
 from worker.report_page.layout import Section
-from worker.report_page.markup import Content, Html, element
+from worker.report_page.markup import Content, Html, element, shorten
 
+_MAX_SENTENCE = 2000
 METRIC_NAMES = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy", "mse": "Mean squared error"}
 DATA_NAMES = {
     "evaluation": "evaluation data",
@@ -43,7 +44,7 @@ def verdict(report: JobReport) -> Section:
     body = element(
         "div",
         element("p", element("span", mark, aria_hidden="true"), " ", word, class_="word"),
-        element("p", report.verdict.sentence, class_="sentence"),
+        element("p", shorten(report.verdict.sentence, _MAX_SENTENCE), class_="sentence"),
         element(
             "dl",
             _quality(report.quality),

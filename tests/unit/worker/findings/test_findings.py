@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from shared.job_report import ReportWarning
 from shared.quantization_spec import spec_adapter
 from tests.unit.worker.findings.conftest import Inputs, MakeCase, patched
-from worker.findings import find
+from worker.findings import find, ranges
 from worker.quantization import in_float
 
 LESS_CALIBRATION, SAMPLES = 128, 192
@@ -265,6 +265,28 @@ def test_a_channel_that_could_be_evened_out_is_told_with_the_means(
     assert first.code == "outlier_channel"
     assert first.suggestion is not None
     assert first.suggestion.patch == {"recovery": {means: True}}
+
+
+class BranchAndLogits(nn.Module):
+    """A branch that calibration never sees, and logits of which it sees none of the great ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch, self.logits = Branch(), growing_logits()
+
+    def forward(self, x: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
+        return self.branch(x, extra), self.logits(x)
+
+
+def test_of_what_calibration_did_not_see_only_the_first_is_told(make_case: MakeCase) -> None:
+    """The head clips as well, and may do so for what came before: it is told once calibration sees the branch."""
+    calibration, evaluation = (*GROWING_X, BRANCH_X[1]), (*GROWING_Y, 0.1 * BRANCH_Y[1])
+    head = {"overrides": [{"layer": "logits.4", "precision": "int8"}]}
+    case = make_case(BranchAndLogits(), calibration, evaluation, **head)
+    assert [found.warning.layer for found in ranges.saturating_head(case)] == ["logits.4"]
+    assert [(warning.code, warning.layer) for warning in find(case)] == [("unseen_branch", "branch.side")]
+    seen = (*GROWING_X, 0.1 * 3 * rows(LESS_CALIBRATION, 4))
+    assert find(make_case(BranchAndLogits(), seen, evaluation, **head))[0].code == "saturating_head"
 
 
 def test_a_dead_layer_is_told_before_all_that_a_good_model_could_gain(make_case: MakeCase) -> None:

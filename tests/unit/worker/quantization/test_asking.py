@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from shared.errors import SpecInvalid
 from tests.unit.worker.quantization.test_planning import raised, spec, sqnr_db
-from worker.quantization import convert, plan, planning, prepare, trying
+from worker.quantization import choosing_kernels, convert, plan, prepare, trying
 from worker.quantization.planning import choose_plan
 
 
@@ -145,7 +145,7 @@ AFFINE = {"observer": "per_channel_minmax", "qscheme": "per_channel_affine"}
 def test_affine_weights_are_refused_for_kernels_that_take_none_and_auto_names_others(
     settings: dict[str, Any], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "has_vnni", lambda: True)
+    monkeypatch.setattr(choosing_kernels, "has_vnni", lambda: True)
     model = raised(Brittle(), torch.randn(2, 16))
     with pytest.raises(SpecInvalid, match=re.escape(f"symmetric weights only, and {place} asks for affine")):
         choose_plan(model, spec("static", qengine="onednn", **settings))

@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from tests.unit.worker.quantization.test_planning import raised, spec, sqnr_db
 from tests.unit.worker.quantization.test_preparing import calibrated
 from worker.quantization import convert, prepare, prepare_qat, simulate
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.int8_modules import precision_of
 from worker.quantization.planning import choose_plan
 from worker.quantization.quantizers import quantized_weight
@@ -88,7 +89,7 @@ def test_an_operator_left_in_float_between_int8_layers_is_float(
     """Lowering in torch 2.13 would take it into int8, with the range of what goes into it."""
     x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     model, prepared, settled = calibrated(Between(between, width), x, overrides=overrides)
-    assert between.__name__ in settled.float_reasons
+    assert between.__name__ in settled.float_layers
     converted = convert(prepared, settled)
     is_int8 = quantized_operators(converted, x)
     assert not is_int8[between.__name__]
@@ -137,7 +138,7 @@ def test_a_layer_given_up_after_calibration_is_float_and_the_kernels_compute_wha
     model, prepared, settled = calibrated(Residual(), x)
     for layer in given_up:
         assert layer in settled.int8_layers
-        settled = settled.without(layer, "it costs the output too much")
+        settled = settled.without(layer, FloatReason("spared", "it costs the output too much"))
     converted = convert(prepared, settled)
     is_int8 = quantized_operators(converted, x)
     modules = dict(converted.named_modules())
@@ -157,7 +158,7 @@ def test_converting_leaves_the_prepared_graph_to_be_converted_again() -> None:
     x = torch.randn(8, 3, 8, 8)
     _, prepared, settled = calibrated(Residual(), x)
     first = convert(prepared, settled)(x)[0]
-    convert(prepared, settled.without("add", "tried"))
+    convert(prepared, settled.without("add", FloatReason("spared", "tried")))
     assert torch.equal(convert(prepared, settled)(x)[0], first)
 
 
@@ -232,7 +233,7 @@ def test_a_layer_given_up_after_calibration_reads_what_nobody_quantized() -> Non
 
     x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     model, prepared, settled = calibrated(Forked(), x)
-    left, right = convert(prepared, settled.without("right", "tried"))(x)
+    left, right = convert(prepared, settled.without("right", FloatReason("spared", "tried")))(x)
     wanted = model(x)
     assert torch.allclose(right, wanted[1], atol=1e-5)
     assert 20 < sqnr_db(wanted[0], left) < 60

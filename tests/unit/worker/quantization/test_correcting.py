@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from tests.unit.worker.quantization.test_planning import sqnr_db
 from tests.unit.worker.quantization.test_preparing import calibrated
 from worker.quantization import Plan, bias_corrections, convert, correct_biases, simulate
+from worker.quantization.float_reasons import FloatReason
 
 #: A tenth of all values is beyond the range at either end: they are clipped, and the mean moves.
 CLIPPING = {"observer": "percentile", "percentile": 90}
@@ -130,7 +131,7 @@ def test_a_layer_that_goes_to_float_has_its_own_bias_again(case: Case) -> None:
     correct_biases(prepared, bias_corrections(prepared, settled, [(x,)]))
     assert torch.allclose(simulate(prepared, settled).run(x, int8=())[0], model(x)[0], atol=1e-5)
 
-    without = settled.without("head", "tried").without("plain", "tried")
+    without = settled.without("head", FloatReason("spared", "tried")).without("plain", FloatReason("spared", "tried"))
     converted = convert(prepared, without)
     for layer in ("plain", "head"):
         bias, expected = converted.get_submodule(layer).bias, before[layer]
@@ -148,7 +149,7 @@ def test_layers_in_float_and_tables_are_not_corrected() -> None:
     _, prepared, settled = calibrated(module, words, activation=CLIPPING)
     assert "0" in settled.int8_layers
     assert set(bias_corrections(prepared, settled, [(words,)])) == {"1", "2"}
-    assert set(bias_corrections(prepared, settled.without("2", "tried"), [(words,)])) == {"1"}
+    assert set(bias_corrections(prepared, settled.without("2", FloatReason("spared", "tried")), [(words,)])) == {"1"}
 
 
 def _equal(one: dict[str, Tensor | None], other: dict[str, Tensor | None]) -> bool:

@@ -11,7 +11,9 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
+from shared.layer_report import QuantBoundary
 from shared.quantization_spec import spec_adapter
+from shared.spec_patch import apply_patch
 from worker.quantization import (
     Description,
     convert,
@@ -115,6 +117,85 @@ def test_boundaries_are_found_through_shapes_with_the_override_that_removes_them
     assert entering.removed_by == leaving.removed_by == {"overrides": [{"layer": "b", "precision": "int8"}]}
     assert (edge.elements, leaving.elements) == (3 * 64, 8 * 64)
     assert all(boundary.cost_ms is not None and boundary.cost_ms > 0 for boundary in found.boundaries)
+
+
+class Tables(nn.Module):
+    """An int8 table, which gives floats, read by a layer and by the sum behind it."""
+
+    def __init__(self, table: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.fc, self.norm, self.head = table, nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = self.table(ids)
+        return self.head(self.norm(F.dropout(self.fc(rows), 0.1, self.training) + rows))
+
+
+class Mixed(nn.Module):
+    """Operators with and without int8 kernels, and a transposed convolution that `fbgemm` gets wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.up = nn.Conv2d(3, 8, 3, padding=1), nn.ConvTranspose2d(8, 8, 2, stride=2)
+        self.b, self.act, self.head = nn.Conv2d(8, 4, 1), nn.PReLU(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.up(F.silu(self.a(x))), 2)
+        return self.head((self.act(self.b(torch.cumsum(x, 1) * x)) + 1).mean((2, 3)))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.rnn = nn.Linear(8, 16), nn.LSTM(16, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(self.fc(x))[0]
+
+
+IDS = torch.arange(32 * 6).reshape(32, 6) % 20
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "spec"),
+    [
+        (lambda: Tables(nn.Embedding(20, 16)), IDS, {}),
+        (lambda: Tables(nn.EmbeddingBag(20, 16, mode="max")), IDS, {}),
+        (Mixed, images(), {"qengine": "fbgemm"}),
+        (Mixed, images(), {"overrides": [{"layer": "b"}, {"layer": "mul"}]}),
+    ],
+    ids=["table", "bag-max", "fbgemm", "asked"],
+)
+def test_every_override_that_is_said_to_remove_a_boundary_is_accepted_and_removes_it(
+    module: Callable[[], nn.Module], inputs: Tensor, spec: dict[str, Any]
+) -> None:
+    found, _ = described(module(), inputs, **spec)
+    offered = [boundary for boundary in found.boundaries if boundary.removed_by is not None]
+    assert offered
+    for boundary in offered:
+        patched = apply_patch({"overrides": [], **spec}, boundary.removed_by or {})
+        after, _ = described(module(), inputs, **patched)
+        assert crossings([boundary]).isdisjoint(crossings(after.boundaries)), boundary.removed_by
+
+
+def crossings(boundaries: list[QuantBoundary]) -> set[tuple[str, str, str]]:
+    return {
+        (each.direction, producer, consumer)
+        for each in boundaries
+        for producer in each.producer.split(", ")
+        for consumer in each.consumer.split(", ")
+    }
+
+
+def test_no_override_is_offered_that_leaves_nothing_in_int8_or_asks_a_table_for_integers() -> None:
+    recurrent, _ = described(Recurrent(), torch.randn(16, 5, 8))
+    assert {boundary.removed_by for boundary in recurrent.boundaries if boundary.producer == "fc"} == {None}
+    tables, _ = described(Tables(nn.Embedding(20, 16)), IDS, overrides=[{"layer": "head", "precision": "int8"}])
+    (entering,) = (boundary for boundary in tables.boundaries if boundary.producer == "table")
+    assert entering.removed_by == {"overrides": [{"layer": "fc", "precision": "float32"}]}
 
 
 class Namesake(nn.Module):

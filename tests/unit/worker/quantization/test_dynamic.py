@@ -17,9 +17,9 @@ from shared.quantization_spec import DynamicSpec, spec_adapter
 from tests.unit.worker.quantization.test_planning import raised, sqnr_db
 from worker.quantization import convert, dynamic_planning, freeze, plan, prepare, quantize_dynamic
 from worker.quantization.bags import QuantizedBag
+from worker.quantization.choosing_kernels import has_vnni
 from worker.quantization.dynamic_planning import DynamicPlan, choose_dynamic_plan
 from worker.quantization.dynamic_trying import without_wrong_kernels
-from worker.quantization.planning import has_vnni
 
 MODEL = "mdl_0123456789abcdef"
 WIDTH = 32
@@ -140,7 +140,7 @@ def test_each_layer_holds_int8_and_the_file_gives_what_the_module_gives(case: Ca
     torch.jit.save(freeze(quantized, (case.inputs(2),)), str(tmp_path / "int8.pt"))
     loaded = torch.jit.load(tmp_path / "int8.pt")
     assert case.becomes in quantized_layers(quantized)
-    assert settled.float_reasons == {}
+    assert settled.float_layers == {}
     for samples in (1, 2, 64):
         inputs = case.inputs(samples)
         with torch.no_grad():
@@ -169,7 +169,7 @@ def test_float16_loses_next_to_nothing(name: str) -> None:
 def test_float16_leaves_tables_in_float_and_an_override_puts_one_in_int8() -> None:
     module = raised(Tied(), tokens(3))
     settled = settled_plan(module, precision="float16")
-    assert "no float16 kernel for tables" in settled.float_reasons["embedding"]
+    assert "no float16 kernel for tables" in settled.float_layers["embedding"]
     assert settled.int8_layers == settled.float16_layers == {"head"}
     mixed = settled_plan(module, precision="float16", overrides=[{"layer": "embedding", "precision": "int8"}])
     assert mixed.int8_layers == {"embedding", "head"}
@@ -192,7 +192,7 @@ def test_the_last_override_that_matches_decides() -> None:
     assert quantized.get_submodule("2").weight().qscheme() is torch.per_tensor_affine
     back = settled_plan(module, overrides=[*overrides, {"layer": "0"}])
     assert back.int8_layers == {"2"}
-    assert back.float_reasons == {"0": "overridden: layer 0"}
+    assert back.float_layers == {"0": "overridden: layer 0"}
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_maximum_over_a_bag_stays_in_float() -> None:
     module = raised(nn.Sequential(nn.EmbeddingBag(50, 8, mode="max"), nn.Linear(8, 4)), tokens(3))
     settled = settled_plan(module)
     assert settled.int8_layers == {"1"}
-    assert "maximum" in settled.float_reasons["0"]
+    assert "maximum" in settled.float_layers["0"]
 
 
 # --- what stays in float, and what is refused ------------------------------------------------------------------------
@@ -319,8 +319,8 @@ def test_rnn_and_convolutions_stay_in_float_with_their_reasons() -> None:
 
     settled = settled_plan(raised(Mixed(), torch.randn(3, 4, 10)))
     assert settled.int8_layers == {"fc"}
-    assert "use method static" in settled.float_reasons["conv"]
-    assert "none for nn.RNN" in settled.float_reasons["rnn"]
+    assert "use method static" in settled.float_layers["conv"]
+    assert "none for nn.RNN" in settled.float_layers["rnn"]
     conv, rnn, fc = 8 * 8 * 4 * 3, 8 * (64 + 64), 8 * 4  # one sample: 8 steps of 8 channels
     assert settled.float_macs_share == pytest.approx((conv + rnn) / (conv + rnn + fc))
     assert settled.convolution_macs_share == pytest.approx(conv / (conv + rnn + fc))
@@ -369,7 +369,7 @@ def test_a_kernel_that_computes_something_else_is_found_and_left_in_float(monkey
     monkeypatch.setattr(QuantizedBag, "forward", lambda self, indices, offsets, _=None: self.rows(indices, offsets))
     tried = without_wrong_kernels(module, chosen, (tokens(2),))
     assert tried.int8_layers == {"1"}
-    assert "kernel is wrong" in tried.float_reasons["0"]
+    assert "kernel is wrong" in tried.float_layers["0"]
 
 
 def test_a_kernel_that_fails_leaves_its_layer_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,4 +380,4 @@ def test_a_kernel_that_fails_leaves_its_layer_in_float(monkeypatch: pytest.Monke
     module = raised(nn.Sequential(nn.EmbeddingBag(50, 8), nn.Linear(8, 4)), tokens(3))
     monkeypatch.setattr(QuantizedBag, "forward", refuse)
     tried = without_wrong_kernels(module, choose_dynamic_plan(module, spec()), (tokens(2),))
-    assert tried.float_reasons["0"] == "its int8 form fails: no such kernel"
+    assert tried.float_layers["0"] == "its int8 form fails: no such kernel"

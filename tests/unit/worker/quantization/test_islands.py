@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from shared.quantization_spec import spec_adapter
 from tests.unit.worker.quantization.test_planning import raised
 from worker.quantization import plan
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.islands import without_islands
 from worker.quantization.planning import choose_plan
 
@@ -62,8 +63,8 @@ def test_operators_between_a_float_average_and_a_float_head_are_float(averaging:
     """Those beside the convolution stay in int8."""
     settled = plan(averaging, spec(FLOAT_HEAD))
     assert settled.int8_layers == {"conv", "hardswish"}
-    assert "between float layers" in settled.float_reasons["flatten"]
-    assert "between float layers" in settled.float_reasons["elu"]
+    assert "between float layers" in settled.float_layers["flatten"]
+    assert "between float layers" in settled.float_layers["elu"]
 
 
 def test_an_operator_that_was_asked_for_is_no_island_nor_is_its_neighbour(averaging: fx.GraphModule) -> None:
@@ -74,7 +75,10 @@ def test_an_operator_that_was_asked_for_is_no_island_nor_is_its_neighbour(averag
 def test_a_head_that_leaves_int8_later_takes_its_operators_with_it(averaging: fx.GraphModule) -> None:
     chosen = choose_plan(averaging, spec())
     assert without_islands(averaging, chosen) == chosen
-    assert without_islands(averaging, chosen.without("head", "tried")).int8_layers == {"conv", "hardswish"}
+    assert without_islands(averaging, chosen.without("head", FloatReason("spared", "tried"))).int8_layers == {
+        "conv",
+        "hardswish",
+    }
 
 
 def test_a_table_stays_in_int8_and_is_no_neighbour() -> None:

@@ -43,6 +43,6 @@ def test_a_clamp_that_scrambles_its_tensor_is_not_left_in_int8() -> None:
         prepared = prepare(model, settled, (x,))
         prepared(x)
         assert sqnr_db(model(x)[0], convert(prepared, settled)(x)[0]) > 25
-        assert "kernel is wrong" in settled.float_reasons["depthwise"]
+        assert "kernel is wrong" in settled.float_layers["depthwise"]
     finally:
         torch.backends.quantized.engine = selected

@@ -73,10 +73,10 @@ def masked_and_measured(lowest: float, **settings: Any) -> tuple[Any, float]:
 @torch.no_grad()
 def test_what_holds_a_mask_is_float_and_what_does_not_is_int8(lowest: float) -> None:
     settled, found_db = masked_and_measured(lowest)
-    told = {layer for layer, reason in settled.float_reasons.items() if "holds a mask" in reason}
+    told = {layer for layer, reason in settled.float_layers.items() if "holds a mask" in reason}
     assert told >= {"add", "softmax"}
     assert {"scores", "values"} <= settled.int8_layers
-    assert f"{lowest:.3g}" in settled.float_reasons["add"]
+    assert f"{lowest:.3g}" in settled.float_layers["add"]
     assert found_db > 30
 
 
@@ -97,14 +97,14 @@ def test_infinity_is_a_mask_wherever_it_passes() -> None:
     x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     model = raised(Highest(), x[:2])
     settled = without_masks(model, plan(model, spec("static")), [(x,)])
-    assert {"cat", "max_pool2d"} <= {layer for layer, reason in settled.float_reasons.items() if "−∞" in reason}
+    assert {"cat", "max_pool2d"} <= {layer for layer, reason in settled.float_layers.items() if "−∞" in reason}
     assert settled.int8_layers >= {"first", "last"}
 
 
 @torch.no_grad()
 def test_a_mask_stays_in_float_though_an_override_asks_for_int8_and_the_plan_says_so() -> None:
     settled, found_db = masked_and_measured(-1e9, overrides=[{"op": "add", "precision": "int8"}])
-    assert "add" in settled.float_reasons
+    assert settled.float_reasons["add"].kind == "mask"
     assert settled.notes[-1].startswith("in float although an override asks for int8: add (it holds a mask")
     assert found_db > 30
 
@@ -139,4 +139,4 @@ def test_layers_behind_a_mask_of_integers_are_tried_on_one_that_leaves_something
 
     x, left_out = rows(2)
     settled = plan(raised(Attentive(), x, (1 - left_out).long()), spec("dynamic"))
-    assert settled.int8_layers == {"scores", "values", "last"}, settled.float_reasons
+    assert settled.int8_layers == {"scores", "values", "last"}, settled.float_layers

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
-from worker.quantization import input_specs, output_names, raise_program, verify_raised
+from worker.quantization import freeze, input_specs, output_names, raise_program, verify_raised
+from worker.quantization.naming import safe_path
 
 
 def raised(module: nn.Module, *inputs: Tensor, strict: bool = False) -> fx.GraphModule:
@@ -134,3 +138,58 @@ def test_nested_inputs_and_outputs_are_flat_and_named() -> None:
     assert output_names(program) == ["sum", "parts.0", "parts.1"]
     assert [torch.equal(a, b) for a, b in zip(result(x, x + 1, x + 2), (x + x + 1, x * 2, x + 1), strict=True)]
     verify_raised(program, result, (x, x + 1, x + 2))
+
+
+class InManyScripts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.m = nn.ModuleDict({"größe-1": nn.Linear(4, 4), "中文": nn.Linear(4, 4), "a b/c": nn.ReLU()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.m["中文"](self.m["a b/c"](self.m["größe-1"](x)))
+
+
+def test_names_of_any_script_are_kept_and_torchscript_gets_others() -> None:
+    x = torch.randn(2, 4)
+    result = raised(InManyScripts(), x)
+    assert layers(result) == {"m.größe-1": "Linear", "m.a b/c": "ReLU", "m.中文": "Linear"}
+    assert torch.allclose(freeze(result, (x,))(x)[0], result(x)[0])
+
+
+def renamed(path: str) -> ExportedProgram:
+    """A program whose first layer says that it stands at this path, as a hostile file could."""
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
+    program = torch.export.export(network, (torch.randn(2, 4),), dynamic_shapes=({0: Dim.DYNAMIC},))
+    for node in program.graph.nodes:
+        for key, (known, kind) in node.meta.get("nn_module_stack", {}).items():
+            if known == "0":
+                node.meta["nn_module_stack"][key] = (path, kind)
+    return program
+
+
+def test_a_name_cannot_run_code(tmp_path: Path) -> None:
+    """FX writes `getattr(self, "<name>")` into source that it executes."""
+    witness = tmp_path / "ran"
+    result = raise_program(renamed(f'x" if open("{witness}", "w") else "0'))
+    result(torch.randn(2, 4))
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a\x00b", "a\ud800b", "forward", "graph", "training", "__class__", "_modules", "..", ".", "if.class", "ﬁ",
+        "n" * 100_000, ".".join("n" * 3000), "x.y.forward",
+    ],
+)  # fmt: skip
+def test_whatever_a_layer_is_called_it_can_be_raised_and_frozen(path: str) -> None:
+    x = torch.randn(2, 4)
+    program = renamed(path)
+    result = raise_program(program)
+    verify_raised(program, result, (x,))
+    assert torch.allclose(freeze(result, (x,))(x)[0], result(x)[0])
+
+
+@pytest.mark.parametrize("path", ["", "0", "layer4.1.conv2", "größe-1.中文", "a b/c:d", "blocks.graph", "x.meta.code"])
+def test_an_honest_path_stays_as_it_is(path: str) -> None:
+    assert safe_path(path) == path

@@ -11,13 +11,15 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from shared.errors import NothingToQuantize, SpecInvalid
+from shared.layer_report import LayerPrecision
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec, spec_adapter
 from worker.quantization import (
+    choosing_kernels,
     convert,
-    describe_layers,
     freeze,
     freeze_batch_norm,
     freeze_observers,
+    int8_kernels,
     plan,
     planning,
     prepare,
@@ -25,8 +27,11 @@ from worker.quantization import (
     quantize_dynamic,
     raise_program,
 )
-from worker.quantization.planning import has_vnni
+from worker.quantization.choosing_kernels import has_vnni
+from worker.quantization.grouping import groups
+from worker.quantization.int8_modules import precision_of
 
+PER_CHANNEL = "per_channel_minmax"
 MODEL, DATASET = "mdl_0123456789abcdef", "dst_0123456789abcdef"
 
 
@@ -80,8 +85,8 @@ def test_a_convolutional_network_is_quantized_whole(convolutional: fx.GraphModul
 
 def test_an_average_stays_in_float_for_its_range_is_its_own(convolutional: fx.GraphModule) -> None:
     settled = plan(convolutional, spec("static"))
-    assert list(settled.float_reasons) == ["mean"]
-    assert "narrower range" in settled.float_reasons["mean"]
+    assert list(settled.float_layers) == ["mean"]
+    assert "narrower range" in settled.float_layers["mean"]
 
 
 def test_of_a_transformer_only_linears_are_quantized_and_the_head_stays_float(transformer: fx.GraphModule) -> None:
@@ -90,8 +95,8 @@ def test_of_a_transformer_only_linears_are_quantized_and_the_head_stays_float(tr
     assert settled.int8_layers == {
         "encoder.self_attn.in_proj", "encoder.self_attn.out_proj", "encoder.linear1", "encoder.linear2",
     }  # fmt: skip
-    assert "last Linear" in settled.float_reasons["head"]
-    assert "layer norm" in settled.float_reasons["encoder.norm1"]
+    assert "last Linear" in settled.float_layers["head"]
+    assert "layer norm" in settled.float_layers["encoder.norm1"]
 
 
 def test_resolved_fills_in_every_auto_but_the_range_rule(convolutional: fx.GraphModule) -> None:
@@ -127,7 +132,7 @@ def test_what_is_asked_is_kept(convolutional: fx.GraphModule) -> None:
     settled = plan(convolutional, asked)
     activation = settled.settings.activation
     assert (settled.qengine, activation.observer, activation.reduce_range) == ("x86", "minmax", True)
-    assert not settled.per_channel
+    assert not settled.settings.per_channel
 
 
 @pytest.mark.parametrize(("qengine", "vnni", "reduced"), [
@@ -136,7 +141,7 @@ def test_what_is_asked_is_kept(convolutional: fx.GraphModule) -> None:
 def test_activations_keep_to_seven_bits_where_kernels_would_saturate(
     convolutional: fx.GraphModule, monkeypatch: pytest.MonkeyPatch, qengine: str, vnni: bool, reduced: bool
 ) -> None:
-    monkeypatch.setattr(planning, "has_vnni", lambda: vnni)
+    monkeypatch.setattr(choosing_kernels, "has_vnni", lambda: vnni)
     settled = planning.choose_plan(convolutional, spec("static", qengine=qengine))
     assert settled.settings.activation.reduce_range is reduced
 
@@ -173,7 +178,7 @@ def test_a_layer_has_the_settings_of_the_last_override_that_matches(convolutiona
 def test_an_override_can_ask_for_int8_where_the_policy_would_not(transformer: fx.GraphModule) -> None:
     settled = planning.choose_plan(transformer, spec("static", overrides=[{"layer": "head", "precision": "int8"}]))
     assert "head" in settled.int8_layers
-    assert "head" not in settled.float_reasons
+    assert "head" not in settled.float_layers
     assert settled.asked_layers == {"head"}
 
 
@@ -204,7 +209,7 @@ def test_a_table_is_int8_and_its_indices_are_no_floats() -> None:
     """They were observed, the converted model failed, and every operator but Linears was given up."""
     module = nn.Sequential(nn.Embedding(10, 16), nn.Linear(16, 64), nn.Linear(64, 64))
     settled = plan(raised(module, torch.randint(10, (3, 4))), spec("static"))
-    assert (settled.operators, settled.notes, settled.float_reasons) == ("all", (), {})
+    assert (settled.operators, settled.notes, settled.float_layers) == ("all", (), {})
     assert settled.int8_layers == {"0", "1", "2"}
 
 
@@ -220,14 +225,14 @@ def test_a_maximum_over_a_bag_stays_in_float() -> None:
             return self.head(torch.relu(self.fc(self.bag(words))))
 
     settled = plan(raised(Bags(), torch.randint(10, (3, 4))), spec("static"))
-    assert "maximum over a bag" in settled.float_reasons["bag"]
+    assert "maximum over a bag" in settled.float_layers["bag"]
     assert {"fc", "head"} <= settled.int8_layers
 
 
 def test_an_override_by_name_keeps_layers_in_float(convolutional: fx.GraphModule) -> None:
     settled = plan(convolutional, spec("static", overrides=[{"layer": "layer1.*"}]))
     assert settled.int8_layers.isdisjoint({"layer1.0"})
-    assert settled.float_reasons["layer1.0"] == "overridden: layer layer1.*"
+    assert settled.float_layers["layer1.0"] == "overridden: layer layer1.*"
     assert "layer2.0" in settled.int8_layers
 
 
@@ -263,14 +268,14 @@ def test_a_kernel_that_computes_something_else_is_found_and_left_in_float() -> N
     """In torch 2.13 the transposed convolutions of onednn with 16 inputs and 4 outputs are wrong."""
     module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.ConvTranspose2d(16, 4, 2, stride=2))
     settled = plan(raised(module, torch.randn(2, 3, 8, 8)), spec("static", qengine="onednn"))
-    assert "kernel is wrong" in settled.float_reasons["2"]
+    assert "kernel is wrong" in settled.float_layers["2"]
     assert settled.int8_layers == {"0"}
 
 
 def test_the_wrong_kernel_of_a_prelu_is_found_too() -> None:
     """In torch 2.13 `quantized::prelu` is wrong where all slopes are 0.25, as they are at first: SQNR was 3 dB."""
     settled = plan(raised(nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8)), torch.randn(2, 3, 8, 8)), spec("static"))
-    assert "kernel is wrong" in settled.float_reasons["1"]
+    assert "kernel is wrong" in settled.float_layers["1"]
     assert settled.int8_layers == {"0"}
 
 
@@ -278,7 +283,7 @@ def test_a_layer_that_cannot_be_converted_stays_in_float_and_the_others_do_not()
     """In onednn there is none with output padding."""
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 8, 3, 2, output_padding=1))
     settled = plan(raised(module, torch.randn(2, 3, 8, 8)), spec("static", qengine="onednn"))
-    assert "output_padding" in settled.float_reasons["2"]
+    assert "output_padding" in settled.float_layers["2"]
     assert settled.int8_layers == {"0"}
     assert settled.operators != "weighted"
 
@@ -299,7 +304,7 @@ def test_a_network_of_transposed_convolutions_gets_kernels_that_can_compute_them
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Those of onednn know no output padding, those of x86 do."""
-    monkeypatch.setattr(planning, "has_vnni", lambda: True)
+    monkeypatch.setattr(choosing_kernels, "has_vnni", lambda: True)
     x = torch.randn(8, 3, 8, 8)
     model = raised(Decoder(), x[:2])
     settled = plan(model, spec("static"))
@@ -338,12 +343,10 @@ def test_float_and_int8_branches_join_whatever_is_left_in_float(
     prepared = prepare(convolutional, settled, (x,))
     prepared(x)
     converted = convert(prepared, settled)
-    layers = {layer.name: layer for layer in describe_layers(convolutional, converted, settled)}
     with torch.no_grad():
         assert sqnr_db(convolutional(x)[0], converted(x)[0]) > 20
-    for name, layer in layers.items():
-        assert (layer.precision == "int8") == (name in settled.int8_layers)
-        assert (layer.reason is None) == (layer.precision == "int8")
+    for name, precision in precisions(convolutional, converted).items():
+        assert (precision == "int8") == (name in settled.int8_layers)
 
 
 def test_preparing_and_converting_leave_what_they_are_given(convolutional: fx.GraphModule) -> None:
@@ -412,5 +415,66 @@ def test_a_layer_that_is_called_often_is_stored_once(method: str, tmp_path: Path
     assert sqnr_db(module(x)[0], torch.jit.load(tmp_path / "int8.pt")(x)[0]) > 20
 
 
+def precisions(raised: fx.GraphModule, quantized: nn.Module) -> dict[str, LayerPrecision]:
+    """Of the layers with weights, by name."""
+    modules = dict(quantized.named_modules(remove_duplicate=False))
+    return {
+        group.name: precision_of(modules.get(group.name))
+        for group in groups(raised)
+        if group.module is not None and any(True for _ in group.module.parameters())
+    }
+
+
 def sqnr_db(wanted: Tensor, found: Tensor) -> float:
     return float(20 * torch.log10(wanted.norm() / (wanted - found).norm()))
+
+
+def test_every_qengine_of_this_torch_holds_a_scale_a_channel_and_asking_leaves_the_one_that_is_selected() -> None:
+    selected = torch.backends.quantized.engine
+    supported = [each for each in torch.backends.quantized.supported_engines if each != "none"]
+    assert {each: int8_kernels.holds_per_channel(each) for each in supported} == dict.fromkeys(supported, True)
+    assert torch.backends.quantized.engine == selected
+
+
+def test_kernels_that_refuse_to_pack_a_scale_a_channel_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("Per channel quantization is disabled in this build")
+
+    monkeypatch.setattr(torch.ops.quantized, "conv2d_prepack", refuse)
+    assert not int8_kernels.holds_per_channel.__wrapped__(torch.backends.quantized.engine)
+
+
+def test_weights_left_at_auto_follow_kernels_that_hold_a_scale_a_tensor(
+    convolutional: fx.GraphModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing_kernels, "holds_per_channel", lambda qengine: qengine != "qnnpack")
+    overrides = [{"layer": "fc", "weight": {"quant_max": 100}}]
+    settled = planning.choose_plan(convolutional, spec("static", qengine="qnnpack", overrides=overrides))
+    assert settled.notes == ("weights have one scale a tensor: this worker's qnnpack kernels hold none a channel",)
+    for weight in (settled.settings.weight, settled.settings_of("fc").weight):
+        assert (weight.observer, weight.qscheme) == ("minmax", "per_tensor_symmetric")
+    other = planning.choose_plan(convolutional, spec("static", qengine="x86"))
+    assert (other.settings.per_channel, other.notes) == (True, ())
+    asked = planning.choose_plan(convolutional, spec("static", qengine="qnnpack", weight={"observer": "minmax"}))
+    assert asked.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ({"weight": {"qscheme": "per_channel_symmetric"}}, "weight.qscheme"),
+        (
+            {"overrides": [{"layer": "fc", "weight": {"observer": "per_channel_minmax"}}]},
+            "overrides[0].weight.observer",
+        ),
+    ],
+)
+def test_a_scale_a_channel_asked_of_kernels_that_hold_none_is_refused(
+    convolutional: fx.GraphModule, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], place: str
+) -> None:
+    monkeypatch.setattr(choosing_kernels, "holds_per_channel", lambda qengine: qengine != "qnnpack")
+    with pytest.raises(SpecInvalid) as refused:
+        planning.choose_plan(convolutional, spec("static", qengine="qnnpack", **asked))
+    assert f"qnnpack kernels hold one scale a tensor, and {place} asks" in str(refused.value)
+    assert refused.value.code == "spec_invalid"
+    assert "another qengine" in (refused.value.hint or "")

@@ -11,7 +11,7 @@ from torch.ao.quantization import MinMaxObserver  # noqa: TID251 - what it is bu
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from tests.unit.worker.quantization.test_planning import raised, spec, sqnr_db
-from worker.quantization import Plan, convert, learn_scales, prepare, prepare_qat, simulate
+from worker.quantization import LayerTrace, Plan, convert, learn_scales, prepare, prepare_qat, simulate
 from worker.quantization.planning import choose_plan
 from worker.quantization.ranging import CappedFakeQuantize, RangeObserver
 
@@ -126,7 +126,7 @@ def test_what_is_calibrated_afterwards_is_float_capped_too(
     x = inputs(*shape)
     model, prepared, _ = calibrated(module(), x, activation=FULL_RANGE)
     assert torch.allclose(prepared(x)[0], model(x)[0], atol=1e-5)
-    assert observers(prepared)[layer].range("minmax") == (0.0, 6.0)
+    assert observers(prepared)[layer].range() == (0.0, 6.0)
 
 
 def test_what_a_cap_takes_off_has_no_gradient() -> None:
@@ -191,7 +191,9 @@ def test_the_input_of_a_capped_layer_is_not_capped() -> None:
     seen = observers(prepared)
     assert (seen["x"].cap, seen["conv"].cap) == (None, 6)
     assert seen["x"].range() == (float(x.min()), float(x.max()))
-    quantizer = simulate(prepared, settled).quantizer_of("conv")
+    traces: dict[str, LayerTrace] = {}
+    simulate(prepared, settled).trace(x, visit=lambda trace: traces.update({trace.layer: trace}))
+    quantizer = traces["conv"].quantizer
     assert quantizer is not None
     assert quantizer.range == pytest.approx((0, 6))
 

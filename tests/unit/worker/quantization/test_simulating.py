@@ -60,15 +60,13 @@ def test_with_no_layer_in_int8_it_is_the_float_model(case: Case) -> None:
 
 
 @torch.no_grad()
-def test_a_trace_gives_what_a_run_gives_and_shows_every_layer_once(case: Case) -> None:
+def test_a_trace_shows_every_layer_once_in_order(case: Case) -> None:
     _, prepared, settled, inputs = case
     simulation = simulate(prepared, settled)
     seen: list[str] = []
-    reference, total = simulation.trace(*inputs, visit=lambda trace: seen.append(trace.layer))
+    simulation.trace(*inputs, visit=lambda trace: seen.append(trace.layer))
     assert tuple(seen) == simulation.layers
     assert set(seen) == settled.int8_layers & set(prepared.meta["octavo_groups"].values())
-    assert all(map(torch.equal, total, simulation.run(*inputs)))
-    assert all(map(torch.equal, reference, simulation.run(*inputs, int8=())))
 
 
 @torch.no_grad()

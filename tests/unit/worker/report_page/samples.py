@@ -41,6 +41,7 @@ from shared.layer_report import (
     QuantBoundary,
     Sensitivity,
 )
+from worker.findings.first_wrong import first_wrong
 
 WRONG_LAYER = "layer3.1.conv2"
 
@@ -101,6 +102,7 @@ def residual_cnn(blocks: int = 14, *, seed: int = 0) -> JobReport:
         latency=[benchmark(1, 12.3, 5.3, seed=2), benchmark(8, 88.1, 41.7, seed=3)],
         size=Size(float_bytes=44_712_300, int8_bytes=11_402_120, ratio=3.92),
         layers=layers,
+        first_wrong=first_wrong(layers),
         sensitivity=_sensitivity(names, chance),
         boundaries=[
             QuantBoundary(
@@ -244,6 +246,70 @@ def very_large() -> JobReport:
     report = residual_cnn(99, seed=7)
     nodes = [_padded(nodes, 1500) for nodes in (_resnet_graph(99, int8=False), _resnet_graph(99, int8=True))]
     return report.model_copy(update={"graphs": Graphs(float_nodes=nodes[0], int8_nodes=nodes[1])})
+
+
+def enormous(layers: int, nodes: int, *, suffix: str = "") -> JobReport:
+    """Of every list that grows with a model so many entries, or a node; names end in `suffix`."""
+    report = trained()
+    few, graphs, sensitivity, training = report.layers, report.graphs, report.sensitivity, report.training
+    assert graphs is not None
+    assert sensitivity is not None
+    assert training is not None
+    assert report.calibration is not None
+
+    def many(entries: list[Any], count: int, *texts: str) -> list[Any]:
+        """The entries over and over, each time by another name."""
+        found = []
+        for index in range(count):
+            entry = entries[index % len(entries)]
+            named = {text: f"{getattr(entry, text)}_{index}{suffix}" for text in texts}
+            found.append(entry.model_copy(update=named))
+        return found
+
+    names = [f"{name}_{index}{suffix}" for index, name in enumerate(_resnet_names(layers // 4))]
+    advised = _warnings()[0]
+    override = {"layer": names[0], "activation": {"observer": "percentile", "percentile": 99.9}}
+    patch = {"overrides": [override] * 50}
+    return report.model_copy(
+        update={
+            "layers": many([*few, few[-2]], layers, "name", "reason"),
+            "sensitivity": sensitivity.model_copy(
+                update={"layers": many(sensitivity.layers, layers, "layer"), "not_reached": names}
+            ),
+            "boundaries": many(report.boundaries, layers, "producer", "consumer"),
+            "fusions": [
+                each.model_copy(update={"layers": names[:3]}) for each in many(report.fusions, layers, "reason")
+            ],
+            "graphs": Graphs(
+                float_nodes=many(_padded(graphs.float_nodes, nodes), nodes, "args", "layer"),
+                int8_nodes=many(_padded(graphs.int8_nodes, nodes), nodes, "args", "layer"),
+            ),
+            "histograms": many(report.histograms, 2 * layers, "layer"),
+            "calibration": report.calibration.model_copy(
+                update={"inputs": many(report.calibration.inputs, layers, "name")}
+            ),
+            "quality": report.quality.model_copy(update={"fidelity": many(report.quality.fidelity, layers, "output")}),
+            "training": training.model_copy(
+                update={
+                    "epochs": many(training.epochs, layers),
+                    "qat_fidelity": many(training.qat_fidelity, layers, "output"),
+                    "static_fidelity": many(training.static_fidelity, layers, "output"),
+                    "static_float_layers": dict.fromkeys(names, "it costs the output much"),
+                }
+            ),
+            "warnings": [
+                advised.model_copy(
+                    update={
+                        "message": f"{advised.message} {', '.join(names)}",
+                        "suggestion": Suggestion(title="leave out the rarest values", patch=patch),
+                    }
+                )
+                for _ in range(layers)
+            ],
+            "before": _before().model_copy(update={"changes": patch}),
+            "spec": {**report.spec, **patch, "name": suffix},
+        }
+    )
 
 
 def benchmark(batch_size: int, float_ms: float, int8_ms: float, *, seed: int) -> BenchmarkResult:

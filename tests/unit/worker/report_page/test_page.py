@@ -19,8 +19,8 @@ import pytest
 
 from shared.job_report import JobReport
 from tests.unit.worker.report_page.parsed import Node, parse
-from tests.unit.worker.report_page.samples import bare_dynamic, residual_cnn, trained, very_large
-from worker.report_page import render_page
+from tests.unit.worker.report_page.samples import bare_dynamic, enormous, residual_cnn, trained, very_large
+from worker.report_page import figures, render_page
 
 JOB = "job_019abc5d1f0e7a33c49d20"
 SAMPLES = [bare_dynamic, residual_cnn, trained]
@@ -107,6 +107,29 @@ def test_a_model_of_400_layers_and_1500_nodes_stays_under_2_mb() -> None:
     assert report.graphs is not None
     assert (len(report.layers), len(report.graphs.int8_nodes), len(report.graphs.float_nodes)) == (400, 1500, 1500)
     assert len(render_page(report, job_id=JOB).encode()) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("layers", "nodes", "suffix"),
+    [(1000, 2000, ""), (1000, 2000, "block." * 20), (1500, 3000, "'&" * 60)],
+    ids=["at the caps", "at the caps, with long names", "beyond them, with names that are escaped"],
+)
+def test_a_page_stays_under_2_mb_whatever_the_model_and_says_what_it_left_out(
+    layers: int, nodes: int, suffix: str
+) -> None:
+    page = render_page(enormous(layers, nodes, suffix=suffix), job_id=JOB)
+    assert len(page.encode()) < 2_000_000
+    told = parse(page)
+    for anchor in ("advice", "layers", "sensitivity", "structure", "histograms", "calibration", "graphs"):
+        [section] = [each for each in told.all("section") if each["aria-labelledby"] == anchor]
+        assert section.all("code", "td", "svg"), f"nothing is left in {anchor}"
+        assert re.search(r"more: see report\.json|are listed\.", section.text()), anchor
+    for caption, count, noun in (("Layers, from input", layers, "layer"), ("int8 graph, after", nodes, "node")):
+        [table] = [each for each in told.all("table") if each.one("caption").text().startswith(caption)]
+        shown = len(table.one("tbody").all("tr"))
+        assert shown > 20
+        left_out = f"The first {shown} are shown; {figures.plural(count - shown, noun)} more: see report.json."
+        assert left_out in told.text()
 
 
 # --- how it can be read -----------------------------------------------------------------------------------------------

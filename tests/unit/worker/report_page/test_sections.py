@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
-
-import pytest
 
 from shared.job_report import JobReport, OutputFidelity, ReportWarning, Suggestion
-from shared.layer_report import LayerError, LayerSummary
+from shared.layer_report import FirstWrong
 from tests.unit.worker.report_page.parsed import Node, parse
 from tests.unit.worker.report_page.samples import WRONG_LAYER, bare_dynamic, residual_cnn, trained
 from worker.report_page import render_page
-from worker.report_page.sections.layers import first_wrong
 
 JOB = "job_019abc5d1f0e7a33c49d20"
 
@@ -34,11 +30,6 @@ def rows(node: Node, caption: str) -> dict[str, list[str]]:
 
 def plain(node: Node) -> str:
     return node.text().replace("\u00a0", " ").replace("\u202f", " ")
-
-
-def layer(name: str, arriving: float | None, total: float | None) -> LayerSummary:
-    error = LayerError(own_sqnr_db=30, arriving_sqnr_db=arriving, sqnr_db=total, cosine=1, mse=0)
-    return LayerSummary(name=name, op="Conv2d", precision="int8", weight_bytes=1, error=error)
 
 
 def test_the_verdict_says_the_word_the_sentence_and_four_figures() -> None:
@@ -136,26 +127,22 @@ def test_no_warning_is_said() -> None:
     assert "no warning was raised" in section(trained(), "advice").text()
 
 
-@pytest.mark.parametrize(
-    ("errors", "wrong"),
-    [
-        ([(None, 40.0), (40.0, 19.9), (19.9, 10.0)], "1"),
-        ([(None, 40.0), (40.0, 20.0)], None),
-        ([(None, 12.0)], "0"),
-        # A branch that is wrong from the start, and a layer before it that mends what arrives.
-        ([(19.0, 18.0), (None, 15.0)], "1"),
-        ([(None, None), (None, None)], None),
-    ],
-)
-def test_the_model_first_goes_wrong_where_what_arrives_still_is_right(errors: list[Any], wrong: str | None) -> None:
-    found = first_wrong([layer(str(index), *each) for index, each in enumerate(errors)])
-    assert (found and found.name) == wrong
+def test_the_page_says_and_marks_what_the_report_says_of_where_it_first_goes_wrong() -> None:
+    """Any layer: the page has no rule of its own."""
+    wrong = FirstWrong(layer="layer1.0.conv1", told="The int8 model first goes wrong at layer1.0.conv1: so it is told.")
+    said = section(residual_cnn().model_copy(update={"first_wrong": wrong}), "layers")
+    assert wrong.told in plain(said)
+    [marked] = [each for each in said.all("rect") if each["class"] == "bar wrong"]
+    assert marked.one("title").text().startswith("layer1.0.conv1: ")
+    none = section(residual_cnn().model_copy(update={"first_wrong": None}), "layers")
+    assert "first goes wrong" not in none.text()
+    assert "bar wrong" not in {each["class"] for each in none.all("rect")}
 
 
 def test_layers_are_told_with_their_errors_and_the_range_of_their_output() -> None:
     report = residual_cnn()
     said = section(report, "layers")
-    assert f"first goes wrong at {WRONG_LAYER}: 13.6 dB at its output" in plain(said)
+    assert f"first goes wrong at {WRONG_LAYER}: 13.6 dB at its output, where" in plain(said)
     table = rows(said, "Layers, from input")
     number, operator, precision, own, _, total, macs, weight, least, greatest, scale, zero, flags = table[
         f"{WRONG_LAYER} + bn2"
@@ -214,7 +201,8 @@ def test_data_that_does_not_suffice_says_how_much_would_do() -> None:
     said = section(residual_cnn(), "calibration")
     assert "does not suffice. About 200 samples would do." in plain(said)
     assert rows(said, "Accuracy recovery")["Bias correction"][1:4] == ["15.7 dB", "16.4 dB", "+0.7"]
-    assert rows(said, "Kernels")["fbgemm"][-3:] == ["saturate", "layer2.0.conv1", "no"]
+    assert rows(said, "Kernels")["fbgemm"][-3:] == ["no", "layer2.0.conv1", "no"]
+    assert rows(said, "Kernels")["onednn"][-3:] == ["yes", "–", "chosen"]
 
 
 def test_training_is_held_against_static_and_against_the_float_model_trained_as_long() -> None:

@@ -73,7 +73,7 @@ def prepared_for(course: Course, training: InMemorySamples, **qat: Any) -> fx.Gr
     spec = qat_spec(**qat)
     settled = choose_plan(course.model.raised, spec)  # not tried out: that takes longer than the training
     prepared = prepare_qat(course.model.raised, settled, training.read(0, 2).inputs)
-    calibrate(course.model, [prepared], training, lambda _done, _total: None)
+    calibrate(course.model, [prepared], training, lambda _done, _total: None, then=(training, lambda: None))
     if spec.qat.learnable_scales:
         learn_scales(prepared)
     return prepared

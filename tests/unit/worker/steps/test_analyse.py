@@ -67,9 +67,12 @@ def test_no_time_is_no_sensitivity_and_a_little_reaches_some(make_case: MakeCase
 @pytest.mark.parametrize(("wanted", "layers"), [(0, 0), (1, 1), ("all", 3)])
 def test_histograms_are_made_of_as_many_layers_as_asked(make_case: MakeCase, wanted: Any, layers: int) -> None:
     analysis = make_case(Net(), INPUTS, INPUTS, analysis={"histograms": wanted}).analysis
-    weighted = {histogram.layer for histogram in analysis.histograms if histogram.role == "weight"}
-    assert len(weighted) <= max(layers, 0)
-    assert (layers == 0) == (analysis.histograms == [])
+    by_role = {
+        role: [histogram.layer for histogram in analysis.histograms if histogram.role == role]
+        for role in ("output", "weight")
+    }
+    ranked = ["bad", "good", "head"][:layers]  # by what they cost the output
+    assert by_role == {"output": ranked, "weight": ranked}
     for histogram in analysis.histograms:
         assert len(histogram.counts) <= 96
         assert histogram.low < histogram.high

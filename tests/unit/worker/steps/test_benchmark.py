@@ -15,7 +15,7 @@ from worker.datasets import InMemorySamples
 from worker.inference import BatchRange
 from worker.progress import ProgressTracker
 from worker.steps.benchmark import benchmark
-from worker.steps.convert import never_called
+from worker.steps.convert import fresh_copy
 from worker.steps.load import LoadedModel
 
 SAMPLES = InMemorySamples((torch.randn(5, 4),))
@@ -75,7 +75,7 @@ def test_each_combination_is_measured_on_a_copy_that_was_never_called(tmp_path: 
 
     frozen, file = torch.jit.freeze(torch.jit.trace(Doubled().eval(), torch.zeros(2, 4))), tmp_path / "doubled.pt"
     torch.jit.save(frozen, file)
-    copy = never_called(file)
-    assert copy is not never_called(file)
+    copy = fresh_copy(file)
+    assert copy is not fresh_copy(file)
     assert torch.equal(copy(torch.ones(3, 4)), frozen(torch.ones(3, 4)))
-    assert never_called(calls.append) == calls.append, "what is in memory is taken as it is"
+    assert fresh_copy(calls.append) == calls.append, "what is in memory is taken as it is"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.ao.quantization import MinMaxObserver  # noqa: TID251 - what ranges are noted of
 
 from shared.errors import DatasetNotFinite
 from shared.job import Step
@@ -18,12 +19,12 @@ from worker import recipes
 from worker.datasets import InMemorySamples
 from worker.progress import ProgressTracker
 from worker.steps.calibrate import calibrate
-from worker.steps.check_calibration import check_calibration
+from worker.steps.check_calibration import QualitySpread, check_calibration
 from worker.steps.held_back import divide
 from worker.steps.load import load
 
 CODES = (
-    "few_calibration_samples", "calibration_constant", "calibration_duplicates",
+    "few_calibration_samples", "calibration_parts_differ", "calibration_constant", "calibration_duplicates",
     "calibration_unlike_evaluation", "not_held_out",
 )  # fmt: skip
 
@@ -75,11 +76,56 @@ def test_parts_that_differ_spread_scales_and_quality(run_static: Any, digits: Di
     parts = [part.read(0, part.count).inputs[0] for part in divide(numbered, 16)]
     batches_seen = torch.cat(parts).reshape(16, 16)  # what is held back comes last
     mixed[batches_seen[::4].flatten()] *= 0.1
-    found = checked(run_static(mixed))
+    report = run_static(mixed)
+    found = checked(report)
     assert found.scale_spread is not None
     assert found.quality_spread_db is not None
     assert found.scale_spread > 0.5
     assert found.quality_spread_db > 15
+    assert not found.sufficient
+    assert found.enough_samples is None or found.enough_samples > 256
+    warning = about_calibration(report)["calibration_parts_differ"]
+    assert "256 calibration samples are not alike" in warning.message
+    assert "representative samples" in (warning.hint or "")
+    assert f"differ by {100 * found.scale_spread:.0f} %" in (warning.evidence or "")
+    assert "With the ranges of one quarter of them the model reaches" in (warning.evidence or "")
+
+
+def test_ranges_that_grow_matter_only_where_a_quarter_of_the_data_leaves_the_model_far_from_float(
+    digits: Digits, make_folder: MakeFolder
+) -> None:
+    """Told on data held out alone: on what was calibrated with, nothing clips."""
+    data = {"calibration": {"x": digits.training_x[:64]}, "evaluation": {"x": digits.evaluation_x}}
+    folder = make_folder(digits.program, "static", data)
+    tracker = ProgressTracker(lambda _: None, {Step.LOAD: 1})
+    model, loaded = load(folder, folder.read_inputs(), tracker)
+    assert loaded.calibration is not None
+    samples = loaded.calibration
+    observed = torch.nn.Sequential(MinMaxObserver())
+    found = calibrate(model, [observed], samples, lambda _done, _total: None, then=(samples, lambda: None))
+    found.ranges.ranges[:, 0] = torch.tensor([[-(1.15**subset), 1.15**subset] for subset in range(8)])
+    far, near = QualitySpread(25, 28), QualitySpread(31, 34)
+    grown = [
+        check_calibration(model, found, held_out, tracker, quality=quality).sufficient
+        for held_out, quality in (
+            (loaded.held_out, None), (loaded.held_out, far), (None, near), (loaded.held_out, near),
+        )
+    ]  # fmt: skip
+    assert grown == [False, False, False, True]
+
+
+def test_qat_measures_what_quarters_of_its_data_are_worth(digits: Digits, make_folder: MakeFolder) -> None:
+    data = {
+        "training": {"x": digits.training_x[:128], "labels": digits.training_y[:128]},
+        "evaluation": {"x": digits.evaluation_x[:100], "labels": digits.evaluation_y[:100]},
+    }
+    settings = {"epochs": 1, "compare_with_float": False}
+    folder = make_folder(
+        digits.program, "qat", data, qat=settings, qengine="onednn", analysis={"sensitivity_seconds": 0}
+    )
+    found = checked(recipes.run(folder, lambda _: None))
+    assert found.quality_spread_db is not None
+    assert found.quality_spread_db > 0
 
 
 def test_too_few_samples_say_how_many_would_do(run_static: Any, digits: Digits) -> None:
@@ -134,7 +180,8 @@ def test_one_sample_over_and_over_is_constant(digits: Digits, make_folder: MakeF
     tracker = ProgressTracker(lambda _: None, {Step.LOAD: 1})
     model, loaded = load(folder, folder.read_inputs(), tracker)
     assert loaded.calibration is not None
-    found = calibrate(model, [model.raised], loaded.calibration, lambda _done, _total: None)
+    samples = loaded.calibration
+    found = calibrate(model, [model.raised], samples, lambda _done, _total: None, then=(samples, lambda: None))
     result = check_calibration(model, found, loaded.held_out, tracker)
     (warning,) = [warning for warning in tracker.warnings if warning.code == "calibration_constant"]
     assert warning.evidence == "x: values 0 to 1; the evaluation data varies."

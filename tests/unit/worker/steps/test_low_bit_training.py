@@ -64,7 +64,7 @@ def test_at_two_bits_training_wins_and_the_freeze_of_batch_norm_throws_nothing_o
     with torch.inference_mode():
         trained_db = sqnr_db(prepared.eval()(x)[0], int8(x)[0])
     static = prepare(model.raised, settled, (x[:2],))
-    calibrate(model, [static], training, lambda _done, _total: None)
+    calibrate(model, [static], training, lambda _done, _total: None, then=(training, lambda: None))
     with torch.inference_mode():
         qualities = evaluate(model, [int8, convert(static, settled)], yardstick, lambda _done, _total: None)
     of_qat, of_static = (each.metric.int8_value for each in qualities if each.metric is not None)

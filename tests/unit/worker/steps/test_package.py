@@ -13,10 +13,11 @@ from tests.unit.worker.test_datasets import spec
 from worker.datasets import InMemorySamples
 from worker.inference import BatchRange
 from worker.job_folder import JobFolder
+from worker.loading_example import _random_input
 from worker.quantization import raise_program
 from worker.steps.convert import Quantized
 from worker.steps.load import LoadedModel
-from worker.steps.package import _random_input, package
+from worker.steps.package import _example_input, package
 
 
 def traced(module: nn.Module, batch_size: int = 2) -> torch.jit.ScriptModule:
@@ -58,7 +59,7 @@ def packaged(folder: JobFolder, frozen: torch.jit.ScriptModule, made_from: nn.Mo
 
 def test_the_same_outputs_are_offered(folder: JobFolder) -> None:
     packaged(folder, traced(IDENTITY))
-    assert {path.name for path in folder.outputs.iterdir()} == {"model_int8.pt", "load_example.py"}
+    assert {path.name for path in folder.outputs.iterdir()} == {"model_int8.pt"}
 
 
 @pytest.mark.parametrize(
@@ -94,4 +95,4 @@ def test_choices_may_turn_on_a_rounding_but_not_all_of_them(folder: JobFolder) -
     ],
 )
 def test_example_inputs_are_such_as_the_model_takes(dtype: torch.dtype, sample: torch.Tensor, expected: str) -> None:
-    assert _random_input(spec("x", (None, sample.shape[1]), dtype), sample, 2) == expected
+    assert _random_input(_example_input(spec("x", (None, sample.shape[1]), dtype), sample, 2)) == expected

@@ -12,7 +12,8 @@ from tests.unit.worker.quantization.test_planning import raised, spec
 from worker.closeness import Closeness
 from worker.datasets import InMemorySamples, batches
 from worker.inference import batch_range
-from worker.quantization import Plan, layer_macs, prepare
+from worker.numerics import sqnr_db
+from worker.quantization import Plan, layer_macs, prepare, simulate
 from worker.quantization.loading import InputSpec
 from worker.quantization.planning import choose_plan
 from worker.quantization.raising import interface
@@ -185,8 +186,8 @@ def test_the_layer_that_ruins_the_output_stays_in_float() -> None:
     found, _ = refined(OutlierBeforeTheHead(3), images(), activation={"observer": "minmax"})
     assert "head" not in found.plan.int8_layers
     assert "trunk" in found.plan.int8_layers
-    assert "in int8 it cost the output" in found.plan.float_reasons["head"]
-    assert "% of the arithmetic" in found.plan.float_reasons["head"]
+    assert "in int8 it cost the output" in found.plan.float_layers["head"]
+    assert "% of the arithmetic" in found.plan.float_layers["head"]
 
 
 def test_a_layer_that_was_asked_for_in_int8_stays_so_whatever_it_costs() -> None:
@@ -219,4 +220,34 @@ def test_between_20_and_30_db_the_same_classes_of_many_samples_are_near_enough(
 
 def test_where_int8_is_near_float_nothing_is_left_in_float() -> None:
     found, _ = refined(Mlp(clamps=False), normal(64), activation={"observer": "minmax"})
-    assert found.plan.float_reasons == {}
+    assert found.plan.float_layers == {}
+
+
+class RawFeatures(nn.Module):
+    """Reads features on scales from 0.01 to 30,000, each with weights that make it count as much as any other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(6, 64), nn.Linear(64, 64), nn.Linear(64, 4)
+        self.scales = torch.tensor([0.01, 1.0, 10.0, 300.0, 3e3, 3e4])
+        with torch.no_grad():
+            self.a.weight.div_(self.scales)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+    def samples(self, count: int) -> Tensor:
+        return torch.randn(count, 6) * self.scales
+
+
+def test_biases_are_corrected_for_the_layers_that_are_int8_in_the_end() -> None:
+    """The first layer stays in float, and what it cost in int8 is corrected nowhere."""
+    module = RawFeatures()
+    x, unseen = module.samples(512), module.samples(256)
+    found_db = {}
+    for asked in (False, "auto"):
+        found, prepared = refined(module, x, recovery={"bias_correction": asked})
+        assert "a" in found.plan.float_layers
+        found_db[asked] = sqnr_db(module(unseen), simulate(prepared, found.plan).run(unseen)[0]) or 0.0
+    assert found_db["auto"] > found_db[False] - 0.5

@@ -130,6 +130,7 @@ def test_the_metric_decides_beyond_noise_and_sqnr_within_it_and_static_is_offere
         trained,
         qat,
         static,
+        simulated=None if qat is None else (qat, static),
         float_layers={"pool": "why"},
         static_float_layers={"pool": "why", "fc": "x"},
     )
@@ -140,6 +141,24 @@ def test_the_metric_decides_beyond_noise_and_sqnr_within_it_and_static_is_offere
     assert result.static_metric == static.metric
     assert result.qat_metric == (None if qat is None else qat.metric)
     assert result.held_back_samples == 16
+
+
+def test_int8_in_float_decides_and_not_kernels_that_the_clock_chose(
+    make_course: MakeCourse, tracker: ProgressTracker
+) -> None:
+    """By the kernels' figures static would be as good; these and those stand in the report."""
+    result = compare_with_static(
+        make_course(),
+        Trained([], 1, "completed", 0.95, None),
+        quality(0.010, 30),
+        quality(0.013, 30),
+        simulated=(quality(0.010, 30), quality(0.014, 30)),
+        float_layers={},
+        static_float_layers={},
+    )
+    assert result.offered == "qat"
+    assert (result.qat_metric, result.static_metric) == (quality(0.010, 30).metric, quality(0.013, 30).metric)
+    assert not tracker.warnings
 
 
 @pytest.mark.parametrize(("last_loss", "too_fast"), [(0.3, False), (0.59, False), (2.3, True)])
@@ -153,6 +172,7 @@ def test_a_training_that_ends_far_above_where_it_began_is_told_to_go_slower(
         trained,
         quality(0.5, 3),
         quality(0.1, 30),
+        simulated=(quality(0.5, 3), quality(0.1, 30)),
         float_layers={},
         static_float_layers={},
     )
