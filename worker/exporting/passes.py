@@ -17,6 +17,7 @@ from worker.exporting.rewriting import (
     constant,
     insert_after,
     maker,
+    name_of,
     nodes_of,
     only_reader,
     replace,
@@ -28,7 +29,8 @@ _SIGMOID_SCALE = np.float32(1 / 255)
 _INT32_LIMIT = 2**31 - 1
 #: Give a tensor another shape, in whatever type it is.
 _SHAPE_OPERATORS = frozenset({
-    "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+    "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
+    "Unsqueeze",
 })  # fmt: skip
 #: Multiply in int8 whatever they give, if what they are given is.
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -51,7 +53,7 @@ def fold_transposed_weights(model: ir.Model) -> None:
             continue
         order = [int(axis) for axis in node.attributes["perm"].as_ints()]
         weight = add_initializer(
-            model, np.ascontiguousarray(integers.transpose(order)), f"{dequantize.inputs[0].name}_t"
+            model, np.ascontiguousarray(integers.transpose(order)), f"{name_of(dequantize)}_t"
         )
         axis = order.index(axis_of(dequantize, 1) % integers.ndim)
         made = insert_after(node, "DequantizeLinear", [weight, *dequantize.inputs[1:]], axis=axis)
@@ -73,7 +75,7 @@ def hold_biases_as_integers(model: ir.Model) -> None:
         integers = np.round(bias.astype(np.float64) / scale)
         if np.abs(integers).max(initial=0) > _INT32_LIMIT:
             continue
-        name = node.inputs[2].name
+        name = name_of(node, 2)
         held = add_initializer(model, integers.astype(np.int32), f"{name}_int32")
         made = ir.node("DequantizeLinear", [held, add_initializer(model, scale, f"{name}_scale")], {"axis": 0})
         made.outputs[0].name = f"{name}_dequantized"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,12 @@ def axis_of(node: ir.Node, default: int) -> int:
     return default if found is None else int(found.as_int())
 
 
+def name_of(node: ir.Node, position: int = 0) -> str:
+    """The name of what a node reads at this position."""
+    value = node.inputs[position]
+    return str(node.name if value is None else value.name)
+
+
 def add_initializer(model: ir.Model, values: Array, like: str) -> ir.Value:
     """A new initializer with a free name like this one."""
     names = (like if count == 0 else f"{like}_{count}" for count in itertools.count())
@@ -59,7 +65,7 @@ def add_initializer(model: ir.Model, values: Array, like: str) -> ir.Value:
     return value
 
 
-def insert_after(node: ir.Node, op_type: str, inputs: list[ir.Value], **attributes: Any) -> ir.Value:
+def insert_after(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
     """A node of one output behind another node."""
     made = ir.node(op_type, inputs, attributes, name=f"{node.name}_{op_type}")
     made.outputs[0].name = f"{node.outputs[0].name}_{op_type}"

@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from worker.quantization.copying import copy_structure
 from worker.quantization.int8_modules import int8_weights
-from worker.quantization.planning import Plan
+from worker.quantization.plans import Plan
 from worker.quantization.quantizers import quantizer_of
 from worker.quantization.simulating import first_layer
 

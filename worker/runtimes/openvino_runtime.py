@@ -50,7 +50,8 @@ class OpenVinoSession:
 
     def kernels(self) -> Kernels:
         """Read from the graph that OpenVINO compiled."""
-        int8, floating = [], []
+        int8: list[str] = []
+        floating: list[str] = []
         for operator in self._compiled.get_runtime_model().get_ordered_ops():
             told = operator.get_rt_info()
             if _text(told["layerType"]) not in _WEIGHTED:

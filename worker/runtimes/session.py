@@ -15,12 +15,12 @@ class SessionSettings:
 
     threads: int = 1
     options: dict[str, str] = field(default_factory=dict)
-    """The runtime's own, such as OpenVINO's `INFERENCE_PRECISION_HINT`; none changes what is computed but by rounding."""
+    """The runtime's own, such as OpenVINO's `INFERENCE_PRECISION_HINT`."""
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """Which kernels the operators with weights run on: what the runtime made of the file, not what the file asks for."""
+    """Which kernels the operators with weights run on: what the runtime made of a file, not what the file asks for."""
 
     int8: tuple[str, ...]
     """Operators whose products are of integers of 8 bits."""
@@ -31,15 +31,6 @@ class Kernels:
         """The share of them in int8; 0 where there are none."""
         total = len(self.int8) + len(self.floating)
         return len(self.int8) / total if total else 0.0
-
-
-@dataclass(frozen=True)
-class LayerTime:
-    """What one operator of the runtime's own graph takes."""
-
-    name: str
-    kind: str
-    milliseconds: float
 
 
 class Session(Protocol):
