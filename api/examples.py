@@ -136,6 +136,14 @@ JOB_REQUESTS: dict[str, Any] = {
             "qat": {"epochs": 3, "learning_rate": 0.0001},
         },
     },
+    "hardware": {
+        "summary": "Run and measured on the hardware that it will be deployed on",
+        "value": {
+            "method": "dynamic",
+            "model": _model.id,
+            "hardware": {"isa": ["avx512_vnni"], "cpu": "AMD EPYC 9*", "labels": {"pool": "edge"}},
+        },
+    },
     "based_on": {
         "summary": "The spec of an earlier job, with the suggestion of its report's first warning and another target",
         "value": {"based_on": JOB_ID, "apply": [0], "changes": {"max_accuracy_drop": 0.005}},
@@ -335,7 +343,7 @@ META: dict[str, Any] = {
             "torch": "2.13.0",
             "sandbox_level": "landlock",
             "concurrency": 1,
-            "labels": {},
+            "labels": {"arch": "x86_64", "cpu.vendor": "amd", "cpu.family": "25", "cpu.model": "17", "pool": "edge"},
             "status": "idle",
             "heartbeat_at": "2026-11-23T13:00:15Z",
         }
