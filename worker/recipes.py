@@ -313,7 +313,14 @@ def _finish(
             INT8: packed.int8_file,
         }
         latency = benchmark(
-            model, candidates, data.evaluation, spec.benchmark, seed=spec.seed, tracker=tracker, advance=advance
+            model,
+            candidates,
+            data.evaluation,
+            spec.benchmark,
+            time_limit_seconds=inputs.wall_limit_seconds,
+            seed=spec.seed,
+            tracker=tracker,
+            advance=advance,
         )
     packed.float_file.unlink()
 
@@ -349,7 +356,7 @@ def _finish(
         weights_sha256=digest,
         warnings=[*findings, *tracker.warnings],
         spec=resolved,
-        environment=describe_environment(settled.qengine, inputs.sandbox_level),
+        environment=describe_environment(settled.qengine, inputs.sandbox_level, threads=inputs.threads),
         timings=tracker.timings,
     )
     write_report(folder, report)
