@@ -33,6 +33,7 @@ FLOAT_EAGER = "float_eager"
 FLOAT_FROZEN = "float_frozen"
 
 MIN_ROUNDS = 2  # fewer have no interval
+_MIN_QUICK_ROUNDS = 10  # of those that together take a tenth of the time budget, which warming up may have used
 MAX_ROUNDS = 1000
 _ENOUGH_ROUNDS = 662  # for a p99; and then only as long as an interval is wider than this:
 _ENOUGH_RELATIVE_INTERVAL = 0.02
@@ -80,7 +81,7 @@ def measure_latency(
     """Measure the candidates, those named in `int8` against the fastest of the others, at this many threads.
 
     Rounds go on until `max_seconds` have passed or the intervals of the speedups are narrow: one round longer at most,
-    but never fewer than two rounds. `advance` is told the share of the budget that is used, in 0..1.
+    but never fewer than two rounds, or ten quick ones. `advance` is told the share of the budget that is used, in 0..1.
     """
     sittings = measure_rounds(
         candidates, int8=int8, threads=threads, max_seconds=max_seconds, seed=seed, advance=advance
@@ -146,8 +147,7 @@ def measure_rounds(
                     round_seconds = sum(
                         _warm_up(candidate, max_seconds / len(candidates), clock) for candidate in candidates.values()
                     )
-                    untimed = 2 * round_seconds * _UNTIMED_ROUNDS <= budget.left
-                sitting = _Sitter(candidates, int8, cores, untimed, seed + len(sittings), look, clock)
+                sitting = _Sitter(candidates, int8, cores, round_seconds, seed + len(sittings), look, clock)
                 sittings.append(sitting.sit(budget, may_give_up=not sittings))
     return sittings
 
@@ -161,18 +161,18 @@ def fastest_of(samples_ms: Mapping[str, Samples], names: Collection[str], *, ins
 
 class _Budget:
     def __init__(self, seconds: float, clock: Callable[[], float], advance: Callable[[float], None]) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._clock = clock
         self._began_at = clock()
         self._advance = advance
 
     @property
     def used(self) -> float:
-        return (self._clock() - self._began_at) / self._seconds
+        return (self._clock() - self._began_at) / self.seconds
 
     @property
     def left(self) -> float:
-        return self._seconds * (1 - self.used)
+        return self.seconds * (1 - self.used)
 
     def holds(self, earlier: Rounds) -> bool:
         """Whether what is left is enough to measure again."""
@@ -190,7 +190,8 @@ class _Sitter:
     candidates: Mapping[str, Candidate]
     int8: Collection[str]
     cores: list[int]
-    untimed: bool
+    round_seconds: float
+    """Of the timed calls in the last round, before the first one of the last calls to warm up."""
     seed: int
     look: Callable[[Collection[int]], MachineState]
     clock: Callable[[], float]
@@ -203,10 +204,11 @@ class _Sitter:
         order, names = random.Random(self.seed), list(self.candidates)  # noqa: S311  # an order, not a secret
         for rounds in range(1, MAX_ROUNDS + 1):
             order.shuffle(names)
-            for name in names:
-                self._run(name)
+            untimed = 2 * self.round_seconds * _UNTIMED_ROUNDS <= budget.seconds
+            self.round_seconds = sum(self._run(name, untimed=untimed) for name in names)
+            quick = 2 * self.round_seconds * _MIN_QUICK_ROUNDS <= budget.seconds / 10
             budget.tell(rounds)
-            if rounds >= MIN_ROUNDS and budget.used >= 1:
+            if budget.used >= 1 and rounds >= (_MIN_QUICK_ROUNDS if quick else MIN_ROUNDS):
                 break
             if may_give_up and rounds >= _RETRY_ROUNDS and budget.used >= _HALF:
                 may_give_up = False
@@ -217,13 +219,15 @@ class _Sitter:
                 break
         return self._so_far(before)
 
-    def _run(self, name: str) -> None:
+    def _run(self, name: str, *, untimed: bool) -> float:
         candidate = self.candidates[name]
-        if self.untimed:
+        if untimed:
             candidate()
         began_at = self.clock()
         candidate()
-        self._taken_ms[name].append(1000 * (self.clock() - began_at))
+        took = self.clock() - began_at
+        self._taken_ms[name].append(1000 * took)
+        return took
 
     def _so_far(self, before: MachineState) -> Rounds:
         disturbed = disturbance(before, self.look(self.cores), self.cores)

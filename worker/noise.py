@@ -70,7 +70,7 @@ def _of_machine(seen: Disturbance, cores: int) -> Iterator[Doubt]:
         more = "more" if change > 0 else "less"
         yield Doubt(
             cause="frequency",
-            told=f"The clock changed: {probe} {_percent(abs(change))} {more} at the end than at the start.",
+            told=f"The cores' speed changed: {probe} {_percent(abs(change))} {more} at the end than at the start.",
         )
 
 

@@ -172,6 +172,23 @@ def test_a_model_that_runs_for_minutes_is_called_once_to_warm_up_and_in_two_roun
     assert [doubt.told for doubt in sitting.doubts] == ["Only 2 rounds fitted into the time budget."]
 
 
+def test_quick_rounds_are_ten_at_least_also_when_warming_up_took_all_the_time() -> None:
+    machine = Machine()
+    compiled: list[bool] = []
+    quick = machine.candidate("int8", 0.001)
+
+    def compiling() -> None:
+        machine.now += 0.0 if compiled else 3.0
+        compiled.append(True)
+        quick()
+
+    (sitting, *_) = measure_rounds(
+        {"float_eager": machine.candidate("float_eager", 0.001), "int8": compiling}, int8=["int8"], threads=1,
+        max_seconds=1.0, seed=0, clock=lambda: machine.now, look=machine.look,
+    )  # fmt: skip
+    assert sitting.count == 10
+
+
 def test_calls_too_slow_for_ten_rounds_go_without_untimed_ones() -> None:
     machine = Machine()
     (sitting,) = machine.rounds(5.0, float_eager=0.4, int8=0.1)
