@@ -191,6 +191,26 @@ _report = report.JobReport(
             speedup_ci95=(1.92, 2.07),
             significant=True,
             speedup_vs_eager=2.4,
+            conclusion="int8 is 2.00 times as fast as float_frozen (1.92 to 2.07).",
+            speedups=[
+                report.Speedup(
+                    name="int8", speedup=2.0, speedup_ci95=(1.92, 2.07), significant=True, speedup_vs_eager=2.4
+                )
+            ],
+            cores=[1],
+            doubts=[report.Doubt(cause="few_rounds", told="Only 3 rounds fitted into the time budget.")],
+            sittings=[
+                report.Sitting(
+                    cores=[1],
+                    rounds=3,
+                    speedup=2.0,
+                    speedup_ci95=(1.92, 2.07),
+                    doubts=[report.Doubt(cause="few_rounds", told="Only 3 rounds fitted into the time budget.")],
+                    kept=True,
+                )
+            ],
+            roofline=report.Roofline(reached_gmacs_per_second=41.2, peak_gmacs_per_second=219.0, share=0.188),
+            note="Only 3 rounds fitted into the time budget.",
         )
     ],
     size=report.Size(float_bytes=104_857, int8_bytes=29_120, ratio=3.6),
@@ -228,6 +248,11 @@ _report = report.JobReport(
         qengine="x86",
         octavo="0.1.0",
         sandbox_level="landlock",
+        affinity=[0, 1],
+        smt=False,
+        load_average=[0.4, 0.3, 0.2],
+        versions={"numpy": "2.4.1"},
+        thread_settings={"job": "2"},
     ),
     timings={"load": 0.41, "calibrate": 0.35, "evaluate": 0.22, "benchmark": 5.0, "package": 0.6},
 )

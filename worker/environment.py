@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shared.job_report import Environment
 from shared.quantization_spec import Isa
+from worker.machine_state import cgroup_cpu_limit, governor, has_smt, load_average
 
 _CPUINFO = Path("/proc/cpuinfo")
 _ISA_FLAGS: dict[Isa, tuple[str, ...]] = {
@@ -34,6 +35,12 @@ _VENDORS = {
     "0x61": "apple",
     "0xc0": "ampere",
 }
+# Whatever is installed of what computes beside torch.
+_RUNTIMES = ("numpy", "onnxruntime", "openvino")
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
+    "KMP_AFFINITY", "KMP_BLOCKTIME",
+)  # fmt: skip
 
 
 def cpu_model_and_isa(cpuinfo: str) -> tuple[str, list[str]]:
@@ -84,18 +91,27 @@ def _cpuinfo() -> str:
         return ""
 
 
-def describe_environment(qengine: str, sandbox_level: str) -> Environment:
-    """This machine and the versions that ran."""
+def describe_environment(qengine: str, sandbox_level: str, *, threads: int | None = None) -> Environment:
+    """This machine, the versions that ran, and how many threads the job computed with."""
     model, isa = cpu()
+    cores = sorted(os.sched_getaffinity(0))
+    settings = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
     return Environment(
         cpu_model=model,
         isa=isa,
-        cores=len(os.sched_getaffinity(0)),
+        cores=len(cores),
         torch=_version("torch"),
         python=platform.python_version(),
         qengine=qengine,
         octavo=_version("octavo-server"),
         sandbox_level=sandbox_level,
+        affinity=cores,
+        smt=has_smt(),
+        governor=governor(cores[0]),
+        cgroup_cpu_limit=cgroup_cpu_limit(),
+        load_average=load_average(),
+        versions={name: found for name in _RUNTIMES if (found := _version(name)) != "unknown"},
+        thread_settings=settings if threads is None else {"job": str(threads)} | settings,
     )
 
 

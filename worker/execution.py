@@ -173,6 +173,7 @@ class Execution:
             spec=spec,
             datasets=names,
             threads=self._limits.threads,
+            wall_limit_seconds=self._limits.wall_limit_seconds,
             sandbox_level=self._sandbox_level,
             before=before,
         )

@@ -52,9 +52,7 @@ def fold_transposed_weights(model: ir.Model) -> None:
         if dequantize is None or integers is None:
             continue
         order = [int(axis) for axis in node.attributes["perm"].as_ints()]
-        weight = add_initializer(
-            model, np.ascontiguousarray(integers.transpose(order)), f"{name_of(dequantize)}_t"
-        )
+        weight = add_initializer(model, np.ascontiguousarray(integers.transpose(order)), f"{name_of(dequantize)}_t")
         axis = order.index(axis_of(dequantize, 1) % integers.ndim)
         made = insert_after(node, "DequantizeLinear", [weight, *dequantize.inputs[1:]], axis=axis)
         replace(node.outputs[0], made)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from typing import get_args
 
+import numpy as np
+import pytest
 import torch
 
 from shared.quantization_spec import Isa
@@ -57,3 +60,14 @@ def test_the_environment_names_the_versions_that_run() -> None:
     assert (environment.qengine, environment.sandbox_level) == ("x86", "landlock")
     assert environment.octavo != "unknown"
     assert environment.cores >= 1
+
+
+def test_the_environment_names_cores_load_and_thread_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    environment = describe_environment("x86", "landlock", threads=2)
+    assert environment.affinity == sorted(os.sched_getaffinity(0))
+    assert environment.thread_settings["job"] == "2"
+    assert environment.thread_settings["OMP_NUM_THREADS"] == "3"
+    assert environment.load_average is not None
+    assert len(environment.load_average) == 3
+    assert environment.versions["numpy"] == np.__version__
