@@ -129,7 +129,7 @@ class Tables(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         rows = self.table(ids)
-        return self.head(self.norm(F.dropout(self.fc(rows), 0.1, self.training) + rows))
+        return self.head(self.norm(rows + F.dropout(self.fc(rows), 0.1, self.training)))
 
 
 class Mixed(nn.Module):
@@ -146,6 +146,19 @@ class Mixed(nn.Module):
         return self.head((self.act(self.b(torch.cumsum(x, 1) * x)) + 1).mean((2, 3)))
 
 
+class Encoder(nn.Module):
+    """A table read by a sum, and by layers only through a transposition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head = nn.Embedding(20, 16), nn.Linear(16, 4)
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, activation="gelu")
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.layer(self.table(ids))[:, -1])
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -158,16 +171,20 @@ class Recurrent(nn.Module):
 
 IDS = torch.arange(32 * 6).reshape(32, 6) % 20
 
+HEAD_IN_INT8 = {"layer": "head", "precision": "int8"}
+
 
 @pytest.mark.parametrize(
     ("module", "inputs", "spec"),
     [
-        (lambda: Tables(nn.Embedding(20, 16)), IDS, {}),
-        (lambda: Tables(nn.EmbeddingBag(20, 16, mode="max")), IDS, {}),
+        (lambda: Tables(nn.Embedding(20, 16)), IDS, {"overrides": [HEAD_IN_INT8]}),
+        (lambda: Tables(nn.Embedding(20, 16)), IDS, {"overrides": [HEAD_IN_INT8, {"layer": "table"}]}),
+        (lambda: Tables(nn.EmbeddingBag(20, 16, mode="max")), IDS, {"overrides": [HEAD_IN_INT8]}),
+        (Encoder, IDS, {}),
         (Mixed, images(), {"qengine": "fbgemm"}),
         (Mixed, images(), {"overrides": [{"layer": "b"}, {"layer": "mul"}]}),
     ],
-    ids=["table", "bag-max", "fbgemm", "asked"],
+    ids=["table", "table-in-float", "bag-max", "encoder", "fbgemm", "asked"],
 )
 def test_every_override_that_is_said_to_remove_a_boundary_is_accepted_and_removes_it(
     module: Callable[[], nn.Module], inputs: Tensor, spec: dict[str, Any]
@@ -193,7 +210,7 @@ def crossings(boundaries: list[QuantBoundary]) -> set[tuple[str, str, str]]:
 def test_no_override_is_offered_that_leaves_nothing_in_int8_or_asks_a_table_for_integers() -> None:
     recurrent, _ = described(Recurrent(), torch.randn(16, 5, 8))
     assert {boundary.removed_by for boundary in recurrent.boundaries if boundary.producer == "fc"} == {None}
-    tables, _ = described(Tables(nn.Embedding(20, 16)), IDS, overrides=[{"layer": "head", "precision": "int8"}])
+    tables, _ = described(Tables(nn.Embedding(20, 16)), IDS, overrides=[HEAD_IN_INT8])
     (entering,) = (boundary for boundary in tables.boundaries if boundary.producer == "table")
     assert entering.removed_by == {"overrides": [{"layer": "fc", "precision": "float32"}]}
 
