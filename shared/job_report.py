@@ -33,8 +33,8 @@ class Verdict(Reported):
         description=(
             "`recommended`: quality holds and int8 is faster; `no_faster`: quality holds, no significant difference in "
             "latency; `slower`: quality holds, int8 is slower; `accuracy_not_met`: the drop exceeds max_accuracy_drop; "
-            "`low_fidelity`: no target could be checked and int8 is far from float: of an output with classes less "
-            "than 95 % of the samples agree, or one without has less than 20 dB."
+            "`low_fidelity`: no target could be checked, or of mse only the one by default, and int8 is far from "
+            "float: of an output with classes less than 95 % of the samples agree, or one without has less than 20 dB."
         )
     )
     sentence: str
@@ -54,8 +54,9 @@ class MetricResult(Reported):
     drop: float = Field(
         description="Absolute; positive is worse: float − int8 for top1 and top5, int8 − float for mse."
     )
-    max_drop: float | None = Field(description="The target, absolute; null when none was set.")
+    max_drop: float | None = Field(description="The target, absolute; null when there is none.")
     met: bool | None
+    by_default: bool = Field(default=False, description="Whether the target is what `max_accuracy_drop: auto` became.")
 
 
 class OutputFidelity(Reported):
@@ -74,6 +75,13 @@ class OutputFidelity(Reported):
     agreement: float | None = Field(
         description="Share of samples with the same arg max, of a discrete output share of equal elements; null unless "
         "the output has classes or is discrete."
+    )
+    float_not_finite: float = Field(
+        default=0.0, description="Share of the samples for which the float model gives a NaN or an infinity in it."
+    )
+    float_is_nan: bool = Field(default=False, description="Whether a NaN is among them, which no mask makes.")
+    not_finite_elsewhere: float = Field(
+        default=0.0, description="Share of the samples for which it does, and the int8 model not in the same places."
     )
 
 

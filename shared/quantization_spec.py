@@ -24,6 +24,7 @@ DatasetId = Annotated[str, Field(pattern=r"^dst_[0-9a-z]{16,40}$", examples=["ds
 
 
 MAX_OVERRIDES = 1000
+REDUCED_MAX = 127  #: the greatest integer of activations in 7 bits
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL has no NUL in text or JSON
 
 Isa = Literal[
@@ -59,6 +60,14 @@ def _check_limits(quant_min: int | None, quant_max: int | None, low: int, high: 
         raise ValueError(f"quant_min {least} is not below quant_max {greatest}")
     if not least <= 0 <= greatest:
         raise ValueError(f"the integers {least} to {greatest} leave out 0, which observers need")
+
+
+def _check_reduced(reduce_range: object, quant_max: int | None) -> None:
+    if reduce_range is True and quant_max is not None and quant_max > REDUCED_MAX:
+        raise ValueError(
+            f"reduce_range leaves activations the integers to {REDUCED_MAX}, and quant_max {quant_max} asks for more: "
+            "leave one of them out"
+        )
 
 
 def _check_granularity(observer: str, qscheme: str) -> None:
@@ -101,6 +110,7 @@ class ActivationSettings(_Strict):
     @model_validator(mode="after")
     def _limits(self) -> ActivationSettings:
         _check_limits(self.quant_min, self.quant_max, 0, 255)
+        _check_reduced(self.reduce_range, self.quant_max)
         return self
 
 
@@ -296,6 +306,17 @@ class Hardware(_Strict):
         return dict(sorted(labels.items()))  # the same demand is the same text, which jobs are found by
 
 
+def _check_reduced_overrides(settings: ActivationSettings, overrides: list[Override]) -> None:
+    for index, activation in enumerate(override.activation for override in overrides):
+        if activation is None:
+            continue
+        reduced = settings.reduce_range if activation.reduce_range is None else activation.reduce_range
+        try:
+            _check_reduced(reduced, settings.quant_max if activation.quant_max is None else activation.quant_max)
+        except ValueError as error:
+            raise ValueError(f"overrides[{index}]: {error}") from error
+
+
 class _SpecBase(_Strict):
     model: ModelId = Field(description="The model to quantize.")
     evaluation: DatasetId | None = Field(
@@ -305,11 +326,12 @@ class _SpecBase(_Strict):
     metric: Metric = Field(
         default="auto", description="`auto`: top1 for integer labels, mse for float ones, else none."
     )
-    max_accuracy_drop: float | None = Field(
-        default=0.01,
-        ge=0,
-        allow_inf_nan=False,
-        description="Absolute: 0.01 is one percentage point of top-1, or 0.01 of MSE. null: no target.",
+    max_accuracy_drop: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default="auto",
+        description=(
+            "Absolute: 0.01 is one percentage point of top-1, or 0.01 of MSE. `auto`: 0.01 of top-1 or top-5; of MSE "
+            "1 % of the variance of the labels, whatever their unit: an R² lower by 0.01. null: no target."
+        ),
     )
     weight: WeightSettings = WeightSettings()
     overrides: list[Override] = Field(default=[], max_length=MAX_OVERRIDES)
@@ -338,6 +360,15 @@ class DynamicSpec(_SpecBase):
         default="int8", description="Of the weights: `float16` halves them at next to no loss."
     )
 
+    @model_validator(mode="after")
+    def _weights_have_qparams(self) -> DynamicSpec:
+        in_int8 = self.precision == "int8" or any(not override.is_float for override in self.overrides)
+        if not in_int8 and self.weight != WeightSettings():
+            raise ValueError(
+                "precision float16 and settings of `weight` exclude each other: float16 weights have no qparams"
+            )
+        return self
+
 
 class StaticSpec(_SpecBase):
     """int8 weights and activations, with ranges fixed by calibration."""
@@ -347,6 +378,11 @@ class StaticSpec(_SpecBase):
     qengine: Qengine = "auto"
     activation: ActivationSettings = ActivationSettings()
     recovery: RecoverySettings = RecoverySettings()
+
+    @model_validator(mode="after")
+    def _overrides_agree(self) -> StaticSpec:
+        _check_reduced_overrides(self.activation, self.overrides)
+        return self
 
 
 class QatSpec(_SpecBase):
@@ -364,6 +400,11 @@ class QatSpec(_SpecBase):
     qengine: Qengine = "auto"
     activation: ActivationSettings = ActivationSettings()
     qat: QatSettings = QatSettings()
+
+    @model_validator(mode="after")
+    def _overrides_agree(self) -> QatSpec:
+        _check_reduced_overrides(self.activation, self.overrides)
+        return self
 
 
 QuantizationSpec = Annotated[DynamicSpec | StaticSpec | QatSpec, Field(discriminator="method")]

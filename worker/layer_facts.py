@@ -33,7 +33,6 @@ class Seen:
     max: float
     clipping: Clipping | None  #: None without a quantized range
     outside_calibration: float | None  #: share of the values outside of what calibration saw; None if it saw nothing
-    cut_off: float  #: energy of what lies beyond the quantized range: the noise that clipping makes
     widest_channel: int
     channel_ratio: float  #: the greatest magnitude in that channel / in the median channel
 
@@ -52,7 +51,7 @@ class LayerFacts:
     inputs: tuple[Seen, ...]  #: of the tensors that are quantized for it, in the order of its qparams
     stretch: float | None
     felt_sqnr_db: float | None  #: of the error made in it, as those who read it see it; see `_FeltError`
-    cut_off_share: float  #: of the energy of the error made in the layer, what clipping its output makes up
+    cut_off_share: float  #: of the energy of the error made in it, what clipping its output makes up, both as felt
     mean_error_share: float  #: of the energy of the error made in the layer, what a constant a channel makes up
     histogram: tuple[float, float, tuple[int, ...]] | None  #: low, high, counts
 
@@ -80,7 +79,7 @@ class LayerAccumulator:
     ) -> None:
         """`through` is the activation that alone reads its output."""
         self._op = op
-        self._felt = _FeltError(through)
+        self._felt = _FeltError(through, output)
         self._own = ErrorAccumulator()
         self._total = ErrorAccumulator()
         self._arriving: list[ErrorAccumulator] = []
@@ -126,7 +125,7 @@ class LayerAccumulator:
             inputs=tuple(ranges.result() for ranges in self._inputs if ranges.count),
             stretch=None if histogram is None else histogram.stretch(output.min, output.max),
             felt_sqnr_db=self._felt.sqnr_db,
-            cut_off_share=min(1.0, output.cut_off / self._own.noise) if self._own.noise > 0 else 0.0,
+            cut_off_share=self._felt.cut_off_share,
             mean_error_share=self._mean_errors.share_of(self._own.noise),
             histogram=None if histogram is None else histogram.within(output.min, output.max),
         )
@@ -160,7 +159,6 @@ class _RangeAccumulator:
     below: int = 0
     above: int = 0
     unseen: int = 0
-    cut_off: float = 0.0
     count: int = 0
     channels: Tensor = field(default_factory=lambda: torch.zeros(0))  #: the greatest magnitude in each
 
@@ -179,8 +177,6 @@ class _RangeAccumulator:
         if bounds is None:
             return
         half = bounds.step / 2  # as far beyond the range rounding is no worse than inside of it
-        if least < bounds.low or greatest > bounds.high:
-            self.cut_off += float((values - values.clamp(bounds.low, bounds.high)).square_().sum())
         if least < bounds.low - half:
             self.below += int(torch.count_nonzero(values < bounds.low - half))
         if greatest > bounds.high + half:
@@ -203,7 +199,6 @@ class _RangeAccumulator:
             max=self.greatest,
             clipping=clipping,
             outside_calibration=outside,
-            cut_off=self.cut_off,
             widest_channel=int(self.channels.argmax()) if alive.numel() else 0,
             channel_ratio=float(alive.max() / alive.median()) if alive.numel() else 1.0,
         )
@@ -235,21 +230,41 @@ class _FeltError:
 
     A range may cut off what SiLU makes next to zero of anyway; and a channel a hundred times as large as the others
     hides in the SQNR of the whole that nothing is left of them. So it is the mean over the channels of noise / signal,
-    at most 1 each, of what the activation gives.
+    at most 1 each, of what the activation gives. Likewise what clipping to `bounds` makes up of the noise.
     """
 
-    def __init__(self, through: Callable[[Tensor], Tensor] | None) -> None:
+    def __init__(self, through: Callable[[Tensor], Tensor] | None, bounds: Bounds | None) -> None:
         self._through = through
+        self._bounds = bounds
         self._signal = self._noise = torch.zeros(0)
+        self._cut_off = self._energy = 0.0
 
     def update(self, reference: Tensor, own: Tensor, axis: int) -> None:
+        clipped = self._clipped(reference)
         if self._through is not None:
             reference, own = self._through(reference), self._through(own)
+            clipped = None if clipped is None else self._through(clipped)
+        if clipped is not None:
+            self._cut_off += float((clipped - reference).square_().sum())
         signal = _by_channel(reference.square(), axis, torch.sum)
         noise = _by_channel((own - reference).square_(), axis, torch.sum)
         if self._signal.shape != signal.shape:
             self._signal, self._noise = torch.zeros_like(signal), torch.zeros_like(noise)
         self._signal, self._noise = self._signal + signal, self._noise + noise
+        self._energy += float(noise.sum())
+
+    def _clipped(self, reference: Tensor) -> Tensor | None:
+        """The tensor within the quantized range; None where that changes nothing."""
+        bounds = self._bounds
+        if bounds is None or reference.numel() == 0 or not reference.is_floating_point():
+            return None
+        least, greatest = (float(end) for end in torch.aminmax(reference))
+        return reference.clamp(bounds.low, bounds.high) if least < bounds.low or greatest > bounds.high else None
+
+    @property
+    def cut_off_share(self) -> float:
+        """Of the energy of the noise, what lies beyond the range."""
+        return min(1.0, self._cut_off / self._energy) if self._energy > 0 else 0.0
 
     @property
     def sqnr_db(self) -> float | None:

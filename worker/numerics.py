@@ -55,7 +55,8 @@ class FidelityAccumulator:
       for integers and booleans the share of elements with f = q.
 
     Elements that are the same non-finite value in both (a masked −inf) are left out; any other non-finite element
-    makes the output as far off as can be reported.
+    makes the output as far off as can be reported. Samples of which some element of f is not finite are counted, and
+    those of them where q is not so in the same places.
     """
 
     def __init__(self, output: str) -> None:
@@ -63,6 +64,9 @@ class FidelityAccumulator:
         self._signal = 0.0
         self._noise = 0.0
         self._broken = False
+        self._nan = False
+        self._not_finite = 0
+        self._elsewhere = 0
         self._cosine_sum = 0.0
         self._agreeing = 0
         self._chosen = 0
@@ -73,8 +77,8 @@ class FidelityAccumulator:
     def update(self, reference: Tensor, candidate: Tensor) -> Tensor:
         """Add a batch; both tensors have shape (samples, …).
 
-        Returns `‖f − q‖² / ‖f‖²` of each sample, shape (samples,), float64: 0 for discrete outputs and where f is
-        zero, and as much as counts as broken where only one of the two is finite.
+        Returns `‖f − q‖² / ‖f‖²` of each sample, shape (samples,), float64, over the elements that are finite in f: 0
+        for discrete outputs and where f is zero, and as much as counts as broken where q is not finite there.
         """
         self._discrete = not (reference.is_floating_point() or reference.is_complex())
         self._has_classes &= reference.ndim == 2 and reference.shape[1] >= 2 and reference.is_floating_point()
@@ -99,8 +103,13 @@ class FidelityAccumulator:
         finite = f.isfinite() & q.isfinite()
         broken = torch.zeros(len(f), dtype=torch.bool)
         if not finite.all():
-            broken = ~((f == q) | (f.isnan() & q.isnan()) | finite).all(1)
-            self._broken |= bool(broken.any())
+            differing = ~((f == q) | (f.isnan() & q.isnan()) | finite).all(1)
+            self._broken |= bool(differing.any())
+            self._nan |= bool(f.isnan().any())
+            lacking = ~f.isfinite().all(1)
+            self._not_finite += int(lacking.sum())
+            self._elsewhere += int((lacking & differing).sum())
+            broken = (f.isfinite() & ~q.isfinite()).any(1)
             f = f.where(finite, 0.0)
             q = q.where(finite, 0.0)
         signal, noise = f.square().sum(1), (f - q).square().sum(1)
@@ -123,7 +132,13 @@ class FidelityAccumulator:
             sqnr_db=self.sqnr_db,
             cosine=None if self._discrete else self._cosine_sum / self._samples,
             agreement=agreement if self._discrete or self._has_classes else None,
+            float_not_finite=self._of_samples(self._not_finite),
+            float_is_nan=self._nan,
+            not_finite_elsewhere=self._of_samples(self._elsewhere),
         )
+
+    def _of_samples(self, count: int) -> float:
+        return count / self._samples if self._samples else 0.0
 
 
 class ErrorAccumulator:
@@ -215,6 +230,32 @@ class MetricAccumulator:
         return self._sum / self._count
 
 
+class LabelVariance:
+    """The variance of labels about the mean of each value: `mean (label − mean over samples)²`, over all values.
+
+    Batches are joined as by Chan, Golub and LeVeque 1979.
+    """
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._mean = torch.zeros((), dtype=torch.float64)
+        self._squares = 0.0
+
+    def update(self, labels: Tensor) -> None:
+        """Add a batch of shape (samples, …)."""
+        values, count = labels.to(torch.float64), labels.shape[0]
+        mean = values.mean(0)
+        apart, total = mean - self._mean, self._samples + count
+        between = apart.square().sum() * self._samples * count / total
+        self._squares += float((values - mean).square().sum() + between)
+        self._mean = self._mean + apart * count / total
+        self._samples = total
+
+    def value(self) -> float:
+        """Over every batch added so far."""
+        return self._squares / (self._samples * self._mean.numel())
+
+
 def sqnr_db(reference: Tensor, candidate: Tensor) -> float | None:
     """`20·log10(‖reference‖ / ‖reference − candidate‖)` dB of two tensors, as numbers; None when they are equal."""
     fidelity = FidelityAccumulator("")
@@ -229,13 +270,18 @@ def surely_lost_db(noise: Sequence[Tensor], reference: Sequence[Tensor]) -> floa
     `10·log10(mean noise / mean reference)`; the same rounding falls out otherwise in any two models, so told is the
     lower end of its one-sided 99 % interval when samples are drawn anew, both models' together (paired percentile
     bootstrap, Efron and Tibshirani 1993), of the output where it is greatest. 0 with fewer than eight samples, of which
-    nothing can be said. Noise 80 dB below the signal is added to both: what lies below it matters to nobody.
+    nothing can be said. Noise 80 dB below the signal is added to both: what lies below it matters to nobody. Samples on
+    which the second model is not finite where it should be are left out: they say nothing of the first.
     """
     return max((_surely_lost_db(*pair) for pair in zip(noise, reference, strict=True)), default=0.0)
 
 
 def _surely_lost_db(noise: Tensor, reference: Tensor) -> float:
-    if len(noise) < _LEAST_SAMPLES or len(noise) != len(reference):
+    if len(noise) != len(reference):
+        return 0.0
+    right = reference < _BROKEN_NOISE
+    noise, reference = noise[right], reference[right]
+    if len(noise) < _LEAST_SAMPLES:
         return 0.0
     drawn = torch.randint(len(noise), (_DRAWS, len(noise)), generator=torch.Generator().manual_seed(0))
     lost = (noise[drawn].mean(1) + _NEGLIGIBLE_NOISE) / (reference[drawn].mean(1) + _NEGLIGIBLE_NOISE)

@@ -30,6 +30,7 @@ from worker.steps.benchmark import benchmark
 from worker.steps.convert import Quantized
 from worker.steps.evaluate import Yardstick
 from worker.steps.load import JobData, LoadedModel
+from worker.steps.not_finite import first_not_finite
 from worker.steps.package import package, write_report
 from worker.verdict import judge
 
@@ -106,12 +107,17 @@ def finish(
     packed.float_file.unlink()
 
     resolved = _resolved_spec(inputs, settled, quality, outcome.training)
+    not_finite = any(output.float_not_finite for output in quality.fidelity)
     case = Case(
         spec=spec,
         resolved=resolved,
         analysis=analysis,
         quality=quality,
         recovery=outcome.recovery,
+        ranges=outcome.ranges,
+        kernels=outcome.kernels,
+        not_finite_from=first_not_finite(model, data.evaluation) if not_finite else None,
+        is_revision=inputs.before is not None,
         holds_full_range=has_vnni(),
     )
     report = JobReport(
@@ -135,7 +141,7 @@ def finish(
         training=outcome.training,
         before=inputs.before,
         weights_sha256=digest,
-        warnings=[*find(case), *tracker.warnings],
+        warnings=find(case, tracker.warnings),
         spec=resolved,
         environment=describe_environment(settled.qengine, inputs.sandbox_level, threads=inputs.threads),
         timings=tracker.timings,
@@ -149,6 +155,8 @@ def _resolved_spec(
 ) -> dict[str, Any]:
     spec = inputs.spec.model_dump(mode="json") | settled.resolved()
     spec["metric"] = None if quality.metric is None else quality.metric.name
+    if spec["max_accuracy_drop"] == "auto":
+        spec["max_accuracy_drop"] = None if quality.metric is None else quality.metric.max_drop
     if training is not None:
         spec["qat"] = spec["qat"] | {"loss": training.loss}
     return spec

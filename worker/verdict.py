@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from shared.job_report import BenchmarkResult, MetricResult, OutputFidelity, Quality, Size, Verdict, VerdictWord
@@ -20,7 +21,9 @@ def judge(quality: Quality, latency: Sequence[BenchmarkResult], size: Size) -> V
     else:
         headline = latency[0]
         word = "no_faster" if not headline.significant else "recommended" if headline.speedup > 1 else "slower"
-    told = _told_metric(metric) if metric is not None else _told_fidelity(quality)
+    told = f"Accuracy not evaluated; {_told_fidelity(quality)}" if metric is None else _told_metric(metric)
+    if metric is not None and word == "low_fidelity":
+        told = f"{told}; {_told_fidelity(quality)}"
     sentence = f"{told}; {_told_latency(latency)}; {_told_size(size)}."
     return Verdict(word=word, sentence=sentence, accuracy=accuracy)
 
@@ -30,12 +33,17 @@ def _closeness(output: OutputFidelity) -> tuple[float, float]:
     return agreement, float("inf") if output.sqnr_db is None else output.sqnr_db
 
 
+def told_value(metric: str, value: float) -> str:
+    """A metric's value, or a difference of two: an mse has a unit, and may be of any size."""
+    return f"{value:.4g}" if metric == "mse" else f"{value:.4f}"
+
+
 def _told_metric(metric: MetricResult) -> str:
-    change = f"drop {metric.drop:.4f}" if metric.drop >= 0 else f"gain {-metric.drop:.4f}"
-    target = (
-        "no target" if metric.max_drop is None else f"target {metric.max_drop:.4f} {'met' if metric.met else 'not met'}"
-    )
-    return f"{metric.name} {metric.float_value:.4f} → {metric.int8_value:.4f} ({change}, {target})"
+    told = functools.partial(told_value, metric.name)
+    change = f"drop {told(metric.drop)}" if metric.drop >= 0 else f"gain {told(-metric.drop)}"
+    met = "met" if metric.met else "not met"
+    target = "no target" if metric.max_drop is None else f"target {told(metric.max_drop)} {met}"
+    return f"{metric.name} {told(metric.float_value)} → {told(metric.int8_value)} ({change}, {target})"
 
 
 def _told_fidelity(quality: Quality) -> str:
@@ -45,7 +53,7 @@ def _told_fidelity(quality: Quality) -> str:
         agrees = f"agrees with float on {100 * worst.agreement:.1f} % of the"
         told = f"{agrees} values" if worst.discrete else f"{agrees} samples, {told}"
     which = f"output {worst.output}: " if len(quality.fidelity) > 1 else ""
-    return f"Accuracy not evaluated; {which}{told} on {quality.samples} {quality.data} samples"
+    return f"{which}{told} on {quality.samples} {quality.data} samples"
 
 
 def _told_latency(latency: Sequence[BenchmarkResult]) -> str:

@@ -35,6 +35,7 @@ class MetricResult(Reported):
     drop: float = Field(description="Absolute; positive is worse.")
     max_drop: float | None = None
     met: bool | None = None
+    by_default: bool = Field(default=False, description="Whether nobody asked for the target.")
 
 
 class OutputFidelity(Reported):
@@ -45,6 +46,9 @@ class OutputFidelity(Reported):
     sqnr_db: float | None = None
     cosine: float | None = None
     agreement: float | None = None
+    float_not_finite: float = Field(default=0.0, description="Share of samples on which the float output is none.")
+    float_is_nan: bool = False
+    not_finite_elsewhere: float = Field(default=0.0, description="Share on which int8 is so in other places.")
 
 
 class Quality(Reported):

@@ -1,8 +1,8 @@
 """Bring the servers that the integration tests need into .tools/, once: `python tests/services/install.py`.
 
-Needs no root and changes nothing outside .tools/. What is already there is left, so a second run takes no time.
-PostgreSQL and Valkey come with the `dev` extra; here are the two that cannot: Swift, whose dependencies must not meet
-ours, and Prometheus, which Debian and Ubuntu package.
+What is already there is left, so a second run takes no time. PostgreSQL and Valkey come with the `dev` extra; here are
+those that cannot: Swift, whose dependencies must not meet ours, and Prometheus, which Debian and Ubuntu package, both
+below .tools/ and without root. Chromium needs the system's own libraries: root installs its package, nobody else does.
 """
 
 import hashlib
@@ -56,6 +56,19 @@ def install_prometheus() -> None:
         subprocess.run(["dpkg", "-x", package, _TOOLS / "prometheus"], check=True)
 
 
+def install_chromium() -> None:
+    """The Debian package, installed: a browser is no use without fonts and libraries all over the system."""
+    if shutil.which("chromium") is not None:
+        return
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        raise SystemExit("Chromium is not installed, and only root can: apt-get install chromium")
+    install = ["apt-get", "install", "--quiet", "--yes", "--no-install-recommends", "chromium"]
+    settings = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    if subprocess.run(install, check=False, capture_output=True, env=settings).returncode != 0:
+        subprocess.run(["apt-get", "--quiet", "update"], check=True)
+        subprocess.run(install, check=True, env=settings)
+
+
 def _private_lists(directory: Path) -> list[str]:
     (directory / "lists" / "partial").mkdir(parents=True)
     (directory / "cache" / "archives" / "partial").mkdir(parents=True)
@@ -65,7 +78,7 @@ def _private_lists(directory: Path) -> list[str]:
 def main() -> None:
     """Install what is missing; with CI=true a failure ends the build, elsewhere the tests that need it are skipped."""
     _TOOLS.mkdir(exist_ok=True)
-    for install in (install_swift, install_prometheus):
+    for install in (install_swift, install_prometheus, install_chromium):
         try:
             install()
         except (subprocess.CalledProcessError, SystemExit) as error:

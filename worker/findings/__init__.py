@@ -8,12 +8,13 @@
     first_wrong where the int8 model first goes wrong
 
 The first finding is the most telling: what costs the output most while the model is poor; while it is good, what the
-graph wastes comes before the last decibels. A specific cause stands for its layer's sensitivity.
+graph wastes comes before the last decibels, but not what would cost some of them. A specific cause stands for its
+layer's sensitivity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from shared.job_report import ReportWarning
 from worker.findings import layers, ranges, settings, structure
@@ -25,6 +26,7 @@ Rule = Callable[[Case], Iterable[Finding]]
 
 _CAUSES: tuple[Rule, ...] = (
     ranges.fault_of_the_data,
+    settings.few_levels,
     ranges.outlier_channels,
     ranges.stretched,
     ranges.cut_off,
@@ -40,29 +42,53 @@ _ASKED_FOR: tuple[Rule, ...] = (
 )
 _STRUCTURE: tuple[Rule, ...] = (
     structure.dead_layers,
-    structure.float_islands,
     structure.int8_islands,
     structure.missing_observers,
     structure.mostly_float,
 )
 
 
-def find(case: Case) -> list[ReportWarning]:
-    """Every finding, the most telling first."""
+#: What a step has said already, with more of the cause.
+_SAID: dict[Rule, set[str]] = {structure.mostly_float: {"convolutions_in_float", "multiplications_in_float"}}
+
+
+def find(case: Case, told: Sequence[ReportWarning] = ()) -> list[ReportWarning]:
+    """Every finding, the most telling first, with what the steps `told` already.
+
+    Of those, what comes with a suggestion is of a cause that the graph shows as waste at most, and stands before it;
+    the others are for last.
+    """
     rules = (*_CAUSES, *_ASKED_FOR) if case.leaves_to_be_desired else _ASKED_FOR
     causes = _once_a_layer([finding for rule in rules for finding in rule(case)])
     named = {finding.warning.layer for finding in causes}
     general = [finding for finding in layers.sensitive_layers(case) if finding.warning.layer not in named]
     if not causes and not general:
         general = list(layers.spread_error(case))
-    wasted = [finding for rule in _STRUCTURE for finding in rule(case)]
+    by_now = {warning.code for warning in told}
+    wasted = [finding for rule in _STRUCTURE for finding in rule(case) if not (rule in _SAID and _SAID[rule] & by_now)]
     wasted += [finding for finding in causes if finding.cost < WORTH_DB]
     causes = [finding for finding in causes if finding.cost >= WORTH_DB]
-    order = [causes, general, wasted] if case.is_poor else [wasted, causes, general]
+    islands = list(structure.float_islands(case))  # to put one in int8 costs quality: first what there is of it to gain
+    if case.is_poor:
+        before, after = [causes, general], [wasted, islands]
+    elif case.leaves_to_be_desired:
+        before, after = [], [wasted, causes, general, islands]
+    else:
+        before, after = [], [[*wasted, *islands], causes, general]
+    return [
+        *_ranked([list(structure.float_not_finite(case)), *before]),
+        *[warning for warning in told if warning.suggestion is not None],
+        *_ranked(after),
+        *[warning for warning in told if warning.suggestion is None],
+    ]
+
+
+def _ranked(groups: list[list[Finding]]) -> list[ReportWarning]:
+    """Within each group by cost; of two that cost the same the one with a suggestion first."""
     return [
         finding.warning
-        for findings in order
-        for finding in sorted(findings, key=lambda finding: finding.cost, reverse=True)
+        for findings in groups
+        for finding in sorted(findings, key=lambda each: (-each.cost, each.warning.suggestion is None))
     ]
 
 

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from shared.job_report import Quality, RecoveryResult, ReportWarning, Suggestion
+from shared.job_report import KernelTrial, Quality, RangeTrial, RecoveryResult, ReportWarning, Suggestion
 from shared.layer_report import FirstWrong, LayerSummary, Qparams
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.closeness import ALIKE_DB, NEAR_AGREEMENT, NEAR_DB, Closeness, closeness, is_poor
 from worker.findings.first_wrong import first_wrong
 from worker.layer_facts import LayerFacts
-from worker.quantization import in_float
+from worker.quantization import glob_of, in_float
 from worker.steps.analyse import Analysis
 
 #: A cause that costs less is not worth a change of the spec.
 WORTH_DB = 1.0
+#: Limits that leave fewer were asked for: 7-bit activations have as many, symmetric weights more.
+_REDUCED_STEPS, _FEW_WEIGHT_STEPS = 127, 200
 _MOST_SHARE = 0.99
 _MOST_ESTIMATED_DB = 3.0
 _OUTPUT = "output"
@@ -41,6 +43,10 @@ class Case:
     analysis: Analysis
     quality: Quality
     recovery: list[RecoveryResult] = field(default_factory=list)
+    ranges: list[RangeTrial] = field(default_factory=list)
+    kernels: list[KernelTrial] = field(default_factory=list)
+    not_finite_from: str | None = None  #: the first layer of the float model that makes what is not finite
+    is_revision: bool = False  #: whether the job was made from another one, as suggestions make it
     holds_full_range: bool = False  #: whether this CPU multiplies bytes without overflow
 
     @cached_property
@@ -101,6 +107,11 @@ class Case:
             if facts is None or entries
             else min(_MOST_ESTIMATED_DB, _gain_of_share(self.base_db, facts.felt_sqnr_db))
         )
+
+    def was_put_in_float(self, layer: str) -> bool:
+        """Whether this job was made from another and names this very layer to be in float, as suggestions do."""
+        named = [override for override in self.spec.overrides if override.layer == glob_of(layer)]
+        return self.is_revision and any(override.is_float and override.op is None for override in named)
 
     def consumers(self, layer: str) -> list[str]:
         """The layers that read its output in the int8 graph, through operators that only give it another shape."""
@@ -174,6 +185,12 @@ def keep_in_float(case: Case, layers: list[str], expected: str) -> Suggestion | 
         return None
     patch = {"overrides": [entry for layer in layers for entry in in_float(layer)["overrides"]]}
     return suggest(f"Keep {' and '.join(layers)} in float", patch, expected)
+
+
+def has_few_levels(qparams: Qparams) -> bool:
+    """Whether its limits leave it clearly fewer integers than int8 has, and activations than 7 bits have."""
+    enough = _FEW_WEIGHT_STEPS if qparams.role == "weight" else _REDUCED_STEPS
+    return qparams.quant_max - qparams.quant_min < enough
 
 
 def told_db(value: float | None) -> str:

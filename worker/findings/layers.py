@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from shared.job_report import ReportWarning, Suggestion
 from shared.layer_report import LayerSensitivity
-from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec, WeightSettings
 from worker.closeness import ALIKE_DB
 from worker.findings.case import WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
 
@@ -125,7 +126,8 @@ def _for_all_layers(spec: DynamicSpec | StaticSpec | QatSpec) -> Suggestion | No
     if isinstance(spec, DynamicSpec):
         if spec.precision == "float16":
             return None
-        return suggest("Use float16 weights", {"precision": "float16"}, "next to no error, at half of the float size")
+        patch: dict[str, Any] = {"precision": "float16"} | ({} if spec.weight == WeightSettings() else {"weight": None})
+        return suggest("Use float16 weights", patch, "next to no error, at half of the float size")
     if isinstance(spec, QatSpec):
         return None
     ruled_out = {name: None for name in _MEANS if getattr(spec.recovery, name) is False}
@@ -141,4 +143,4 @@ def _for_all_layers(spec: DynamicSpec | StaticSpec | QatSpec) -> Suggestion | No
 
 
 def _metric_gain(alone: float | None, base: float | None) -> str:
-    return "" if alone is None or base is None else f"; the metric goes from {base:.3f} to {alone:.3f}"
+    return "" if alone is None or base is None else f"; the metric goes from {base:.4g} to {alone:.4g}"

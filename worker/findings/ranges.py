@@ -11,6 +11,7 @@ Thresholds, and why:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -18,7 +19,7 @@ from shared.job_report import ReportWarning, Suggestion
 from shared.layer_report import Qparams
 from shared.quantization_spec import StaticSpec
 from worker.closeness import ALIKE_DB
-from worker.findings.case import WORTH_DB, Case, Finding, keep_in_float, suggest, told_db
+from worker.findings.case import WORTH_DB, Case, Finding, has_few_levels, keep_in_float, suggest, told_db
 from worker.layer_facts import LayerFacts, Seen
 from worker.quantization import OUTLIER_STRETCH, glob_of
 
@@ -102,7 +103,7 @@ def saturating_head(case: Case) -> Iterator[Finding]:
                 evidence=f"{100 * clipping.above:.2g} % above and {100 * clipping.below:.2g} % below the range; "
                 f"the output reaches {_span(facts.output.min, facts.output.max)}{seen}; clipping makes up "
                 f"{100 * facts.cut_off_share:.0f} % of the error made in it ({told_db(facts.error.own_sqnr_db)}).",
-                suggestion=_in_float(case, layer, "its output then has no range"),
+                suggestion=_in_float(case, layer, "its output then has no range") or _dynamic_instead(case, layer),
             ),
             case.cost_db(layer) + WORTH_DB,
         )
@@ -137,13 +138,19 @@ def stretched(case: Case) -> Iterator[Finding]:
 
 
 def cut_off(case: Case) -> Iterator[Finding]:
-    """Values that calibration saw and the rule left out."""
+    """Values that calibration saw and the rule left out, and those who read them miss.
+
+    A rule chosen by measurement was held against minmax already; one that must do with few integers clips to save the
+    others, and minmax would make it worse.
+    """
     for layer, facts in case.analysis.facts.items():
         clipping, outside = facts.output.clipping, facts.output.outside_calibration
         qparams = case.qparams(layer, "output")
         if clipping is None or qparams is None or clipping.rate < _CLIPPED or (outside or 0.0) >= _OUTSIDE:
             continue
-        if case.cost_db(layer) < WORTH_DB or qparams.observer in (None, "minmax"):
+        if case.cost_db(layer) < WORTH_DB or qparams.observer in (None, "minmax", _measured_rule(case)):
+            continue
+        if has_few_levels(qparams):
             continue
         if facts.cut_off_share < _DOMINANT or case.gives_output(layer):
             continue
@@ -163,6 +170,13 @@ def cut_off(case: Case) -> Iterator[Finding]:
             ),
             case.cost_db(layer),
         )
+
+
+def _measured_rule(case: Case) -> str | None:
+    """The rule that was measured to bring the model nearer to float than minmax does; None where none was."""
+    tried = {trial.observer: math.inf if trial.sqnr_db is None else trial.sqnr_db for trial in case.ranges}
+    chosen = next((trial.observer for trial in case.ranges if trial.chosen), None)
+    return None if chosen is None or tried.get("minmax", -math.inf) > tried[chosen] else chosen
 
 
 # --- one finding -----------------------------------------------------------------------------------------------------
@@ -242,6 +256,13 @@ def _outliers(layers: list[str], qparams: Qparams, facts: LayerFacts) -> ReportW
             f"finer steps for all but {100 - _PERCENTILE:.2g} % of the values, which saturate",
         ),
     )
+
+
+def _dynamic_instead(case: Case, layer: str) -> Suggestion | None:
+    """Of a head that is all there is in int8: ranges that are found at run time, where its kernels have such."""
+    if case.layers[layer].op != "Linear":
+        return None
+    return suggest("Use method dynamic", {"method": "dynamic"}, "its output then has no range, and stays in float")
 
 
 def _in_float(case: Case, layer: str, why: str) -> Suggestion | None:

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from shared.job_report import ReportWarning
 from shared.layer_report import Qparams
 from shared.quantization_spec import DynamicSpec
-from worker.findings.case import WORTH_DB, Case, Finding, suggest
-from worker.quantization import glob_of
+from worker.findings.case import WORTH_DB, Case, Finding, has_few_levels, suggest, told_db
+from worker.quantization import glob_of, where_weights_are_affine
 
 _PER_CHANNEL_GAIN_DB = 3.0
 _BIT_DB = 20 * math.log10(2)
 _FULL_STEPS = 255
-_REDUCED_STEPS = 127
-_FEW_WEIGHT_STEPS = 200
 _LOSES_PAIRS = ("x86", "fbgemm")  # kernels that add up products in 16 bits, also on CPUs that need not
+_HOLDS = "onednn"  # the kernels that do not
+_EVERYWHERE = "weight.qscheme"
 
 
 def weights_per_tensor(case: Case) -> Iterator[Finding]:
@@ -91,11 +92,11 @@ def symmetric_activation(case: Case) -> Iterator[Finding]:
 
 def few_levels(case: Case) -> Iterator[Finding]:
     """Limits that leave few integers."""
-    for role, enough in (("output", _REDUCED_STEPS), ("weight", _FEW_WEIGHT_STEPS)):
+    for role in ("output", "weight"):
         few = {
             layer: qparams
             for layer in case.layers
-            if (qparams := case.qparams(layer, role)) is not None and qparams.quant_max - qparams.quant_min < enough
+            if (qparams := case.qparams(layer, role)) is not None and has_few_levels(qparams)
         }
         if few:
             worst = max(few, key=case.cost_db)
@@ -129,21 +130,54 @@ def _few_levels(case: Case, layer: str, qparams: Qparams, layers: int) -> Findin
 
 
 def reduce_range_needless(case: Case) -> Iterator[Finding]:
-    """7 bits, though the kernels hold 8 here."""
-    if isinstance(case.spec, DynamicSpec) or case.spec.activation.reduce_range is not True:
+    """7 bits, though the spec keeps from use what holds 8 here: the CPU, with kernels that add up in 32 bits."""
+    spec = case.spec
+    if isinstance(spec, DynamicSpec) or not case.resolved.get("activation", {}).get("reduce_range"):
         return
-    if not case.holds_full_range or case.resolved.get("qengine") in _LOSES_PAIRS:
+    if not case.holds_full_range or any(trial.qengine == _HOLDS and trial.saturates for trial in case.kernels):
         return
+    forced: list[str] = []
+    patch: dict[str, Any] = {}
+    if spec.activation.reduce_range is True:
+        forced.append("reduce_range is true")
+        patch["activation"] = {"reduce_range": None}
+    if spec.qengine in _LOSES_PAIRS:
+        forced.append(f"qengine names {spec.qengine}, whose sums of 8-bit products overflow")
+        patch["qengine"] = None
+    affine = where_weights_are_affine(spec)
+    if affine is not None:
+        forced.append(f"{affine} asks for affine weights, which {_HOLDS} cannot hold")
+        patch["weight"] = {"qscheme": None}
+    tried = [trial.qengine for trial in case.kernels]
+    if not forced or (tried and list(patch) == ["activation"] and spec.qengine == "auto" and _HOLDS not in tried):
+        return  # or other kernels are needed whatever the spec says
     yield Finding(
         ReportWarning(
             code="reduce_range_needless",
-            message=f"reduce_range leaves activations 7 of 8 bits, and the {case.resolved.get('qengine')} kernels of "
-            "this CPU hold all 8.",
-            evidence="The CPU multiplies bytes without overflow (VNNI).",
-            suggestion=suggest("Leave reduce_range to the CPU", {"activation": {"reduce_range": None}}, "3 to 6 dB"),
+            message=f"Activations have 7 of 8 bits, though this CPU holds all 8: {'; '.join(forced)}.",
+            hint=None
+            if affine in (None, _EVERYWHERE)
+            else f"Take the qscheme out of {affine}, then all 8 bits are used.",
+            evidence=f"The CPU multiplies bytes without overflow (VNNI), with the kernels of {_HOLDS}; {_tried(case)}.",
+            suggestion=suggest(f"Use all 8 bits: {_told(patch)}", patch, "3 to 8 dB")
+            if affine in (None, _EVERYWHERE)
+            else None,
         ),
-        _BIT_DB / 2,
+        _BIT_DB,
     )
+
+
+def _tried(case: Case) -> str:
+    """What was measured of kernels: none of them with more than 7 bits."""
+    reached = [
+        f"{trial.qengine} {told_db(trial.sqnr_db)}{' (saturates)' if trial.saturates else ''}" for trial in case.kernels
+    ]
+    return f"with 7 bits they were tried on calibration samples: {', '.join(reached)}" if reached else "none was tried"
+
+
+def _told(patch: dict[str, Any]) -> str:
+    told = {"activation": "reduce_range auto", "qengine": "qengine auto", "weight": "symmetric weights"}
+    return ", ".join(told[name] for name in patch)
 
 
 def _is_fixed(case: Case, layer: str) -> bool:

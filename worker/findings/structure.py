@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from shared.job_report import ReportWarning, Suggestion
@@ -16,8 +17,35 @@ _FEW_MACS = 0.05  # of all: an int8 layer with fewer saves less than its boundar
 _DEAD, _ISLAND, _SMALL_ISLAND, _APART, _MISSED, _MOSTLY = 0.9, 0.8, 0.7, 0.6, 0.5, 0.4
 
 
+def float_not_finite(case: Case) -> Iterator[Finding]:
+    """Outputs of the float model that are no numbers; but not a mask that int8 puts in the same places."""
+    for output in case.quality.fidelity:
+        share, elsewhere = output.float_not_finite, output.not_finite_elsewhere
+        if not share or not (output.float_is_nan or elsewhere):
+            continue
+        what = "NaN" if output.float_is_nan else "infinite"
+        layer = case.not_finite_from
+        told = "in the same places" if not elsewhere else f"in other places for {100 * elsewhere:.3g} % of the samples"
+        yield Finding(
+            ReportWarning(
+                code="float_not_finite",
+                layer=layer,
+                message=f"The float model itself gives {what} values in its output {output.output}"
+                f"{'' if layer is None else f': {layer} is the first to make them'}.",
+                hint="Mend the model, such as by a clamp before a root or a logarithm; no figure of this report says "
+                "more than where both models give numbers.",
+                evidence=f"Of the {case.quality.samples} {case.quality.data} samples {100 * share:.3g} % have such "
+                f"values; int8 gives them {told}"
+                f"{', which counts as far off as can be told' if elsewhere else ', and they are left out'}.",
+            ),
+            math.inf,
+        )
+
+
 def dead_layers(case: Case) -> Iterator[Finding]:
-    """Layers that give one value, whatever comes."""
+    """Layers that give one value, whatever comes; what is not finite counts as 0, and is told by itself."""
+    if any(output.float_is_nan for output in case.quality.fidelity):
+        return
     for layer, facts in case.analysis.facts.items():
         summary = case.layers[layer]
         if not facts.output.is_constant or summary.weight_bytes == 0:
@@ -38,10 +66,13 @@ def dead_layers(case: Case) -> Iterator[Finding]:
 
 
 def float_islands(case: Case) -> Iterator[Finding]:
-    """Float layers between int8 ones, where an override asked for it and int8 has a kernel."""
+    """Float layers between int8 ones, where an override asked for it and int8 has a kernel.
+
+    Not those that a revision put there: they were too dear in int8, and the two suggestions would undo each other.
+    """
     for name, layer in case.layers.items():
         before, after = case.producers(name), case.consumers(name)
-        if not _is_asked(case, name):
+        if not _is_asked(case, name) or case.was_put_in_float(name):
             continue
         if not before or not after or case.quantized(before) != before or case.quantized(after) != after:
             continue

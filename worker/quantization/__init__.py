@@ -8,7 +8,7 @@ quantized layer by layer as the plan says, and frozen to what users run.
 """
 
 from worker.quantization.boundaries import glob_of, in_float, in_int8
-from worker.quantization.choosing_kernels import has_vnni
+from worker.quantization.choosing_kernels import has_vnni, where_weights_are_affine
 from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.copying import collect_garbage
 from worker.quantization.correcting import Biases, bias_corrections, correct_biases
@@ -102,6 +102,7 @@ __all__ = [
     "verify_raised",
     "weight_values",
     "weights_digest",
+    "where_weights_are_affine",
     "without_departing",
     "without_islands",
     "without_masks",

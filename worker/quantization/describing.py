@@ -21,6 +21,7 @@ from worker.quantization.int8_modules import precision_of
 from worker.quantization.labelling import Labelled, is_boundary, labelled, passes_on, plain
 from worker.quantization.observing import Observed, observe
 from worker.quantization.plans import Plan
+from worker.quantization.qconfigs import qconfig_for
 from worker.quantization.ranging import ACTIVATIONS
 
 _NO_KERNEL = FloatReason("no_kernel", "no int8 kernel")
@@ -154,7 +155,7 @@ def _with_qparams(
     activations = {} if prepared is None else activation_qparams(prepared, plan.int8_layers)
     for gone, absorber in graphs.absorbed.items():  # what it gives is what the other gives
         activations[absorber] = activations.get(absorber, []) + activations.pop(gone, [])
-    observers = {} if prepared is None else _weight_observers(prepared)
+    observers = _dynamic_weight_observers(graphs.raised, plan) if prepared is None else _weight_observers(prepared)
     found = []
     for layer in layers:
         qparams = []
@@ -162,6 +163,12 @@ def _with_qparams(
             qparams = weight_qparams(modules[layer.name], originals.get(layer.name), observers.get(layer.name))
         found.append(layer.model_copy(update={"qparams": qparams + activations.get(layer.name, [])}))
     return found
+
+
+def _dynamic_weight_observers(raised: fx.GraphModule, plan: Plan) -> Mapping[str, Any]:
+    """Likewise where nothing is prepared: what the plan's settings make of each layer."""
+    kinds = {name: type(raised.get_submodule(name)).__name__ for name in plan.int8_layers}
+    return {name: qconfig_for(kind, plan.settings_of(name), trainable=False).weight() for name, kind in kinds.items()}
 
 
 def _weight_observers(prepared: fx.GraphModule) -> Mapping[str, Any]:

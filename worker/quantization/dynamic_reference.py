@@ -79,12 +79,18 @@ class _Inspector(fx.Interpreter):
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         exact = super().call_module(target, args, kwargs)
         layer = str(target)
-        if precision_of(self._quantized.get(layer)) != "float32" and layer not in self.departing:
+        int8 = precision_of(self._quantized.get(layer)) != "float32"
+        # What is not finite has no range, and no kernel can be held against what comes of it.
+        if int8 and layer not in self.departing and _is_finite(args) and _is_finite(exact):
             wanted, found = (each[layer](*args, **kwargs) for each in (self._in_float, self._quantized))
             # A comparison with NaN is false.
             if not _noise(exact, found) <= _MAX_LOST * _noise(exact, wanted):
                 self.departing.append(layer)
         return exact
+
+
+def _is_finite(values: Any) -> bool:
+    return all(bool(leaf.isfinite().all()) for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor))
 
 
 def _noise(exact: Any, found: Any) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from torch.utils import _pytree as pytree
 
 from worker.quantization.counting import layer_macs
@@ -17,7 +18,7 @@ from worker.quantization.plans import require_something
 
 
 def without_wrong_kernels(raised: fx.GraphModule, plan: DynamicPlan, inputs: tuple[Tensor, ...]) -> DynamicPlan:
-    """The plan without the layers that, given what the float layer is given, err by more than that layer's output.
+    """The plan without the layers that, given what the float layer is given, err by more than its sums come to.
 
     Raises NothingToQuantize when no layer is left.
     """
@@ -50,13 +51,17 @@ class _Inspector(fx.Interpreter):
             except Exception as error:  # noqa: BLE001 - torch's kernels raise whatever they stumble over
                 self.faults[target] = f"its {precision} form fails: {str(error).strip().splitlines()[0][:200]}"
                 return wanted
-            if _is_wrong(pytree.tree_leaves(wanted), pytree.tree_leaves(found)):
-                self.faults[target] = f"its {self.plan.qengine} kernel is wrong: it errs by more than its output"
+            if _is_wrong(self.fetch_attr(target), args[0], pytree.tree_leaves(wanted), pytree.tree_leaves(found)):
+                self.faults[target] = f"its {self.plan.qengine} kernel is wrong: it errs by more than its sums come to"
         return wanted
 
 
-def _is_wrong(wanted: list[Tensor], found: list[Tensor]) -> bool:
+def _is_wrong(layer: nn.Module, given: Tensor, wanted: list[Tensor], found: list[Tensor]) -> bool:
+    """Whether an output is further off than it is large; of a Linear than `|W||x|`, for its products may cancel out."""
+    sizes = [ours.norm() for ours in wanted]
+    if isinstance(layer, nn.Linear):
+        sizes = [F.linear(given.abs(), layer.weight.abs()).norm()]
     return any(
-        ours.shape != theirs.shape or bool((ours - theirs).norm() > ours.norm())
-        for ours, theirs in zip(wanted, found, strict=True)
+        ours.shape != theirs.shape or bool((ours - theirs).norm() > size)
+        for ours, theirs, size in zip(wanted, found, sizes, strict=True)
     )

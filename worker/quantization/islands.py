@@ -1,4 +1,4 @@
-"""int8 islands: operators without weights that would be int8 with nothing but float around them.
+"""int8 islands: operators that multiply by no matrix and would be int8 with nothing but float around them.
 
 There int8 costs two conversions and an error, and there is no arithmetic to save. The `flatten` between an average in
 float and a head that was left in float cost a network of the zoo 12 dB.
@@ -12,7 +12,7 @@ from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import TABLES, Group, groups
 from worker.quantization.plans import Plan
 
-_REASON = FloatReason("island", "an operator without weights between float layers: int8 would save it nothing")
+_REASON = FloatReason("island", "it multiplies no matrix and stands between float layers: int8 would save it nothing")
 
 
 def without_islands(raised: fx.GraphModule, plan: Plan) -> Plan:

@@ -10,7 +10,14 @@ from pydantic import ValidationError
 from torch import fx
 
 from shared.errors import SpecInvalid
-from shared.quantization_spec import ActivationOverride, ActivationSettings, Override, WeightOverride, WeightSettings
+from shared.quantization_spec import (
+    REDUCED_MAX,
+    ActivationOverride,
+    ActivationSettings,
+    Override,
+    WeightOverride,
+    WeightSettings,
+)
 from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import Group
 from worker.quantization.labelling import plain
@@ -73,8 +80,11 @@ def overridden_activation(settings: ActivationSettings, override: ActivationOver
 
     Raises SpecInvalid when the limits contradict each other.
     """
+    merged = settings.model_dump() | override.model_dump(exclude_none=True)
+    if merged["reduce_range"] and merged["quant_max"] is not None:  # the spec left it open, and the kernels settled it
+        merged["quant_max"] = min(merged["quant_max"], REDUCED_MAX)
     try:
-        return ActivationSettings(**settings.model_dump() | override.model_dump(exclude_none=True))
+        return ActivationSettings(**merged)
     except ValidationError as error:
         raise SpecInvalid(f"An override of activations: {error.errors()[0]['msg']}.") from error
 

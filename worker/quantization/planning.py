@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from shared.errors import ModelUnsupported
-from shared.quantization_spec import Override, QatSpec, StaticSpec, WeightSettings
+from shared.quantization_spec import REDUCED_MAX, DynamicSpec, Override, QatSpec, StaticSpec, WeightSettings
 from worker.quantization.choosing_kernels import choose_kernels, held_weight, where_weights_are_affine
 from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import RECURRENT, Group, cap_of, groups
@@ -29,7 +29,7 @@ from worker.quantization.overriding import (
     overrides_by_group,
     without_kernels,
 )
-from worker.quantization.plans import Operators, Plan, require_something, told_in_float
+from worker.quantization.plans import Operators, Plan, Spec, require_something, told_in_float
 from worker.quantization.qconfigs import LayerSettings
 from worker.quantization.ranging import ACTIVATIONS
 
@@ -103,7 +103,12 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
         # Over the zoo, QAT reaches 33.0 dB on average with minmax and 28.4 with a moving average. For static the rule
         # is settled once the data has been seen.
         observer = "minmax"
-    activation = spec.activation.model_copy(update={"observer": observer, "reduce_range": reduce_range})
+    greatest = spec.activation.quant_max
+    if reduce_range and greatest is not None:
+        greatest = min(greatest, REDUCED_MAX)
+    activation = spec.activation.model_copy(
+        update={"observer": observer, "reduce_range": reduce_range, "quant_max": greatest}
+    )
     operators: Operators = "weighted" if any(group.op in _TRANSFORMER_OPS for group in all_groups) else "all"
     head = _small_head(all_groups) if operators == "weighted" else None
     int8, reasons = set(), {}
@@ -131,7 +136,11 @@ def _static_plan(all_groups: list[Group], spec: StaticSpec | QatSpec) -> Plan:
 def _policy(group: Group, operators: Operators, head: Group | None) -> FloatReason | None:
     """Why a layer that may have a kernel stays in float unless an override asks otherwise; None when it does not."""
     if group is head:
-        return FloatReason("policy", "the last Linear: it is small, decides the output, and its outliers clip")
+        return FloatReason(
+            "policy",
+            "by default, not measured on this model: in a network with layer norm, softmax or GELU the last Linear "
+            "stays in float, for it is small and decides the output",
+        )
     if group.op in _AVERAGES:
         return FloatReason(
             "policy",
@@ -191,20 +200,21 @@ def _layer_settings(all_groups: list[Group], plan: Plan, overridden: dict[str, O
     for group in all_groups:
         settings = plan.settings
         if (override := overridden.get(group.name)) is not None:
-            settings = _overridden_settings(settings, override, plan.spec.weight)
+            settings = _overridden_settings(settings, override, plan.spec)
         settings = replace(settings, cap=_absorbed_cap(group, settings), through=_activation_behind(group))
         if settings != plan.settings:
             found[group.name] = settings
     return found
 
 
-def _overridden_settings(settings: LayerSettings, override: Override, asked: WeightSettings) -> LayerSettings:
+def _overridden_settings(settings: LayerSettings, override: Override, spec: Spec) -> LayerSettings:
+    """On the limits that were asked for: the settled ones follow what the override may change."""
     activation, weight = settings.activation, settings.weight
-    if override.activation is not None:
-        activation = overridden_activation(activation, override.activation)
+    if override.activation is not None and not isinstance(spec, DynamicSpec):
+        asked = activation.model_copy(update={"quant_max": spec.activation.quant_max})
+        activation = overridden_activation(asked, override.activation)
     if override.weight is not None:
-        # On the limits that were asked for: the settled ones follow a qscheme that the override may change.
-        held = asked.model_copy(update={"observer": weight.observer, "qscheme": weight.qscheme})
+        held = spec.weight.model_copy(update={"observer": weight.observer, "qscheme": weight.qscheme})
         weight = settled_weight(overridden_weight(held, override.weight))
     return replace(settings, activation=activation, weight=weight)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,10 +15,11 @@ from shared.job_report import DataSource, MetricResult, OutputFidelity, Quality
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.datasets import Samples, batches
 from worker.inference import Model, run_model
-from worker.numerics import MetricAccumulator, MetricName, ModelFidelity, accuracy_drop
+from worker.numerics import LabelVariance, MetricAccumulator, MetricName, ModelFidelity, accuracy_drop
 from worker.progress import ProgressTracker
 from worker.steps.load import JobData, LoadedModel
 
+_DEFAULT_DROP = 0.01  #: of top-1 and top-5; of what R² is of an mse
 _ROUNDING = 1e-9  # 0.98 − 0.97 is a little more than 0.01 in floating point
 
 
@@ -31,7 +33,7 @@ class Yardstick:
     samples: Samples
     source: DataSource
     metric: MetricName | None
-    max_drop: float | None
+    max_drop: float | Literal["auto"] | None
 
 
 def choose_yardstick(
@@ -71,22 +73,26 @@ def evaluate(
     metrics = [
         None if yardstick.metric is None else MetricAccumulator(yardstick.metric) for _ in range(len(candidates) + 1)
     ]
+    variance = LabelVariance() if yardstick.metric == "mse" else None
     done = 0
     with torch.inference_mode():
         for batch in batches(yardstick.samples, model.batch_size):
             reference = run_model(model.raised, batch.inputs, model.batch)
             _update(metrics[0], reference, batch.labels)
+            if variance is not None and batch.labels is not None:
+                variance.update(batch.labels)
             for candidate, accumulator, metric in zip(candidates, fidelity, metrics[1:], strict=True):
                 outputs = run_model(candidate, batch.inputs, model.batch)
                 accumulator.update(reference, outputs)
                 _update(metric, outputs, batch.labels)
             done += batch.size
             advance(done, yardstick.samples.count)
+    target = _target(yardstick, None if variance is None else variance.value())
     return [
         Quality(
             data=yardstick.source,
             samples=yardstick.samples.count,
-            metric=_metric_result(metrics[0], metric, yardstick.max_drop),
+            metric=_metric_result(metrics[0], metric, target, by_default=yardstick.max_drop == "auto"),
             fidelity=accumulator.results(),
         )
         for accumulator, metric in zip(fidelity, metrics[1:], strict=True)
@@ -164,8 +170,15 @@ def _update(metric: MetricAccumulator | None, outputs: list[Tensor], labels: Ten
         metric.update(outputs[0], labels)
 
 
+def _target(yardstick: Yardstick, label_variance: float | None) -> float | None:
+    """The drop that is allowed, absolute: of an mse by default a share of what there is to explain."""
+    if yardstick.max_drop != "auto":
+        return yardstick.max_drop
+    return _DEFAULT_DROP if label_variance is None else _DEFAULT_DROP * label_variance or None
+
+
 def _metric_result(
-    of_float: MetricAccumulator | None, of_int8: MetricAccumulator | None, max_drop: float | None
+    of_float: MetricAccumulator | None, of_int8: MetricAccumulator | None, max_drop: float | None, *, by_default: bool
 ) -> MetricResult | None:
     if of_float is None or of_int8 is None:
         return None
@@ -174,11 +187,13 @@ def _metric_result(
         if not math.isfinite(value):
             raise ModelFailed(f"The {which} model's output is not finite on this data: {of_float.name} is {value}.")
     drop = accuracy_drop(of_float.name, float_value, int8_value)
+    slack = _ROUNDING * (float_value if of_float.name == "mse" else 1)
     return MetricResult(
         name=of_float.name,
         float_value=float_value,
         int8_value=int8_value,
         drop=drop,
         max_drop=max_drop,
-        met=None if max_drop is None else drop <= max_drop + _ROUNDING,
+        met=None if max_drop is None else drop <= max_drop + slack,
+        by_default=by_default and max_drop is not None,
     )

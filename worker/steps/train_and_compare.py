@@ -20,12 +20,15 @@ from worker.progress import StepProgress
 from worker.steps.evaluate import mean_sqnr_db
 from worker.steps.train import Advance, Course, Finished, Keep, Training
 from worker.training_checkpoint import Checkpoint, CheckpointUnusable, Curve, fits, read_checkpoint
+from worker.verdict import told_value
 
 _SAME_SQNR_DB = 0.5
 _NOISE_SAMPLES = 4
 """Fewer samples than this between two classifiers say nothing: were they equally good, four that all fall to the same
 side would come about one time in eight."""
 _SAME_MSE_SHARE = 0.01
+_FASTEST = 1e-3
+"""A tenth of an absurd learning rate is absurd as well; this one is ten times the default."""
 _RISEN = 2.0
 """Times the loss of the first step, which is that of one batch."""
 
@@ -109,7 +112,8 @@ def compare_with_static(
     next time. Which layers each left in float is told, for static leaves those there that cost it most, and training
     takes them into int8 (docs/decisions/0016).
     """
-    better = "static" if simulated is None else _better(*simulated)
+    distilled = course.loss_name == "distillation"
+    better = "static" if simulated is None else _better(*simulated, distilled=distilled)
     if quality is not None:
         _warn_about(course, trained, quality, static, better)
     held_back = course.data.held_back
@@ -182,7 +186,8 @@ def _metric_of_best(curve: Curve | None) -> float | None:
 # --- the judgement ---------------------------------------------------------------------------------------------------
 
 
-def _better(quality: Quality, static: Quality) -> Literal["qat", "static", "same"]:
+def _better(quality: Quality, static: Quality, *, distilled: bool) -> Literal["qat", "static", "same"]:
+    """By the metric, where it tells them apart; else by SQNR, but not of a network that was trained to be another."""
     if quality.metric is not None and static.metric is not None:
         gain = static.metric.drop - quality.metric.drop
         noise = (
@@ -192,6 +197,8 @@ def _better(quality: Quality, static: Quality) -> Literal["qat", "static", "same
         )
         if abs(gain) > noise:
             return "qat" if gain > 0 else "static"
+        if not distilled:
+            return "same"
     gain_db = _comparable_db(quality) - _comparable_db(static)
     return "same" if abs(gain_db) < _SAME_SQNR_DB else "qat" if gain_db > 0 else "static"
 
@@ -207,8 +214,7 @@ def _warn_about(course: Course, trained: Trained, quality: Quality, static: Qual
         rose = _rise_of_loss(trained)
         tracker.warn(
             "qat_not_better",
-            f"Static quantization, which needs no training, was {'as good' if better == 'same' else 'better'} here: "
-            f"the artifact is the static model.{'' if rose is None else f' {rose}'}",
+            f"{_told_not_better(quality, static, better)}{'' if rose is None else f' {rose}'}",
             "Submit the job with method static, or train for longer or with another learning rate."
             if rose is None
             else "Submit the job with method static, or with a lower qat.learning_rate.",
@@ -225,16 +231,27 @@ def _warn_about(course: Course, trained: Trained, quality: Quality, static: Qual
             else "Set qat.compare_with_float to true, to see what training alone gains.",
             evidence=None
             if reached is None
-            else f"{metric.name}: sent {metric.float_value:.4f}, trained further {reached:.4f}, "
-            f"QAT {metric.int8_value:.4f}.",
+            else f"{metric.name}: sent {told_value(metric.name, metric.float_value)}, "
+            f"trained further {told_value(metric.name, reached)}, QAT {told_value(metric.name, metric.int8_value)}.",
         )
+
+
+def _told_not_better(quality: Quality, static: Quality, better: str) -> str:
+    if better == "static":
+        return "Static quantization, which needs no training, was better here: the artifact is the static model."
+    nearer = "is nearer to the model that was sent and " if _comparable_db(static) > _comparable_db(quality) else ""
+    return (
+        f"QAT and static quantization cannot be told apart by {quality.samples} samples: the artifact is the static "
+        f"model, which {nearer}needs no training."
+    )
 
 
 def _side_by_side_told(quality: Quality, static: Quality) -> str:
     told = []
     if quality.metric is not None and static.metric is not None:
         told.append(
-            f"{quality.metric.name}: static {static.metric.int8_value:.4f}, QAT {quality.metric.int8_value:.4f}"
+            f"{quality.metric.name}: static {told_value(quality.metric.name, static.metric.int8_value)}, "
+            f"QAT {told_value(quality.metric.name, quality.metric.int8_value)}"
         )
     decibels = [mean_sqnr_db(each.fidelity) for each in (static, quality)]
     both = ["equal" if each is None else f"{each:.1f} dB" for each in decibels]
@@ -252,11 +269,11 @@ def _rise_of_loss(trained: Trained) -> str | None:
 
 
 def _slower(course: Course) -> Suggestion:
-    lower = course.settings.learning_rate / 10
+    lower = min(course.settings.learning_rate / 10, _FASTEST)
     return Suggestion(
         title=f"A learning rate of {lower:g}",
         patch={"qat": {"learning_rate": lower}},
-        expected="Training stays near where it began: each step changes the weights by a tenth.",
+        expected="Training stays near where it began: each step changes the weights by less.",
     )
 
 

@@ -43,7 +43,7 @@ class AsyncJobs:
         training: Dataset | str | None = None,
         precision: Literal["int8", "float16"] | NotGiven = NOT_GIVEN,
         metric: Literal["auto", "top1", "top5", "mse"] | NotGiven = NOT_GIVEN,
-        max_accuracy_drop: float | NotGiven | None = NOT_GIVEN,
+        max_accuracy_drop: float | Literal["auto"] | NotGiven | None = NOT_GIVEN,
         qengine: Literal["auto", "x86", "onednn", "fbgemm", "qnnpack"] | NotGiven = NOT_GIVEN,
         activation: ActivationSettings | NotGiven = NOT_GIVEN,
         weight: WeightSettings | NotGiven = NOT_GIVEN,
@@ -69,7 +69,8 @@ class AsyncJobs:
             training: what QAT trains on, with labels unless it is to learn from the float model.
             precision: of dynamic's weights; `float16` halves them at next to no loss.
             metric: `auto` is top1 for integer labels, mse for float ones.
-            max_accuracy_drop: absolute: 0.01 is one percentage point of top-1; None sets no target.
+            max_accuracy_drop: absolute: 0.01 is one percentage point of top-1; `auto` is that, and of mse 1 % of the
+                variance of the labels; None sets no target.
             qengine: the kernel library that int8 is made for.
             activation: how activation ranges are found.
             weight: how weights are mapped.

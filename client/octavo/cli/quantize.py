@@ -29,7 +29,7 @@ _PREFIXES = (("model", "mdl_"), ("calibration", "dst_"), ("evaluation", "dst_"),
     "--apply", type=click.IntRange(0), multiple=True, metavar="N", help="With --from: do what warning N advises."
 )
 @click.option("--metric", type=click.Choice(["auto", "top1", "top5", "mse"]))
-@click.option("--max-accuracy-drop", metavar="DROP", help="Absolute, such as 0.01; `none` sets no target.")
+@click.option("--max-accuracy-drop", metavar="DROP", help="Absolute, such as 0.01; `auto`, or `none`: no target.")
 @click.option(
     "--float", "floats", multiple=True, metavar="LAYER|op=TYPE", help="Keep these in float; LAYER may hold *."
 )

@@ -117,13 +117,15 @@ def hardware_text(hardware: Mapping[str, Any] | None) -> str:
     return ",".join([*(f"isa={name}" for name in hardware.get("isa", [])), *cpu, *labels])
 
 
-def _drop(text: str) -> float | None:
-    if text == "none":
-        return None
+def _drop(text: str) -> float | str | None:
+    if text in ("none", "auto"):
+        return None if text == "none" else text
     try:
         return float(text)
     except ValueError:
-        raise click.BadParameter(f"{text!r} is neither a number nor `none`", param_hint="--max-accuracy-drop") from None
+        raise click.BadParameter(
+            f"{text!r} is no number, nor `auto` or `none`", param_hint="--max-accuracy-drop"
+        ) from None
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

@@ -63,14 +63,15 @@ def test_what_a_mask_makes_infinite_is_left_out_of_every_figure() -> None:
 def test_clipping_is_counted_at_both_ends_from_half_a_step_on() -> None:
     reference = torch.tensor([-1.2, -1.04, 0.0, 0.5, 1.04, 1.2, 1.3, 0.1]).reshape(8, 1, 1, 1)
     bounds = Bounds(low=-1.0, high=1.0, step=0.1, least=-1.0, greatest=1.25)
-    found = facts(reference, reference, bounds).output
+    cut = [0.2, 0.04, 0.04, 0.2, 0.3]
+    clipped = facts(reference, reference + 1.0, bounds)
+    assert clipped.cut_off_share == pytest.approx(sum(part * part for part in cut) / 8, rel=1e-5)
+    found = clipped.output
     assert found.clipping is not None
     assert (found.clipping.below, found.clipping.above) == (1 / 8, 2 / 8)
     assert (
         found.outside_calibration == 1 / 8
     )  # of 1.3 and 1.2 only the former lies beyond what was seen and half a step
-    cut = [0.2, 0.04, 0.04, 0.2, 0.3]
-    assert found.cut_off == pytest.approx(sum(part * part for part in cut), rel=1e-5)
 
 
 def test_a_channel_is_held_against_the_median_one() -> None:
@@ -103,6 +104,14 @@ def test_the_felt_error_is_that_of_the_small_channels_behind_the_activation() ->
     assert facts(reference.clamp(min=-30) - 20, (cut - 20).clamp(min=-21), through=F.silu).felt_sqnr_db != (
         facts(reference.clamp(min=-30) - 20, (cut - 20).clamp(min=-21)).felt_sqnr_db
     )
+
+
+def test_what_silu_makes_next_to_zero_of_is_not_felt_to_be_cut_off() -> None:
+    reference = 8 * values(1, 12, 8, 5, 5)
+    bounds = Bounds(low=-4.0, high=40.0, step=0.1, least=-40.0, greatest=40.0)
+    own = reference.clamp(-4.0, 40.0) + 0.1 * values(2, 12, 8, 5, 5)
+    assert facts(reference, own, bounds).cut_off_share > 0.9
+    assert facts(reference, own, bounds, through=F.silu).cut_off_share < 0.5
 
 
 def test_the_histogram_counts_every_value_of_small_tensors() -> None:

@@ -10,6 +10,7 @@ import torch
 from worker.closeness import SQNR_LIMIT_DB
 from worker.numerics import (
     FidelityAccumulator,
+    LabelVariance,
     MetricAccumulator,
     MetricName,
     ModelFidelity,
@@ -152,3 +153,38 @@ def test_relative_noise_is_by_sample() -> None:
     q = torch.tensor([[3.0, 4.5], [1.0, 0.0], [1.0, torch.inf], [1.0, torch.nan]])
     assert FidelityAccumulator("x").update(f, q).tolist() == [0.01, 0.0, 0.0, 1e20]
     assert FidelityAccumulator("x").update(torch.tensor([1, 2]), torch.tensor([1, 3])).tolist() == [0.0, 0.0]
+
+
+def test_the_variance_of_labels_is_that_about_the_mean_of_each_value() -> None:
+    """Two values a sample, a thousand apart: that they differ from each other is nothing to explain."""
+    labels = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) + torch.tensor([1e3, 2e3])
+    variance = LabelVariance()
+    for batch in labels.split(16):
+        variance.update(batch)
+    assert variance.value() == pytest.approx(float(labels.double().var(0, correction=0).mean()), rel=1e-9)
+
+
+def test_what_is_not_finite_in_float_is_counted_and_says_nothing_of_kernels() -> None:
+    """Of ten samples one is masked in both alike, one NaN in float alone, one infinite in int8 alone."""
+    f = torch.ones(10, 4)
+    f[0, 1] = -math.inf
+    f[1, 2] = math.nan
+    q = f.nan_to_num(nan=1.0, neginf=-math.inf)
+    q[2, 3] = math.inf
+    fidelity = FidelityAccumulator("y")
+    noise = fidelity.update(f, q)
+    assert noise.tolist()[:2] == [0.0, 0.0]
+    assert noise[2] > 1e15
+    found = fidelity.result()
+    assert found.sqnr_db == -200.0
+    assert (found.float_not_finite, found.float_is_nan, found.not_finite_elsewhere) == (0.2, True, 0.1)
+    small = torch.full((20,), 1e-4, dtype=torch.float64)
+    small[3] = 1e20
+    assert surely_lost_db([small], [small]) == pytest.approx(0, abs=0.01)
+    right = small.clone()
+    right[3] = 1e-4
+    wrong = torch.full((20,), 1e20, dtype=torch.float64)
+    assert surely_lost_db([wrong], [right]) > 100
+    worse = small.clone()
+    worse[4:] *= 4
+    assert surely_lost_db([worse], [small]) > 3, "the samples that are left tell"

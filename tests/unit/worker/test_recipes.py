@@ -327,7 +327,7 @@ def test_a_training_that_diverges_leaves_the_static_model(
     assert report.quality.metric == report.training.static_metric
     (warning,) = [warning for warning in report.warnings if warning.code == "training_diverged"]
     assert warning.suggestion is not None
-    assert warning.suggestion.patch == {"qat": {"learning_rate": 1.0}}
+    assert warning.suggestion.patch == {"qat": {"learning_rate": 1e-3}}
     assert not list(folder.tmp.iterdir())
 
 

@@ -64,6 +64,31 @@ def test_a_missed_target_outweighs_any_speed() -> None:
     assert "(drop 0.0220, target 0.0100 not met)" in verdict.sentence
 
 
+def mse(int8_value: float, *, by_default: bool, met: bool = True) -> MetricResult:
+    return MetricResult(
+        name="mse", float_value=2e6, int8_value=int8_value, drop=int8_value - 2e6, max_drop=1e5, met=met,
+        by_default=by_default,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("by_default", "sqnr_db", "word"),
+    [(True, 30.0, "recommended"), (True, 10.0, "low_fidelity"), (False, 10.0, "recommended")],
+)
+def test_of_an_mse_the_target_by_default_does_not_outweigh_fidelity(
+    sqnr_db: float, word: str, *, by_default: bool
+) -> None:
+    verdict = judge(quality(mse(2_012_345.0, by_default=by_default), sqnr_db, None), [FASTER], SIZE)
+    assert (verdict.word, verdict.accuracy) == (word, "met")
+    assert verdict.sentence.startswith("mse 2e+06 → 2.012e+06 (drop 1.234e+04, target 1e+05 met); ")
+    assert ("SQNR 10.0 dB" in verdict.sentence) == (word == "low_fidelity")
+
+
+def test_a_missed_target_by_default_is_missed() -> None:
+    verdict = judge(quality(mse(3e6, by_default=True, met=False), 30.0, None), [FASTER], SIZE)
+    assert (verdict.word, verdict.accuracy) == ("accuracy_not_met", "not_met")
+
+
 def test_a_gain_is_told_as_a_gain() -> None:
     assert "(gain 0.0100, target 0.0100 met)" in judge(quality(top1(0.96, 0.97)), [FASTER], SIZE).sentence
 

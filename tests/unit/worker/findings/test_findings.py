@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from shared.job_report import ReportWarning
+from shared.job_report import KernelTrial, RangeTrial, ReportWarning, Suggestion
 from shared.quantization_spec import spec_adapter
 from tests.unit.worker.findings.conftest import Inputs, MakeCase, patched
 from worker.findings import find, ranges
-from worker.quantization import in_float
+from worker.quantization import choosing_kernels, in_float
 
 LESS_CALIBRATION, SAMPLES = 128, 192
 
@@ -234,6 +234,7 @@ FAULTS = [
     Fault("symmetric_activation", None, 1.5, Stack, X, Y, {"activation": {"qscheme": "per_tensor_symmetric"}}),
     Fault("few_levels", None, 8, Stack, X, Y, {"activation": {"quant_max": 15}}),
     Fault("few_levels", None, 8, Stack, X, Y, {"weight": {"quant_min": -7, "quant_max": 7}}),
+    Fault("few_levels", None, 8, Silu, X, Y, {"activation": {"quant_max": 15, "observer": "histogram"}}),
     Fault("sensitive_layer", "scaled", 8, Scales, RX, RY, {}),
 ]
 
@@ -251,6 +252,15 @@ def test_the_first_finding_is_the_planted_fault_and_its_patch_recovers(make_case
     after = make_case(fault.build(), fault.calibration, fault.evaluation, **patched(case, first.suggestion.patch))
     assert after.base_db >= case.base_db + fault.gain_db, f"{case.base_db:.1f} dB to {after.base_db:.1f} dB: {first}"
     assert (fault.code, first.layer) not in [(warning.code, warning.layer) for warning in find(after)]
+
+
+def test_a_rule_that_was_measured_to_be_better_than_minmax_is_not_told_to_clip(make_case: MakeCase) -> None:
+    case = make_case(Stack(), X, Y, overrides=[HARSH_PERCENTILE])
+    tried = [RangeTrial(observer="percentile", sqnr_db=20.0, chosen=True)]
+    for minmax_db, clips in ((10.0, False), (30.0, True)):
+        ranges_tried = [*tried, RangeTrial(observer="minmax", sqnr_db=minmax_db, chosen=False)]
+        codes = [warning.code for warning in find(replace(case, ranges=ranges_tried))]
+        assert ("range_clips" in codes) == clips
 
 
 @pytest.mark.parametrize(
@@ -311,6 +321,48 @@ def test_an_island_that_an_override_made_is_told_with_the_override_that_removes_
     assert "float_island" not in [warning.code for warning in find(after)]
 
 
+def test_a_layer_that_a_suggestion_put_in_float_is_not_suggested_for_int8_again(make_case: MakeCase) -> None:
+    case = make_case(Stack(), X, Y, overrides=[{"layer": "second", "precision": "float32"}])
+    assert "float_island" in [warning.code for warning in find(case)]
+    assert "float_island" not in [warning.code for warning in find(replace(case, is_revision=True))]
+    by_op = make_case(Stack(), X, Y, overrides=[{"layer": "sec*", "precision": "float32"}])
+    assert "float_island" in [warning.code for warning in find(replace(by_op, is_revision=True))]
+
+
+def test_an_island_comes_behind_what_quality_is_to_be_gained(make_case: MakeCase) -> None:
+    case = make_case(
+        Stack(), X, Y, overrides=[{"layer": "second", "precision": "float32"}], activation={"quant_max": 63}
+    )
+    assert not case.is_poor
+    codes = [warning.code for warning in find(case)]
+    assert "few_levels" in codes
+    assert codes[-1] == "float_island"
+
+
+def test_what_a_step_told_stands_by_its_weight_and_what_follows_from_it_is_not_said(make_case: MakeCase) -> None:
+    """Of a network of convolutions method dynamic leaves most in float: static is the patch, and comes first."""
+    case = make_case(Stack(), X, Y, method="dynamic")
+    assert "mostly_float" in [warning.code for warning in find(case)]
+    patch = Suggestion(title="Use method static", patch={"method": "static"})
+    no_labels = ReportWarning(code="no_labels", message="The data has no labels.")
+    in_float = ReportWarning(code="convolutions_in_float", message="Convolutions stay in float.", suggestion=patch)
+    found = [warning.code for warning in find(case, [no_labels, in_float])]
+    assert (found[0], found[-1]) == ("convolutions_in_float", "no_labels")
+    assert "mostly_float" not in found
+
+
+def test_a_head_that_is_all_there_is_in_int8_is_sent_to_ranges_found_at_run_time(make_case: MakeCase) -> None:
+    """Without it in int8 there is no job; dynamic has no range at its output that could clip."""
+    others = [{"layer": name, "precision": "float32"} for name in ("0", "2")] + [{"layer": "4", "precision": "int8"}]
+    case = make_case(growing_logits(), GROWING_X, GROWING_Y, overrides=others)
+    found = {warning.code: warning for warning in find(case)}
+    suggestion = found["saturating_head"].suggestion
+    assert suggestion is not None
+    assert suggestion.patch == {"method": "dynamic"}
+    after = make_case(growing_logits(), GROWING_X, GROWING_Y, **patched(case, suggestion.patch))
+    assert after.base_db > case.base_db + 6
+
+
 def test_a_small_layer_alone_in_int8_is_told_with_the_override_that_frees_it(make_case: MakeCase) -> None:
     others = [{"layer": name, "precision": "float32"} for name in ("first", "second", "third", "relu*", "mean")]
     found = {warning.code: warning for warning in find(make_case(Stack(), X, Y, overrides=others))}
@@ -361,12 +413,42 @@ def test_a_constant_error_is_told_where_bias_correction_was_turned_off(make_case
     assert "bias_shift" not in [w.code for w in find(make_case(module, RX, RY))], "there it was tried"
 
 
+@pytest.mark.parametrize(
+    ("asked", "patch"),
+    [
+        ({"activation": {"reduce_range": True}}, {"activation": {"reduce_range": None}}),
+        ({"qengine": "fbgemm"}, {"qengine": None}),
+        ({"weight": {"qscheme": "per_channel_affine"}}, {"weight": {"qscheme": None}}),
+        ({"overrides": [{"layer": "second", "weight": {"qscheme": "per_channel_affine"}}]}, None),
+        ({}, None),
+        ({"qengine": "fbgemm", "activation": {"reduce_range": False}}, None),
+    ],
+    ids=str,
+)
+def test_what_costs_a_bit_is_named_with_what_gives_it_back(
+    make_case: MakeCase, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], patch: dict[str, Any] | None
+) -> None:
+    monkeypatch.setattr(choosing_kernels, "has_vnni", lambda: True)
+    case = make_case(Stack(), X, Y, **asked)
+    found = {warning.code: warning for warning in find(case)}.get("reduce_range_needless")
+    assert (found is not None) == bool(case.resolved["activation"]["reduce_range"])
+    assert (None if found is None or found.suggestion is None else found.suggestion.patch) == patch
+    if patch is not None:
+        after = make_case(Stack(), X, Y, **patched(case, patch))
+        assert not after.resolved["activation"]["reduce_range"]
+        assert after.base_db > case.base_db + 1
+
+
 def test_seven_bits_are_needless_only_where_the_kernels_hold_eight(make_case: MakeCase) -> None:
     case = make_case(Stack(), X, Y, activation={"reduce_range": True})
-    named = replace(case, resolved=case.resolved | {"qengine": "onednn"})
-    saturating = replace(case, resolved=case.resolved | {"qengine": "fbgemm"})
-    codes = [[w.code for w in find(each)] for each in (named, saturating, replace(named, holds_full_range=False))]
-    assert ["reduce_range_needless" in each for each in codes] == [True, False, False]
+    trials = [
+        KernelTrial(
+            qengine="onednn", sqnr_db=30.0, reference_sqnr_db=30.0, latency_ms=None, saturates=wrong, chosen=not wrong
+        )
+        for wrong in (False, True)
+    ]
+    cases = [replace(case, kernels=[trial]) for trial in trials] + [replace(case, holds_full_range=False)]
+    assert ["reduce_range_needless" in [w.code for w in find(each)] for each in cases] == [True, False, False]
 
 
 @pytest.mark.parametrize("which", ["weight", "activation"])
@@ -379,6 +461,18 @@ def test_a_layer_whose_integers_an_override_took_is_given_back_the_settings_of_t
     assert found.suggestion is not None
     after = make_case(Stack(), X, Y, **patched(case, found.suggestion.patch))
     assert after.base_db == make_case(Stack(), X, Y).base_db
+
+
+def test_a_dynamic_job_tells_the_limits_that_its_weights_were_given(make_case: MakeCase) -> None:
+    module = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8))
+    case = make_case(module, RX, RY, method="dynamic", weight={"quant_min": -8, "quant_max": 7})
+    weight = case.qparams("0", "weight")
+    assert weight is not None
+    assert (weight.quant_min, weight.quant_max, weight.observer) == (-8, 7, "per_channel_minmax")
+    found = next(warning for warning in find(case) if warning.code == "few_levels")
+    assert found.suggestion is not None
+    after = make_case(module, RX, RY, **patched(case, found.suggestion.patch))
+    assert after.base_db >= case.base_db + 15
 
 
 def test_a_good_model_is_left_alone(make_case: MakeCase) -> None:

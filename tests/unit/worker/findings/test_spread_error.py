@@ -39,6 +39,7 @@ QAT = {"method": "qat"}
     ("method", "asked", "patch"),
     [
         ("dynamic", {}, {"precision": "float16"}),
+        ("dynamic", {"weight": {"observer": "minmax"}}, {"precision": "float16", "weight": None}),
         ("dynamic", {"precision": "float16"}, None),
         ("static", {}, QAT),
         ("static", {"activation": {"observer": "minmax"}}, {"activation": {"observer": "auto"}}),

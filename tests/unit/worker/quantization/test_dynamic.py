@@ -381,3 +381,18 @@ def test_a_kernel_that_fails_leaves_its_layer_in_float(monkeypatch: pytest.Monke
     monkeypatch.setattr(QuantizedBag, "forward", refuse)
     tried = without_wrong_kernels(module, choose_dynamic_plan(module, spec()), (tokens(2),))
     assert tried.float_layers["0"] == "its int8 form fails: no such kernel"
+
+
+def test_a_linear_whose_products_cancel_out_is_not_called_wrong() -> None:
+    """It errs by more than its output, which is next to nothing: so it was with made-up integers, all of them one."""
+    torch.manual_seed(0)
+    linear = nn.Linear(32, 1)
+    with torch.no_grad():
+        linear.weight.sub_(linear.weight.mean() - 1e-6)
+        linear.bias.zero_()
+    inputs = torch.ones(4, 32) + 1e-3 * torch.randn(4, 32)
+    module = raised(nn.Sequential(linear), inputs)
+    chosen = choose_dynamic_plan(module, spec())
+    wanted, found = linear(inputs), quantize_dynamic(module, chosen)(inputs)[0]
+    assert (wanted - found).norm() > wanted.norm()
+    assert without_wrong_kernels(module, chosen, (inputs,)) == chosen

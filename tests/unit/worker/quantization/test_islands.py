@@ -65,6 +65,7 @@ def test_operators_between_a_float_average_and_a_float_head_are_float(averaging:
     assert settled.int8_layers == {"conv", "hardswish"}
     assert "between float layers" in settled.float_layers["flatten"]
     assert "between float layers" in settled.float_layers["elu"]
+    assert "without weights" not in settled.float_layers["elu"], "a group norm has some"
 
 
 def test_an_operator_that_was_asked_for_is_no_island_nor_is_its_neighbour(averaging: fx.GraphModule) -> None:

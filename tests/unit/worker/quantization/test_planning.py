@@ -229,6 +229,19 @@ def test_a_maximum_over_a_bag_stays_in_float() -> None:
     assert {"fc", "head"} <= settled.int8_layers
 
 
+def test_what_seven_bits_leave_of_a_limit_is_what_is_told(convolutional: fx.GraphModule) -> None:
+    """Kernels of fbgemm take 7 bits; an override may ask for all 8, and then has the limit that was asked."""
+    overrides = [
+        {"layer": "layer1.0", "activation": {"reduce_range": False}},
+        {"layer": "fc", "activation": {"observer": "minmax", "quant_max": 200}},
+    ]
+    asked = spec("static", qengine="fbgemm", activation={"quant_max": 250}, overrides=overrides)
+    settled = planning.choose_plan(convolutional, asked)
+    assert settled.resolved()["activation"]["quant_max"] == 127
+    assert settled.settings_of("layer1.0").activation.quant_max == 250
+    assert settled.settings_of("fc").activation.quant_max == 127
+
+
 def test_an_override_by_name_keeps_layers_in_float(convolutional: fx.GraphModule) -> None:
     settled = plan(convolutional, spec("static", overrides=[{"layer": "layer1.*"}]))
     assert settled.int8_layers.isdisjoint({"layer1.0"})

@@ -11,7 +11,16 @@ from torch.ao.quantization import MinMaxObserver  # noqa: TID251 - what it is bu
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from tests.unit.worker.quantization.test_planning import raised, spec, sqnr_db
-from worker.quantization import LayerTrace, Plan, convert, learn_scales, prepare, prepare_qat, simulate
+from worker.quantization import (
+    LayerTrace,
+    Plan,
+    choosing_kernels,
+    convert,
+    learn_scales,
+    prepare,
+    prepare_qat,
+    simulate,
+)
 from worker.quantization.planning import choose_plan
 from worker.quantization.ranging import CappedFakeQuantize, RangeObserver
 
@@ -258,12 +267,13 @@ def test_an_override_reaches_the_observers_of_its_layers_only_and_the_last_match
 
 
 @pytest.mark.parametrize(("reduce_range", "asked", "found"), [
-    (False, None, 255), (True, None, 127), (False, 100, 100), (True, 100, 100), (True, 200, 127),
+    (False, None, 255), (True, None, 127), (False, 100, 100), (True, 100, 100), ("auto", 200, 127),
 ])  # fmt: skip
 def test_the_greatest_integer_is_the_one_asked_for_or_that_of_seven_bits(
-    reduce_range: bool, asked: int | None, found: int
+    monkeypatch: pytest.MonkeyPatch, reduce_range: bool | str, asked: int | None, found: int
 ) -> None:
     """Torch halves what is asked for."""
+    monkeypatch.setattr(choosing_kernels, "has_vnni", lambda: False)  # what `auto` asks
     activation = {"reduce_range": reduce_range, "quant_max": asked}
     _, prepared, _ = calibrated(LinearReLU6(), inputs(64, 8), activation=activation)
     assert {observer.quant_max for observer in observers(prepared).values()} == {found}

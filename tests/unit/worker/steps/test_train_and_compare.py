@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,10 @@ def quality(drop: float | None, sqnr_db: float | None, name: Any = "top1") -> Qu
         (quality(0.01, 30), quality(0.02, 40), "qat", set()),
         (quality(0.02, 30), quality(0.01, 20), "static", {"qat_not_better"}),
         (quality(-0.01, 30), quality(0.01, 30), "qat", {"qat_trained_further"}),
-        # Three samples of a thousand are noise, four are not; within it the nearer to the float model is the better.
+        # Three samples of a thousand are noise, four are not; and SQNR is against a model that was not trained.
         (quality(0.010, 30), quality(0.013, 30), "same", {"qat_not_better"}),
-        (quality(0.010, 30), quality(0.013, 31), "static", {"qat_not_better"}),
-        (quality(0.010, 31), quality(0.013, 30), "qat", set()),
+        (quality(0.010, 30), quality(0.013, 31), "same", {"qat_not_better"}),
+        (quality(0.010, 31), quality(0.013, 30), "same", {"qat_not_better"}),
         (quality(0.010, 30), quality(0.014, 31), "qat", set()),
         (quality(None, 30), quality(None, 20), "qat", set()),
         (quality(None, 30), quality(None, 30.4), "same", {"qat_not_better"}),
@@ -141,6 +142,52 @@ def test_the_metric_decides_beyond_noise_and_sqnr_within_it_and_static_is_offere
     assert result.static_metric == static.metric
     assert result.qat_metric == (None if qat is None else qat.metric)
     assert result.held_back_samples == 16
+
+
+@pytest.mark.parametrize(
+    ("static_db", "why"),
+    [(31, "which is nearer to the model that was sent and needs no training."), (29, "which needs no training.")],
+)
+def test_what_the_samples_cannot_tell_apart_is_not_called_better(
+    make_course: MakeCourse, tracker: ProgressTracker, static_db: float, why: str
+) -> None:
+    """QAT has two hits of a thousand more, and that says nothing."""
+    both = quality(0.010, 30), quality(0.012, static_db)
+    compare_with_static(
+        make_course(), Trained([], 1, "completed", 0.95, None), *both,
+        simulated=both, float_layers={}, static_float_layers={},
+    )  # fmt: skip
+    (warning,) = tracker.warnings
+    assert warning.message == (
+        f"QAT and static quantization cannot be told apart by 1000 samples: the artifact is the static model, {why}"
+    )
+
+
+@pytest.mark.parametrize(("static_db", "better"), [(31, "static"), (29, "qat")])
+def test_a_distilled_network_was_to_be_the_model_that_was_sent_and_sqnr_tells(
+    make_course: MakeCourse, static_db: float, better: str
+) -> None:
+    both = quality(0.010, 30), quality(0.012, static_db)
+    result = compare_with_static(
+        replace(make_course(), loss_name="distillation"), Trained([], 1, "completed", 0.95, None), *both,
+        simulated=both, float_layers={}, static_float_layers={},
+    )  # fmt: skip
+    assert result.better == better
+
+
+@pytest.mark.parametrize(("asked", "suggested"), [(10.0, 1e-3), (1e-2, 1e-3), (1e-3, 1e-4), (1e-4, 1e-5)])
+def test_after_an_absurd_learning_rate_a_sane_one_is_suggested(
+    make_course: MakeCourse, tracker: ProgressTracker, asked: float, suggested: float
+) -> None:
+    epoch = EpochResult(epoch=1, loss=9.0, metric=None, sqnr_db=None, seconds=1)
+    both = quality(0.5, 3), quality(0.1, 30)
+    compare_with_static(
+        make_course(learning_rate=asked), Trained([epoch], 1, "completed", None, None, first_loss=0.3), *both,
+        simulated=both, float_layers={}, static_float_layers={},
+    )  # fmt: skip
+    (warning,) = tracker.warnings
+    assert warning.suggestion is not None
+    assert warning.suggestion.patch["qat"]["learning_rate"] == pytest.approx(suggested)
 
 
 def test_int8_in_float_decides_and_not_kernels_that_the_clock_chose(
@@ -184,4 +231,4 @@ def test_a_training_that_ends_far_above_where_it_began_is_told_to_go_slower(
     assert ("from 0.3 in its first step to 2.3" in warning.message) == too_fast
     assert (warning.suggestion is not None) == too_fast
     if warning.suggestion is not None:
-        assert warning.suggestion.patch == {"qat": {"learning_rate": 0.05}}
+        assert warning.suggestion.patch == {"qat": {"learning_rate": 0.001}}
