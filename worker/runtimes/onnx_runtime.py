@@ -33,7 +33,10 @@ class OnnxRuntimeSession:
     def __init__(self, path: Path, settings: SessionSettings) -> None:
         self._path = path
         self._settings = settings
-        self._session = onnxruntime.InferenceSession(path, _options(settings), providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(path, _options(settings), providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions have no base of their own
+            raise ModelFailed(f"ONNX Runtime does not take {path.name}: {_first_line(error)}") from error
         self._names = [each.name for each in self._session.get_inputs()]
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -33,20 +33,23 @@ class OpenVinoSession:
             PRECISION: "f32",  # of what is not int8; otherwise it takes bf16 where the CPU has it, and rounds
             **settings.options,
         }
-        self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+        try:
+            self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+        except RuntimeError as error:
+            raise ModelFailed(f"OpenVINO does not take {path.name}: {_last_line(error)}") from error
         self._request = self._compiled.create_infer_request()
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, in order. Raises ModelFailed when the runtime raises."""
         try:
-            found = self._request.infer(_arrays(inputs))
+            found = self._request.infer(self._fed(inputs))
         except RuntimeError as error:
-            raise ModelFailed(f"OpenVINO raised: {str(error).strip().splitlines()[-1][:300]}") from error
+            raise ModelFailed(f"OpenVINO raised: {_last_line(error)}") from error
         return [torch.from_numpy(found[output].copy()) for output in self._compiled.outputs]
 
     def bound(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
         """A call on these inputs, to be timed."""
-        return functools.partial(self._request.infer, _arrays(inputs), share_inputs=True, share_outputs=True)
+        return functools.partial(self._request.infer, self._fed(inputs), share_inputs=True, share_outputs=True)
 
     def kernels(self) -> Kernels:
         """Read from the graph that OpenVINO compiled."""
@@ -60,10 +63,20 @@ class OpenVinoSession:
             (int8 if kernel.endswith(_INT8_SUFFIX) else floating).append(operator.get_friendly_name())
         return Kernels(tuple(int8), tuple(floating))
 
-
-def _arrays(inputs: Sequence[Tensor]) -> list[Any]:
-    return [tensor.contiguous().numpy() for tensor in inputs]
+    def _fed(self, inputs: Sequence[Tensor]) -> list[Any]:
+        """As arrays; OpenVINO 2026.4 answers a shape that does not fit with an empty output, and no error."""
+        for expected, tensor in zip(self._compiled.inputs, inputs, strict=True):
+            if not expected.partial_shape.compatible(openvino.PartialShape(list(tensor.shape))):
+                raise ModelFailed(
+                    f"OpenVINO raised: the model takes {expected.partial_shape}, not {tuple(tensor.shape)}"
+                )
+        return [tensor.contiguous().numpy() for tensor in inputs]
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else str(value.astype(str))
+
+
+def _last_line(error: Exception) -> str:
+    """Where OpenVINO says what it is about, after its own places."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
