@@ -136,6 +136,14 @@ JOB_REQUESTS: dict[str, Any] = {
             "qat": {"epochs": 3, "learning_rate": 0.0001},
         },
     },
+    "hardware": {
+        "summary": "Run and measured on the hardware that it will be deployed on",
+        "value": {
+            "method": "dynamic",
+            "model": _model.id,
+            "hardware": {"isa": ["avx512_vnni"], "cpu": "AMD EPYC 9*", "labels": {"pool": "edge"}},
+        },
+    },
     "based_on": {
         "summary": "The spec of an earlier job, with the suggestion of its report's first warning and another target",
         "value": {"based_on": JOB_ID, "apply": [0], "changes": {"max_accuracy_drop": 0.005}},
@@ -183,6 +191,26 @@ _report = report.JobReport(
             speedup_ci95=(1.92, 2.07),
             significant=True,
             speedup_vs_eager=2.4,
+            conclusion="int8 is 2.00 times as fast as float_frozen (1.92 to 2.07).",
+            speedups=[
+                report.Speedup(
+                    name="int8", speedup=2.0, speedup_ci95=(1.92, 2.07), significant=True, speedup_vs_eager=2.4
+                )
+            ],
+            cores=[1],
+            doubts=[report.Doubt(cause="few_rounds", told="Only 3 rounds fitted into the time budget.")],
+            sittings=[
+                report.Sitting(
+                    cores=[1],
+                    rounds=3,
+                    speedup=2.0,
+                    speedup_ci95=(1.92, 2.07),
+                    doubts=[report.Doubt(cause="few_rounds", told="Only 3 rounds fitted into the time budget.")],
+                    kept=True,
+                )
+            ],
+            roofline=report.Roofline(reached_gmacs_per_second=41.2, peak_gmacs_per_second=219.0, share=0.188),
+            note="Only 3 rounds fitted into the time budget.",
         )
     ],
     size=report.Size(float_bytes=104_857, int8_bytes=29_120, ratio=3.6),
@@ -220,6 +248,11 @@ _report = report.JobReport(
         qengine="x86",
         octavo="0.1.0",
         sandbox_level="landlock",
+        affinity=[0, 1],
+        smt=False,
+        load_average=[0.4, 0.3, 0.2],
+        versions={"numpy": "2.4.1"},
+        thread_settings={"job": "2"},
     ),
     timings={"load": 0.41, "calibrate": 0.35, "evaluate": 0.22, "benchmark": 5.0, "package": 0.6},
 )
@@ -335,7 +368,7 @@ META: dict[str, Any] = {
             "torch": "2.13.0",
             "sandbox_level": "landlock",
             "concurrency": 1,
-            "labels": {},
+            "labels": {"arch": "x86_64", "cpu.vendor": "amd", "cpu.family": "25", "cpu.model": "17", "pool": "edge"},
             "status": "idle",
             "heartbeat_at": "2026-11-23T13:00:15Z",
         }

@@ -16,6 +16,7 @@ from running_stack import RunningStack, running_stack
 
 from shared.database import Database, migrate
 from shared.database.job_repository import JobRepository
+from shared.database.records import WorkerDescription
 from shared.quantization_spec import DynamicSpec
 
 RATE_PER_SECOND = 50
@@ -23,6 +24,9 @@ SECONDS = 20
 SENDERS = 16
 FEW, MANY = 100, 10_000
 CLAIMS = 60
+_WORKER = WorkerDescription(
+    hostname="node", cpu_model="a CPU", isa=[], cores=2, torch="", sandbox_level="landlock", concurrency=1
+)
 
 
 def open_loop(stack: RunningStack, body: dict[str, Any]) -> list[float]:
@@ -123,8 +127,8 @@ def claim_one(database: Database) -> None:
     """The oldest waiting job is claimed."""
     with database.write() as connection:
         repository = JobRepository(connection)
-        [job_id] = repository.oldest_waiting(1)
-        claim = repository.claim(job_id, worker_id="wrk_benchmark", lease_seconds=600, sandbox_level="landlock")
+        [job_id] = repository.oldest_waiting(1, _WORKER)
+        claim = repository.claim(job_id, worker_id="wrk_benchmark", worker=_WORKER, lease_seconds=600)
     assert claim is not None
 
 

@@ -6,7 +6,10 @@ import sys
 
 from measuring import RESULTS, figures_of, run_script
 
-SCRIPTS = ("job_overhead", "cancel", "upload", "api_load", "memory", "analysis", "quality", "qat_recovery")
+SCRIPTS = (
+    "job_overhead", "cancel", "upload", "api_load", "memory", "analysis", "interval_coverage", "quality",
+    "qat_recovery",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -75,9 +76,19 @@ def api(data_dir: Path, host: str, port: int) -> None:
 
 @main.command()
 @_data_dir
-def worker(data_dir: Path) -> None:
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What jobs may ask for; may be given several times, and adds to OCTAVO_WORKER__LABELS.",
+)
+def worker(data_dir: Path, labels: tuple[str, ...]) -> None:
     """Run one worker node."""
-    _become("worker", OCTAVO_DATA_DIR=str(data_dir))
+    settings = _settings(
+        data_dir=data_dir, worker={"labels": dict(map(_label, labels))}
+    )  # with those of the environment
+    _become("worker", OCTAVO_DATA_DIR=str(data_dir), OCTAVO_WORKER__LABELS=json.dumps(settings.worker.labels))
 
 
 @main.command()
@@ -110,6 +121,13 @@ def doctor(data_dir: Path, as_json: bool) -> None:
     findings = examine(_settings(data_dir=data_dir))
     click.echo(render(findings, as_json=as_json))
     sys.exit(any(finding.status == "error" for finding in findings))
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.BadParameter(f"{text!r} is not like name=value", param_hint="--label")
+    return name, value
 
 
 def _settings(**given: Any) -> Any:

@@ -67,7 +67,8 @@ EventKind = Literal["status", "progress", "metric", "warning", "log"]
 class JobEvent(BaseModel):
     """One line of a job's append-only history.
 
-    `status`: data has status, attempt, and error or reason. `progress`: data has step, fraction, message, eta_seconds.
+    `status`: data has status, attempt, and error, reason or waiting_for. `progress`: data has step, fraction, message,
+    eta_seconds.
     `metric`: data has name, value and what it belongs to, such as epoch. `warning` and `log`: data has message.
     """
 

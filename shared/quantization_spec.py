@@ -27,6 +27,21 @@ MAX_OVERRIDES = 1000
 REDUCED_MAX = 127  #: the greatest integer of activations in 7 bits
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL has no NUL in text or JSON
 
+Isa = Literal[
+    "avx2",
+    "avx512",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "neon",
+    "dotprod",
+    "i8mm",
+]
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+LabelValue = Annotated[str, Field(max_length=200, pattern=_NO_NUL)]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -260,6 +275,37 @@ class AnalysisSettings(_Strict):
     )
 
 
+class Hardware(_Strict):
+    """The machine that a job runs and is measured on: a worker that has all of this."""
+
+    isa: list[Isa] = Field(default=[], max_length=20, description="Instruction sets that int8 kernels use.")
+    cpu: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        pattern=_NO_NUL,
+        description="Glob on the CPU model, such as `AMD EPYC 9*`; capitals do not matter.",
+    )
+    labels: dict[LabelName, LabelValue] = Field(
+        default={},
+        max_length=16,
+        description=(
+            "Labels with these values: the operator's own, or `arch`, `cpu.vendor`, `cpu.family` and `cpu.model`, "
+            "which every worker finds itself; GET /v1/meta tells those of the live workers."
+        ),
+    )
+
+    @field_validator("isa")
+    @classmethod
+    def _each_once(cls, isa: list[Isa]) -> list[Isa]:
+        return sorted(set(isa))
+
+    @field_validator("labels")
+    @classmethod
+    def _in_order(cls, labels: dict[str, str]) -> dict[str, str]:
+        return dict(sorted(labels.items()))  # the same demand is the same text, which jobs are found by
+
+
 def _check_reduced_overrides(settings: ActivationSettings, overrides: list[Override]) -> None:
     for index, activation in enumerate(override.activation for override in overrides):
         if activation is None:
@@ -291,11 +337,19 @@ class _SpecBase(_Strict):
     overrides: list[Override] = Field(default=[], max_length=MAX_OVERRIDES)
     benchmark: BenchmarkSettings = BenchmarkSettings()
     analysis: AnalysisSettings = AnalysisSettings()
+    hardware: Hardware | None = Field(
+        default=None, description="Only a worker that has this runs the job, which waits until there is one; null: any."
+    )
     seed: int = Field(default=0, ge=0, lt=2**63)
     name: str | None = Field(default=None, max_length=200, pattern=_NO_NUL)
     metadata: dict[
         Annotated[str, Field(max_length=64, pattern=_NO_NUL)], Annotated[str, Field(max_length=512, pattern=_NO_NUL)]
     ] = Field(default={}, max_length=32, description="Yours; returned as it is.")
+
+    @field_validator("hardware")
+    @classmethod
+    def _nothing_asked_is_null(cls, hardware: Hardware | None) -> Hardware | None:
+        return None if hardware == Hardware() else hardware
 
 
 class DynamicSpec(_SpecBase):

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from shared.database import Database, idempotency
 from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
+from shared.database.records import WorkerDescription
 from shared.database.worker_repository import WorkerRepository
 from shared.errors import ServiceError
+from shared.hardware import recipients
 from shared.object_store import ObjectStore, checkpoint_prefix, upload_prefix
 from shared.settings import JobSettings
 
@@ -32,15 +34,19 @@ class Reconciler:
         self,
         database: Database,
         store: ObjectStore,
-        publish: Callable[[str], bool],
+        publish: Callable[[str, str | None], bool],
         settings: JobSettings,
         *,
+        worker_id: str,
+        worker: WorkerDescription,
         free_slots: Callable[[], int],
     ) -> None:
         self._database = database
         self._store = store
         self._publish = publish
         self._settings = settings
+        self._worker_id = worker_id
+        self._worker = worker
         self._free_slots = free_slots
         self._passes = 0
 
@@ -62,13 +68,17 @@ class Reconciler:
                 max_attempts=self._settings.max_attempts, base_seconds=self._settings.retry_base_seconds
             )
             due = repository.due_for_publish(republish_seconds=self._settings.republish_seconds, limit=_BATCH)
+            alive = WorkerRepository(connection).alive()
+            hints = [(each.id, worker_id) for each in due for worker_id in recipients(each.hardware, alive)]
             # An idle worker does not wait for a hint that may be lost: it looks at the oldest jobs itself.
             if free := self._free_slots():
-                due += [each for each in repository.oldest_waiting(free) if each not in due]
+                hinted = {job_id for job_id, _ in hints}
+                oldest = repository.oldest_waiting(free, self._worker)
+                hints += [(each, self._worker_id) for each in oldest if each not in hinted]
         for job_id in expired:
             _LOG.warning("The worker of %s went away; its lease has expired", job_id)
-        for job_id in due:
-            if not self._publish(job_id):
+        for job_id, worker_id in hints:
+            if not self._publish(job_id, worker_id):
                 break  # the broker is down; idle workers ask for the oldest rows as soon as it is back
         if self._passes % _SWEEP_EVERY == 0:
             self._sweep()

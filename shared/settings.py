@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.quantization_spec import LabelName, LabelValue
 
 MIB = 1024**2
 GIB = 1024**3
@@ -103,7 +105,17 @@ class WorkerSettings(BaseModel):
     min_sandbox_level: Literal["none", "rlimits", "landlock"] = Field(
         default="landlock", description="A node that reaches less refuses to run jobs."
     )
-    labels: dict[str, str] = {}
+    labels: dict[LabelName, LabelValue] = Field(
+        default={}, description='What jobs may ask for by name, as JSON: `{"pool": "edge"}`.'
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _not_what_is_found(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name in labels:
+            if name == "arch" or name.startswith(("cpu.", "isa.")):
+                raise ValueError(f"the worker finds {name!r} itself; give a label of yours another name")
+        return labels
 
 
 class LogSettings(BaseModel):

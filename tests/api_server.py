@@ -36,6 +36,7 @@ from shared.database.job_repository import JobRepository
 from shared.job import Artifact, Progress, Step
 from shared.object_store import ObjectStore, artifact_key, open_store
 from shared.settings import Settings
+from tests.services.workers import described
 
 KEY = "key-of-the-tests"
 AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
@@ -251,9 +252,7 @@ class PretendedWorker:
         self._api = api
         self._job_id = job_id
         with api.database.write() as connection:
-            claim = JobRepository(connection).claim(
-                job_id, worker_id="wrk_1", lease_seconds=60, sandbox_level="landlock"
-            )
+            claim = JobRepository(connection).claim(job_id, worker_id="wrk_1", worker=described(), lease_seconds=60)
         assert claim is not None
         self._claim = claim
 

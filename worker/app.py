@@ -17,7 +17,7 @@ from shared.job import new_id
 from shared.object_store import open_store
 from shared.reconciler import Reconciler
 from shared.settings import Settings
-from shared.task_queue import RUN_JOB, TaskQueue, make_celery
+from shared.task_queue import RUN_JOB, TaskQueue, make_celery, own_queue
 from shared.telemetry import configure_logging
 from worker.execution import Execution
 from worker.job_limits import job_limits
@@ -43,11 +43,13 @@ def run_worker(settings: Settings) -> None:
     task_queue = TaskQueue(settings.queue)
     worker_id = new_id("wrk")
     workspace = Workspace(settings.workspace_path, worker_id)
-    presence = Presence(database, worker_id, describe_worker(settings.worker, level))
+    description = describe_worker(settings.worker, level)
+    presence = Presence(database, worker_id, description)
     stopping, stopped = threading.Event(), threading.Event()
     runners = WarmRunners()
     execution = Execution(
         worker_id=worker_id,
+        worker=description,
         database=database,
         store=store,
         workspace=workspace,
@@ -57,7 +59,15 @@ def run_worker(settings: Settings) -> None:
         sandbox_level=level,
         shutdown=stopping,
     )
-    reconciler = Reconciler(database, store, task_queue.publish_hint, settings.jobs, free_slots=presence.free_slots)
+    reconciler = Reconciler(
+        database,
+        store,
+        task_queue.publish_hint,
+        settings.jobs,
+        worker_id=worker_id,
+        worker=description,
+        free_slots=presence.free_slots,
+    )
     threads = [
         threading.Thread(target=presence.run, args=(stopped,), name="presence"),
         threading.Thread(target=reconciler.run, args=(stopped,), name="reconciler"),
@@ -67,7 +77,7 @@ def run_worker(settings: Settings) -> None:
         for thread in threads:
             thread.start()
         _LOG.info("Worker %s is ready (sandbox: %s)", worker_id, level)
-        _consume_hints(settings, execution, presence, stopping)
+        _consume_hints(settings, worker_id, execution, presence, stopping)
     finally:
         stopping.set()
         stopped.set()
@@ -80,8 +90,11 @@ def run_worker(settings: Settings) -> None:
         database.close()
 
 
-def _consume_hints(settings: Settings, execution: Execution, presence: Presence, stopping: threading.Event) -> None:
+def _consume_hints(
+    settings: Settings, worker_id: str, execution: Execution, presence: Presence, stopping: threading.Event
+) -> None:
     celery = make_celery(settings.queue)
+    celery.amqp.queues.select_add(own_queue(settings.queue, worker_id))
 
     @celery.task(name=RUN_JOB)  # type: ignore[untyped-decorator]  # celery is untyped
     def run_job(job_id: str) -> None:

@@ -8,9 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from shared.job_report import Environment
+from shared.quantization_spec import Isa
+from worker.machine_state import cgroup_cpu_limit, governor, has_smt, load_average
 
 _CPUINFO = Path("/proc/cpuinfo")
-_ISA_FLAGS = {
+_ISA_FLAGS: dict[Isa, tuple[str, ...]] = {
     # our name: the kernel's flags that all must be there (x86 `flags`, Arm `Features`)
     "avx2": ("avx2", "fma"),
     "avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq"),
@@ -23,40 +25,93 @@ _ISA_FLAGS = {
     "dotprod": ("asimddp",),
     "i8mm": ("i8mm",),
 }
+_VENDORS = {
+    "GenuineIntel": "intel",
+    "AuthenticAMD": "amd",
+    "HygonGenuine": "hygon",
+    # Arm's implementers, by number
+    "0x41": "arm",
+    "0x48": "huawei",
+    "0x61": "apple",
+    "0xc0": "ampere",
+}
+# Whatever is installed of what computes beside torch.
+_RUNTIMES = ("numpy", "onnxruntime", "openvino")
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
+    "KMP_AFFINITY", "KMP_BLOCKTIME",
+)  # fmt: skip
 
 
 def cpu_model_and_isa(cpuinfo: str) -> tuple[str, list[str]]:
     """CPU model and instruction sets that matter to int8 kernels, from the text of /proc/cpuinfo."""
-    fields: dict[str, str] = {}
-    for line in cpuinfo.splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
+    fields = _first_processor(cpuinfo)
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     model = fields.get("model name") or platform.machine() or "unknown"
     return model, [name for name, needed in _ISA_FLAGS.items() if flags.issuperset(needed)]
 
 
+def labels_of(cpuinfo: str) -> dict[str, str]:
+    """`cpu.vendor`, `cpu.family` and `cpu.model`, as far as the text of /proc/cpuinfo tells them.
+
+    Family and model are the kernel's numbers: on x86 `6` and `143` are a Sapphire Rapids; Arm has its parts instead.
+    """
+    fields = _first_processor(cpuinfo)
+    vendor = fields.get("vendor_id") or fields.get("CPU implementer")
+    found = {
+        "cpu.vendor": vendor and _VENDORS.get(vendor, vendor.lower()),
+        "cpu.family": fields.get("cpu family") or fields.get("CPU architecture"),
+        "cpu.model": fields.get("model") or fields.get("CPU part"),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _first_processor(cpuinfo: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    return fields
+
+
 def cpu() -> tuple[str, list[str]]:
     """CPU model and instruction sets of this machine."""
+    return cpu_model_and_isa(_cpuinfo())
+
+
+def cpu_labels() -> dict[str, str]:
+    """What a worker can be asked for by name on this machine: `arch` and, where known, `cpu.…`."""
+    return {"arch": platform.machine(), **labels_of(_cpuinfo())}
+
+
+def _cpuinfo() -> str:
     try:
-        cpuinfo = _CPUINFO.read_text()
+        return _CPUINFO.read_text()
     except OSError:  # not Linux, or not readable in the sandbox
-        cpuinfo = ""
-    return cpu_model_and_isa(cpuinfo)
+        return ""
 
 
-def describe_environment(qengine: str, sandbox_level: str) -> Environment:
-    """This machine and the versions that ran."""
+def describe_environment(qengine: str, sandbox_level: str, *, threads: int | None = None) -> Environment:
+    """This machine, the versions that ran, and how many threads the job computed with."""
     model, isa = cpu()
+    cores = sorted(os.sched_getaffinity(0))
+    settings = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
     return Environment(
         cpu_model=model,
         isa=isa,
-        cores=len(os.sched_getaffinity(0)),
+        cores=len(cores),
         torch=_version("torch"),
         python=platform.python_version(),
         qengine=qengine,
         octavo=_version("octavo-server"),
         sandbox_level=sandbox_level,
+        affinity=cores,
+        smt=has_smt(),
+        governor=governor(cores[0]),
+        cgroup_cpu_limit=cgroup_cpu_limit(),
+        load_average=load_average(),
+        versions={name: found for name in _RUNTIMES if (found := _version(name)) != "unknown"},
+        thread_settings=settings if threads is None else {"job": str(threads)} | settings,
     )
 
 

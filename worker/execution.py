@@ -17,7 +17,7 @@ from typing import Any
 from shared.database import Database
 from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
-from shared.database.records import Claim
+from shared.database.records import Claim, WorkerDescription
 from shared.errors import (
     DatabaseUnavailable,
     InternalError,
@@ -79,6 +79,7 @@ class Execution:
         self,
         *,
         worker_id: str,
+        worker: WorkerDescription,
         database: Database,
         store: ObjectStore,
         workspace: Workspace,
@@ -89,6 +90,7 @@ class Execution:
         shutdown: threading.Event,
     ) -> None:
         self._worker_id = worker_id
+        self._worker = worker
         self._database = database
         self._store = store
         self._workspace = workspace
@@ -106,8 +108,8 @@ class Execution:
             claim = JobRepository(connection).claim(
                 job_id,
                 worker_id=self._worker_id,
+                worker=self._worker,
                 lease_seconds=self._settings.lease_seconds,
-                sandbox_level=self._sandbox_level,
             )
         if claim is None:
             return
@@ -171,6 +173,7 @@ class Execution:
             spec=spec,
             datasets=names,
             threads=self._limits.threads,
+            wall_limit_seconds=self._limits.wall_limit_seconds,
             sandbox_level=self._sandbox_level,
             before=before,
         )

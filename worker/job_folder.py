@@ -30,6 +30,7 @@ class JobInputs(BaseModel):
         description="Role to file name below inputs/, such as {'calibration': 'calibration.npz'}."
     )
     threads: int = Field(ge=1, description="Compute threads of the job; benchmarks set their own.")
+    wall_limit_seconds: float | None = Field(default=None, description="After so long the job is stopped.")
     sandbox_level: str = "none"
     before: Before | None = Field(default=None, description="The job that this one was made from, when it was.")
 

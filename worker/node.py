@@ -9,11 +9,12 @@ import threading
 from importlib.metadata import version
 
 from shared.database import Database
+from shared.database.job_repository import JobRepository
 from shared.database.records import WorkerDescription
 from shared.database.worker_repository import WorkerRepository
 from shared.errors import ServiceError
 from shared.settings import WorkerSettings
-from worker.environment import cpu
+from worker.environment import cpu, cpu_labels
 
 _LOG = logging.getLogger(__name__)
 _HEARTBEAT_SECONDS = 5.0
@@ -30,7 +31,7 @@ def describe_worker(settings: WorkerSettings, sandbox_level: str) -> WorkerDescr
         torch=version("torch"),
         sandbox_level=sandbox_level,
         concurrency=settings.concurrency,
-        labels=settings.labels,
+        labels=cpu_labels() | settings.labels,
     )
 
 
@@ -79,5 +80,6 @@ class Presence:
                 workers = WorkerRepository(connection)
                 if not workers.heartbeat(self._worker_id, status):
                     workers.register(self._worker_id, self._description)
+                    JobRepository(connection).publish_again()
         except ServiceError as error:
             _LOG.warning("The heartbeat of this worker was not recorded: %s", error)

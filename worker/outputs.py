@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from shared.errors import InternalError, OutputTooLarge
 from shared.job import Artifact
-from shared.job_report import SCHEMA_VERSION, JobReport
+from shared.job_report import SCHEMA_VERSION, Environment, JobReport
 from shared.printable import printable
 from shared.quantization_spec import MAX_OVERRIDES, Qengine
 from shared.spec_patch import beyond_suggesting, overrides_of
@@ -79,9 +79,15 @@ def read_report(outputs: Path, asked: JobInputs) -> JobReport:
         "schema_version": SCHEMA_VERSION,
         "before": asked.before,
         "warnings": report.warnings[:_MAX_WARNINGS],  # the most telling come first
-        "environment": describe_environment(report.environment.qengine, asked.sandbox_level),
+        "environment": _environment(report, asked),
     }
     return report.model_copy(update=known)
+
+
+def _environment(report: JobReport, asked: JobInputs) -> Environment:
+    """This machine by the supervisor's own word; only the runner knows its own variables."""
+    found = describe_environment(report.environment.qengine, asked.sandbox_level, threads=asked.threads)
+    return found.model_copy(update={"thread_settings": report.environment.thread_settings})
 
 
 def _plain(value: Any) -> Any:

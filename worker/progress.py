@@ -127,6 +127,11 @@ class ProgressTracker:
         self.warnings: list[ReportWarning] = []
         self.timings: dict[str, float] = {}
 
+    @property
+    def elapsed_seconds(self) -> float:
+        """Since the recipe began."""
+        return self._clock() - self._started_at
+
     @contextmanager
     def step(self, step: Step, message: str) -> Iterator[StepProgress]:
         """Run the body as one step; it is given a function that takes the progress inside. Timed, also if it raises."""

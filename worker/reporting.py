@@ -95,7 +95,14 @@ def finish(
             INT8: packed.int8_file,
         }
         latency = benchmark(
-            model, candidates, data.evaluation, spec.benchmark, seed=spec.seed, tracker=tracker, advance=advance
+            model,
+            candidates,
+            data.evaluation,
+            spec.benchmark,
+            time_limit_seconds=inputs.wall_limit_seconds,
+            seed=spec.seed,
+            tracker=tracker,
+            advance=advance,
         )
     packed.float_file.unlink()
 
@@ -136,7 +143,7 @@ def finish(
         weights_sha256=digest,
         warnings=find(case, tracker.warnings),
         spec=resolved,
-        environment=describe_environment(settled.qengine, inputs.sandbox_level),
+        environment=describe_environment(settled.qengine, inputs.sandbox_level, threads=inputs.threads),
         timings=tracker.timings,
     )
     write_report(folder, report)

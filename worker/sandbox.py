@@ -3,8 +3,8 @@
 A model file can run code when it is loaded (`shared/model_file.py` says how), and a loader's bug can be one nobody
 knows yet. So the process that loads it first locks itself down, and cannot undo that:
 
-- Landlock: reads only Python, its packages, the system's libraries and what CPU detection needs, and writes only the
-  folder;
+- Landlock: reads only Python, its packages, the system's libraries, what CPU detection needs and what tells whether a
+  measurement was disturbed, and writes only the folder;
 - seccomp: no socket, no new program, no new process (threads work), no signal to others, no change to file metadata,
   nothing of the kernel that computing does not need; calls that are not on the list do not exist;
 - no capability, no way to gain one, no debugger, and limits on memory, file size, open files and core dumps.
@@ -30,6 +30,7 @@ from landlockpy import AccessFS, Scope
 from pydantic import BaseModel, ConfigDict, Field
 from seccompy.syscalls import arch
 
+from worker.machine_state import cgroup_cpu_files
 from worker.syscall_filter import build_filter
 
 _PR_SET_DUMPABLE = 4
@@ -39,8 +40,8 @@ _CAPABILITY_VERSION_3 = 0x20080522
 # Of the system, what Python, torch and the C library open while they run: code and CPU topology, nothing of the users'.
 _READABLE = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/dev/urandom", "/dev/zero",
-    "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/self", "/proc/sys/vm", "/sys/devices/system",
-    "/sys/kernel/mm/transparent_hugepage",
+    "/proc/cpuinfo", "/proc/loadavg", "/proc/meminfo", "/proc/stat", "/proc/self", "/proc/sys/vm",
+    "/sys/devices/system", "/sys/kernel/mm/transparent_hugepage",
 )  # fmt: skip
 _READ = AccessFS.READ_FILE | AccessFS.READ_DIR
 _WRITE = (
@@ -157,4 +158,5 @@ def _readable_paths() -> list[str]:
 
     packages = [os.path.dirname(str(package.__file__)) for package in (shared, worker)]  # noqa: PTH120 - strings here
     python = [f"{prefix}/{part}" for prefix in (sys.prefix, sys.base_prefix) for part in ("lib", "lib64")]
-    return [*_READABLE, *python, *packages]
+    # Whether its control group was throttled is what a measurement must know, and these files tell no more than that.
+    return [*_READABLE, *python, *packages, *map(str, cgroup_cpu_files())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncIterator
 
 from fastapi import Response
@@ -10,6 +11,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
 from api.jobs.schemas import EventPage, wire_event, wire_job
+from api.jobs.waiting import reasons
 from api.services import Services
 from shared.database.job_repository import JobRepository
 from shared.database.records import JobRecord
@@ -21,15 +23,16 @@ _KEEPALIVE_SECONDS = 15.0
 
 async def job_response(services: Services, job_id: str, *, wait_seconds: float, if_none_match: str | None) -> Response:
     """The job as it is, or after it has changed, or 304."""
-    job = await run_in_threadpool(_read_job, services, job_id)
-    known = if_none_match is None or _matches(if_none_match, job)
+    job, reason = await run_in_threadpool(_read_shown, services, job_id)
+    known = if_none_match is None or _matches(if_none_match, _etag(job, reason))
     if wait_seconds and known and job.status not in FINISHED:
         await services.watch.wait(job_id, job.event_seq, wait_seconds)
-        job = await run_in_threadpool(_read_job, services, job_id)
-    headers = {"ETag": _etag(job)}
-    if if_none_match is not None and _matches(if_none_match, job):
-        return Response(status_code=304, headers=headers)
-    return Response(wire_job(job).model_dump_json(warnings=False), headers=headers, media_type="application/json")
+        job, reason = await run_in_threadpool(_read_shown, services, job_id)
+    etag = _etag(job, reason)
+    if if_none_match is not None and _matches(if_none_match, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    body = wire_job(job, reason).model_dump_json(warnings=False)
+    return Response(body, headers={"ETag": etag}, media_type="application/json")
 
 
 def event_page(services: Services, job_id: str, *, after: int, limit: int) -> EventPage:
@@ -64,6 +67,12 @@ async def _stream(services: Services, job_id: str, seen: int) -> AsyncIterator[b
             yield KEEPALIVE_COMMENT
 
 
+def _read_shown(services: Services, job_id: str) -> tuple[JobRecord, str | None]:
+    with services.database.read() as connection:
+        job = JobRepository(connection).get(job_id, with_report=True)
+        return job, reasons(connection, [job]).get(job_id)
+
+
 def _read_job(services: Services, job_id: str) -> JobRecord:
     with services.database.read() as connection:
         return JobRepository(connection).get(job_id, with_report=True)
@@ -76,10 +85,11 @@ def _read_events(services: Services, job_id: str, after: int, limit: int) -> tup
         return repository.events(job_id, after=after, limit=limit)
 
 
-def _etag(job: JobRecord) -> str:
-    return f'"{job.event_seq}"'
+def _etag(job: JobRecord, reason: str | None) -> str:
+    # Workers come and go without any change of the job, and what it waits for changes with them.
+    return f'"{job.event_seq}"' if reason is None else f'"{job.event_seq}-{zlib.crc32(reason.encode()):08x}"'
 
 
-def _matches(if_none_match: str, job: JobRecord) -> bool:
+def _matches(if_none_match: str, etag: str) -> bool:
     tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return "*" in tags or _etag(job) in tags
+    return "*" in tags or etag in tags

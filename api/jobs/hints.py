@@ -17,19 +17,19 @@ _log = structlog.get_logger("octavo.api")
 class HintPublisher:
     """One thread that publishes job ids, best effort: a lost hint costs seconds, never a job."""
 
-    def __init__(self, publish: Callable[[str], object]) -> None:
+    def __init__(self, publish: Callable[[str, str | None], object]) -> None:
         self._publish = publish
-        self._waiting: queue.Queue[str | None] = queue.Queue(_MAX_WAITING)
+        self._waiting: queue.Queue[tuple[str, str | None] | None] = queue.Queue(_MAX_WAITING)
         self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
 
     def start(self) -> None:
         """Begin to publish."""
         self._thread.start()
 
-    def hint(self, job_id: str) -> None:
-        """Publish soon; returns at once."""
+    def hint(self, job_id: str, worker_id: str | None = None) -> None:
+        """Publish soon, to all workers or to this one; returns at once."""
         try:
-            self._waiting.put_nowait(job_id)
+            self._waiting.put_nowait((job_id, worker_id))
         except queue.Full:
             _log.warning("hint dropped", job_id=job_id)
 
@@ -42,8 +42,9 @@ class HintPublisher:
         self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
-        while (job_id := self._waiting.get()) is not None:
+        while (hint := self._waiting.get()) is not None:
+            job_id, worker_id = hint
             try:
-                self._publish(job_id)
+                self._publish(job_id, worker_id)
             except Exception as error:  # noqa: BLE001 - whatever the broker's client raises, the next hint may get through
                 _log.warning("hint not published", job_id=job_id, error=repr(error))

@@ -43,6 +43,9 @@ class Job(BaseModel):
     id: str
     object: Literal["job"] = "job"
     status: JobStatus = Field(description="queued → running → succeeded, failed or cancelled.")
+    waiting_for: str | None = Field(
+        description="Why no live worker may run it, in words; null when one may, or none is needed any more."
+    )
     step: Step | None = Field(description="What runs, or ran last.")
     progress: Progress
     attempt: int = Field(description="How often it was started; the service's own faults are retried.")
@@ -69,8 +72,8 @@ class Event(BaseModel):
     created_at: datetime
     data: dict[str, Any] = Field(
         description=(
-            "`status`: status, attempt, and error or reason. `progress`: step, fraction, message, eta_seconds. "
-            "`metric`: name, value and what it belongs to, such as epoch. `warning`, `log`: message."
+            "`status`: status, attempt, and error, reason or waiting_for. `progress`: step, fraction, message, "
+            "eta_seconds. `metric`: name, value and what it belongs to, such as epoch. `warning`, `log`: message."
         )
     )
 
@@ -83,11 +86,12 @@ class EventPage(BaseModel):
     next: int | None = Field(description="Give it as `after` for the events that follow; null when there are none yet.")
 
 
-def wire_job(record: JobRecord) -> Job:
-    """The record as it is shown."""
+def wire_job(record: JobRecord, waiting_for: str | None = None) -> Job:
+    """The record as it is shown; `waiting_for` is why it cannot run now."""
     # Spec and report were validated when they were stored, perhaps by an older version: they are passed on as they are.
     fields: dict[str, Any] = {
         **{name: getattr(record, name) for name in _SAME},
+        "waiting_for": waiting_for,
         "artifacts": [
             JobArtifact(**each.model_dump(), url=f"/v1/jobs/{record.id}/artifacts/{each.name}")
             for each in record.artifacts

@@ -11,10 +11,13 @@ from api.jobs.checks import Spec, check_spec
 from api.jobs.requests import Revision
 from api.jobs.revising import revise
 from api.jobs.schemas import Job, wire_job
+from api.jobs.waiting import reasons
 from api.services import Services
 from api.wire import Page, cursor_of
 from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
+from shared.database.worker_repository import WorkerRepository
+from shared.hardware import recipients, waiting_for
 from shared.job import JobStatus
 
 RETRY_AFTER_SECONDS = 2
@@ -22,7 +25,7 @@ RETRY_AFTER_SECONDS = 2
 
 def submit(services: Services, request: Spec | Revision, once: Once) -> Answer:
     """Accept the job: its row is committed when this returns, and its hint is on the way."""
-    created: list[str] = []
+    hints: list[tuple[str, str | None]] = []
     made: dict[str, Any] = {}
     if isinstance(request, Revision):
         # While nobody waits to write: what a job was asked, and its report, do not change any more.
@@ -37,14 +40,17 @@ def submit(services: Services, request: Spec | Revision, once: Once) -> Answer:
 
     def effect(connection: Connection) -> Answer:
         check_spec(ObjectRepository(connection), spec)
-        job = JobRepository(connection).create(spec, **made)
-        created.append(job.id)
+        alive = WorkerRepository(connection).alive()
+        reason = waiting_for(spec.hardware, alive)
+        job = JobRepository(connection).create(spec, waiting_for=reason, **made)
+        hints[:] = [(job.id, worker_id) for worker_id in recipients(spec.hardware, alive)]
         headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
-        return Answer.of(202, wire_job(job), headers)
+        return Answer.of(202, wire_job(job, reason), headers)
 
     found = do_once(services.database, once, effect)
     if not found.replayed:
-        services.hints.hint(created[-1])
+        for job_id, worker_id in hints:
+            services.hints.hint(job_id, worker_id)
     return found
 
 
@@ -61,5 +67,7 @@ def page(services: Services, *, status: JobStatus | None, limit: int, after: str
     """The newest jobs before the id `after`, without their reports."""
     with services.database.read() as connection:
         jobs, has_more = JobRepository(connection).page(status=status, limit=limit, after=after)
+        waiting = reasons(connection, jobs)
     following = cursor_of(jobs[-1].id) if has_more else None
-    return Page[Job].model_construct(data=[wire_job(each) for each in jobs], has_more=has_more, next=following)
+    data = [wire_job(each, waiting.get(each.id)) for each in jobs]
+    return Page[Job].model_construct(data=data, has_more=has_more, next=following)

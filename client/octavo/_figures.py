@@ -57,8 +57,9 @@ def report_rows(report: JobReport) -> list[list[str]]:
     for result in report.latency:
         threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
         label = f"p50, batch {result.batch_size}, {threads}"
-        doubt = "" if result.significant else ", no clear difference"
-        rows.append([label, _p50(result, result.baseline), _p50(result, "int8"), _speedup_text(result) + doubt])
+        doubt = "" if result.significant else ", no significant difference"
+        doubt += ", noisy" if result.noisy else ""
+        rows.append([label, _p50(result, result.baseline), _p50(result, result.int8), _speedup_text(result) + doubt])
     return rows
 
 
@@ -159,4 +160,4 @@ def _size_change(outcome: Outcome) -> str:
 
 
 def _p50_change(latency: Sequence[BenchmarkResult]) -> str:
-    return f"{_p50(latency[0], latency[0].baseline)} → {_p50(latency[0], 'int8')}" if latency else NOTHING
+    return f"{_p50(latency[0], latency[0].baseline)} → {_p50(latency[0], latency[0].int8)}" if latency else NOTHING

@@ -15,6 +15,8 @@ def job_card(job: JobData) -> str:
     if job.error is not None:
         hint = f"<p>Hint: {escape(job.error.hint)}</p>" if job.error.hint else ""
         body = f"<p>{escape(job.error.message)} <code>{escape(job.error.code)}</code></p>{hint}"
+    elif job.waiting_for is not None:
+        body = f"<p>{escape(job.waiting_for)}</p>"
     elif not job.finished:
         body = (
             f'<p><progress max="1" value="{job.progress.fraction:.3f}"></progress> {job.progress.fraction:.0%} '

@@ -67,9 +67,48 @@ class LatencyStats(Reported):
     p50_ms: float
     p90_ms: float
     p99_ms: float | None = None
+    p50_bound_ms: float | None = None
+    p90_bound_ms: float | None = None
+    p99_bound_ms: float | None = None
     mean_ms: float
     throughput_per_second: float
     samples_ms: list[float] = Field(default=[])
+
+
+class Doubt(Reported):
+    """A reason to trust a measurement less."""
+
+    cause: str
+    told: str
+
+
+class Speedup(Reported):
+    """One int8 candidate against the baseline."""
+
+    name: str
+    speedup: float
+    speedup_ci95: tuple[float, float]
+    significant: bool
+    speedup_vs_eager: float | None = None
+
+
+class Sitting(Reported):
+    """Rounds in a row on the same cores; noise in the first one is answered by a second."""
+
+    cores: list[int]
+    rounds: int
+    speedup: float
+    speedup_ci95: tuple[float, float]
+    doubts: list[Doubt]
+    kept: bool
+
+
+class Roofline(Reported):
+    """How far int8 is from what the CPU can do, measured with large products of int8 matrices."""
+
+    reached_gmacs_per_second: float
+    peak_gmacs_per_second: float
+    share: float
 
 
 class BenchmarkResult(Reported):
@@ -79,15 +118,23 @@ class BenchmarkResult(Reported):
     threads: int
     rounds: int
     baseline: str
+    int8: str = "int8"
     candidates: list[LatencyStats]
     speedup: float
     speedup_ci95: tuple[float, float]
     significant: bool
-    speedup_vs_eager: float
+    speedup_vs_eager: float | None = None
+    conclusion: str = ""
+    speedups: list[Speedup] = Field(default=[])
+    cores: list[int] = Field(default=[])
+    noisy: bool = False
+    doubts: list[Doubt] = Field(default=[])
+    sittings: list[Sitting] = Field(default=[])
+    roofline: Roofline | None = None
     note: str | None = None
 
     def candidate(self, name: str) -> LatencyStats | None:
-        """The figures of `int8`, of `float_eager`, or of whatever `baseline` names."""
+        """The figures of `float_eager`, or of whatever `baseline` and `int8` name."""
         return next((candidate for candidate in self.candidates if candidate.name == name), None)
 
 
@@ -243,6 +290,13 @@ class Environment(Reported):
     qengine: str
     octavo: str
     sandbox_level: str
+    affinity: list[int] = Field(default=[])
+    smt: bool | None = None
+    governor: str | None = None
+    cgroup_cpu_limit: float | None = None
+    load_average: list[float] | None = None
+    versions: dict[str, str] = Field(default={})
+    thread_settings: dict[str, str] = Field(default={})
 
 
 class JobReport(Reported):

@@ -78,7 +78,8 @@ class JobBar(_Bar):
             self._bar.set_description_str(f"{self._title} {status}", refresh=False)
             if status == "succeeded":
                 self._bar.n = 1.0
-                self._bar.set_postfix_str("", refresh=False)
+            if status != "running":
+                self._bar.set_postfix_str(str(data.get("waiting_for") or ""), refresh=False)
         elif event.kind == "warning":
             self._bar.write(printable(f"Warning: {data.get('message', '')}"), file=sys.stderr)
         self._bar.refresh()

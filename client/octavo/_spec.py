@@ -114,6 +114,27 @@ class BenchmarkSettings(TypedDict, total=False):
     max_seconds: float
 
 
+class Hardware(TypedDict, total=False):
+    """What the worker must have: `cpu` is a glob on its CPU model; `client.meta().workers` tells what there is."""
+
+    isa: list[
+        Literal[
+            "avx2",
+            "avx512",
+            "avx512_vnni",
+            "avx_vnni",
+            "avx512_bf16",
+            "amx_int8",
+            "amx_bf16",
+            "neon",
+            "dotprod",
+            "i8mm",
+        ]
+    ]
+    cpu: str | None
+    labels: dict[str, str]
+
+
 def build_spec(**fields: Any) -> dict[str, Any]:
     """The JSON body of a job: objects become their ids, what was not given is left out.
 

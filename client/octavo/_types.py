@@ -123,6 +123,7 @@ class JobData(_Wire):
 
     id: str
     status: str
+    waiting_for: str | None = None
     step: str | None = None
     progress: Progress = Progress()
     attempt: int = 0

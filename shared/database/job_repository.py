@@ -14,14 +14,16 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, case, func, insert, literal, null, or_, select, update
 
 from shared.database import metrics
-from shared.database.records import Claim, JobRecord
+from shared.database.records import Claim, DueJob, JobRecord, WorkerDescription
 from shared.database.tables import job_events, job_objects, job_reports, jobs, now
 from shared.errors import JobAlreadyFinished, JobError, NotFound, StaleFence, WorkerLost
+from shared.hardware import lacks, stored_hardware
 from shared.job import FINISHED, TRANSITIONS, Artifact, EventKind, JobEvent, JobStatus, Progress, Step, new_id
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec, dataset_roles
 
 _MAX_BACKOFF_SECONDS = 600.0
 _REPUBLISH_DOUBLINGS = 5
+_MAX_DEMANDS = 1000  # in one statement; the rest have their turn when these have had theirs
 
 
 class JobRepository:
@@ -38,10 +40,11 @@ class JobRepository:
         *,
         based_on: str | None = None,
         changes: dict[str, Any] | None = None,
+        waiting_for: str | None = None,
     ) -> JobRecord:
         """Insert a queued job; the caller has checked that the spec's objects exist.
 
-        `based_on` is the job whose spec was patched with `changes`.
+        `based_on` is the job whose spec was patched with `changes`; `waiting_for` says why no live worker may run it.
         """
         job_id = new_id("job")
         self._connection.execute(
@@ -51,6 +54,7 @@ class JobRepository:
                 status=JobStatus.QUEUED,
                 name=spec.name,
                 spec=spec.model_dump(mode="json"),
+                hardware=None if spec.hardware is None else spec.hardware.model_dump_json(),
                 based_on=based_on,
                 changes=null() if changes is None else changes,
                 created_at=now(),
@@ -60,7 +64,8 @@ class JobRepository:
         )
         objects = {spec.model, *dataset_roles(spec).values()}
         self._connection.execute(insert(job_objects), [{"job_id": job_id, "object_id": each} for each in objects])
-        self._append_event(job_id, "status", {"status": JobStatus.QUEUED, "attempt": 0})
+        reason = {} if waiting_for is None else {"waiting_for": waiting_for}
+        self._append_event(job_id, "status", {"status": JobStatus.QUEUED, "attempt": 0, **reason})
         return self.get(job_id)
 
     def get(self, job_id: str, *, with_report: bool = False) -> JobRecord:
@@ -127,8 +132,13 @@ class JobRepository:
 
     # --- for the worker that runs it ---
 
-    def claim(self, job_id: str, *, worker_id: str, lease_seconds: float, sandbox_level: str) -> Claim | None:
-        """Take a due queued job for this worker; None when it is not to be had: the hint was old."""
+    def claim(self, job_id: str, *, worker_id: str, worker: WorkerDescription, lease_seconds: float) -> Claim | None:
+        """Take a due queued job for this worker; None when it is not to be had: the hint was old, or led astray."""
+        hardware = self._connection.scalar(select(jobs.c.hardware).where(jobs.c.id == job_id))
+        if lacks(
+            worker, stored_hardware(hardware)
+        ):  # it never changes, so that nothing comes between this and the update
+            return None
         row = self._transition(
             job_id,
             JobStatus.RUNNING,
@@ -138,7 +148,7 @@ class JobRepository:
             worker_id=worker_id,
             lease_expires_at=now() + lease_seconds,
             started_at=now(),
-            sandbox_level=sandbox_level,
+            sandbox_level=worker.sandbox_level,
             step=None,
             fraction=0.0,
             message="",
@@ -213,27 +223,40 @@ class JobRepository:
 
     # --- for the reconciler ---
 
-    def due_for_publish(self, *, republish_seconds: float, limit: int) -> list[str]:
+    def due_for_publish(self, *, republish_seconds: float, limit: int) -> list[DueJob]:
         """Queued jobs whose hint was never sent, or long ago; marked as sent now, oldest first."""
         # Doubling keeps thousands of waiting jobs from being hinted at again and again.
         wait = literal(republish_seconds) * func.power(2.0, _least(jobs.c.publish_count, _REPUBLISH_DOUBLINGS))
         due = (
-            select(jobs.c.id)
+            select(jobs.c.id, jobs.c.hardware)
             .where(jobs.c.status == JobStatus.QUEUED, jobs.c.next_publish_at <= now(), jobs.c.not_before <= now())
             .order_by(jobs.c.next_publish_at, jobs.c.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        ids = list(self._connection.scalars(due))
-        if ids:
+        found = [DueJob(row.id, stored_hardware(row.hardware)) for row in self._connection.execute(due)]
+        if found:
             values = {"next_publish_at": now() + wait, "publish_count": jobs.c.publish_count + 1}
-            self._connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(**values))
-        return ids
+            self._connection.execute(update(jobs).where(jobs.c.id.in_([each.id for each in found])).values(**values))
+        return found
 
-    def oldest_waiting(self, limit: int) -> list[str]:
-        """The queued jobs that an idle worker should look at first, wherever their hints are."""
-        query = select(jobs.c.id).where(jobs.c.status == JobStatus.QUEUED, jobs.c.not_before <= now())
-        return list(self._connection.scalars(query.order_by(jobs.c.id).limit(limit)))
+    def publish_again(self) -> None:
+        """Let jobs that ask for hardware be hinted at soon: a worker has come, and may be what they wait for."""
+        asks = and_(jobs.c.status == JobStatus.QUEUED, jobs.c.hardware.is_not(None))
+        self._connection.execute(update(jobs).where(asks).values(next_publish_at=now()))
+
+    def oldest_waiting(self, limit: int, worker: WorkerDescription) -> list[str]:
+        """The queued jobs that this worker should look at first when it is idle, wherever their hints are."""
+        waits = and_(jobs.c.status == JobStatus.QUEUED, jobs.c.not_before <= now())
+        demands = (
+            select(jobs.c.hardware)
+            .where(jobs.c.status == JobStatus.QUEUED, jobs.c.hardware.is_not(None))
+            .group_by(jobs.c.hardware)
+            .order_by(func.min(jobs.c.id))
+        )
+        met = [each for each in self._connection.scalars(demands) if not lacks(worker, stored_hardware(each))]
+        mine = or_(jobs.c.hardware.is_(None), jobs.c.hardware.in_(met[:_MAX_DEMANDS]))
+        return list(self._connection.scalars(select(jobs.c.id).where(waits, mine).order_by(jobs.c.id).limit(limit)))
 
     def expire_leases(self, *, max_attempts: int, base_seconds: float) -> list[str]:
         """Free the jobs whose worker went away: run again, or cancelled if asked, or failed after too many attempts."""

@@ -10,10 +10,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from shared.database.records import WorkerDescription
 from shared.database.tables import jobs, metric_values, now, workers
+from shared.hardware import lacks, stored_hardware
 from shared.job import JobStatus
 
 _SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200)
@@ -27,7 +29,8 @@ BUCKETS: dict[str, tuple[float, ...]] = {
 
 HELP: dict[str, str] = {
     "octavo_jobs": "Jobs by status and method.",
-    "octavo_oldest_queued_age_seconds": "Age of the oldest job that is due and waits for a worker.",
+    "octavo_oldest_queued_age_seconds": "Age of the oldest job that is due and waits for a worker that there is.",
+    "octavo_jobs_waiting_for_hardware": "Queued jobs that ask for hardware which no live worker has.",
     "octavo_workers": "Live workers by sandbox level.",
     "octavo_jobs_finished_total": "Finished jobs by outcome and reason: the verdict, the error code, or who cancelled.",
     "octavo_upload_bytes_total": "Bytes of the models and datasets that were stored, by kind.",
@@ -93,18 +96,37 @@ def live_samples(connection: Connection, *, worker_timeout_seconds: float) -> li
         for status in JobStatus
         for method in methods
     ]
-    oldest = connection.scalar(
-        select(now() - func.min(jobs.c.created_at)).where(jobs.c.status == JobStatus.QUEUED, jobs.c.not_before <= now())
-    )
-    samples.append(Sample("octavo_oldest_queued_age_seconds", {}, max(oldest or 0.0, 0.0)))
+    found = select(workers.c.description).where(workers.c.heartbeat_at > now() - worker_timeout_seconds)
+    alive = [WorkerDescription.model_validate(each) for each in connection.scalars(found)]
+    samples.extend(_queued(connection, alive))
     levels: dict[str, int] = {}
-    alive = select(workers.c.description).where(workers.c.heartbeat_at > now() - worker_timeout_seconds)
-    for description in connection.scalars(alive):
-        levels[description["sandbox_level"]] = levels.get(description["sandbox_level"], 0) + 1
+    for worker in alive:
+        levels[worker.sandbox_level] = levels.get(worker.sandbox_level, 0) + 1
     samples.extend(
         Sample("octavo_workers", {"sandbox_level": level}, n) for level, n in (levels or {"none": 0}).items()
     )
     return samples
+
+
+def _queued(connection: Connection, alive: list[WorkerDescription]) -> list[Sample]:
+    """How long jobs have waited, and how many wait for hardware that is not there; these do not count as the oldest."""
+    due_since = case((jobs.c.not_before <= now(), jobs.c.created_at))
+    by_hardware = connection.execute(
+        select(jobs.c.hardware, func.count(), now() - func.min(due_since))
+        .where(jobs.c.status == JobStatus.QUEUED)
+        .group_by(jobs.c.hardware)
+    )
+    oldest, unmet = 0.0, 0
+    for stored, count, age in by_hardware:
+        hardware = stored_hardware(stored)
+        if hardware is None or any(not lacks(each, hardware) for each in alive):
+            oldest = max(oldest, age or 0.0)
+        else:
+            unmet += count
+    return [
+        Sample("octavo_oldest_queued_age_seconds", {}, oldest),
+        Sample("octavo_jobs_waiting_for_hardware", {}, unmet),
+    ]
 
 
 def stored_series(connection: Connection) -> tuple[list[Sample], list[Histogram]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
 from shared.errors import JobError
 from shared.job import Artifact, JobStatus, Progress, Step
+from shared.quantization_spec import Hardware
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ class Claim:
     fence: int
     attempt: int
     spec: dict[str, Any]
+
+
+class DueJob(NamedTuple):
+    """A queued job that a hint is to be sent for, and the hardware that it asks for."""
+
+    id: str
+    hardware: Hardware | None
 
 
 ObjectKind = Literal["model", "dataset"]
@@ -103,7 +111,9 @@ class WorkerDescription(BaseModel):
     torch: str
     sandbox_level: str
     concurrency: int
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(
+        default={}, description="The operator's, and `arch`, `cpu.vendor`, `cpu.family`, `cpu.model`."
+    )
 
 
 @dataclass(frozen=True)

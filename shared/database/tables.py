@@ -59,6 +59,7 @@ jobs = Table(
     Column("status", String(20), nullable=False),
     Column("name", String(200)),
     Column("spec", Json, nullable=False),
+    Column("hardware", Text),  # what the spec asks for, as JSON, the same text for the same; null: any
     Column("based_on", String(40)),  # the job whose spec this one's was made of, which may be gone
     Column("changes", Json),  # the patch that made it
     Column("created_at", Double, nullable=False),
@@ -89,6 +90,14 @@ jobs = Table(
     Index(None, "status", "id"),
     Index(None, "status", "next_publish_at"),
     Index(None, "status", "lease_expires_at"),
+)
+# Few jobs ask for hardware, and every idle worker asks for those that do, again and again.
+Index(
+    "ix_jobs_hardware",
+    jobs.c.status,
+    jobs.c.id,
+    sqlite_where=jobs.c.hardware.is_not(None),
+    postgresql_where=jobs.c.hardware.is_not(None),
 )
 
 # Reports are large (raw latency samples), so that listing jobs must not read them.

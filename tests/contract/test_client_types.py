@@ -158,6 +158,7 @@ def test_quantize_takes_every_field_of_the_spec_and_no_other() -> None:
         (_spec.AnalysisSettings, server_spec.AnalysisSettings),
         (_spec.QatSettings, server_spec.QatSettings),
         (_spec.BenchmarkSettings, server_spec.BenchmarkSettings),
+        (_spec.Hardware, server_spec.Hardware),
     ],
 )
 def test_typed_settings_are_those_of_the_server(settings: Any, schema: type[BaseModel]) -> None:

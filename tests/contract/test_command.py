@@ -21,10 +21,12 @@ from click.testing import CliRunner, Result
 from api.examples import SUCCEEDED_JOB
 from octavo.cli import main
 from shared.database.job_repository import JobRepository
+from shared.database.worker_repository import WorkerRepository
 from shared.errors import DatasetNotFinite
 from tests.api_server import PretendedWorker, images
 from tests.contract.conftest import Served
 from tests.contract.test_client import ARTIFACTS, succeed, working
+from tests.services.workers import described
 
 
 def run(*arguments: str, code: int = 0) -> Result:
@@ -74,6 +76,9 @@ def fail(worker: PretendedWorker) -> None:
     error = DatasetNotFinite("NaN in x.").to_job_error("load")
     with worker._api.database.write() as connection:
         JobRepository(connection).fail(worker._claim, error)
+
+
+EDGE = {"isa": ["avx2", "avx512_vnni"], "cpu": "AMD EPYC*", "labels": {"pool": "edge"}}
 
 
 # --- models and datasets ---------------------------------------------------------------------------------------------
@@ -153,6 +158,39 @@ def test_a_spec_file_is_sent_and_options_win_over_it(model_id: str, tmp_path: Pa
     assert (sent["benchmark"]["max_seconds"], sent["benchmark"]["threads"]) == (2.0, [2])
 
 
+def test_a_job_for_hardware_that_is_not_there_says_what_it_waits_for(server: Served, model_id: str) -> None:
+    """The id alone is on stdout; `show`, `list`, `watch` and `--wait` say it too, until there is such a worker."""
+    asked = ("--hardware", "isa=avx512_vnni,label.pool=edge", "--hardware", "isa=avx2,cpu=AMD EPYC*")
+    with server.api.database.write() as connection:
+        WorkerRepository(connection).register("wrk_1", described(hostname="node-7"))
+    result = run("quantize", model_id, "--method", "dynamic", *asked)
+    job_id = result.stdout.strip()
+    reason = "No live worker has avx2, avx512_vnni, a CPU like 'AMD EPYC*' and pool=edge: node-7 (a CPU) lacks"
+    assert f"The job waits. {reason}" in result.stderr
+    job = run_json("jobs", "show", job_id)
+    assert job["spec"]["hardware"] == EDGE
+    assert job["waiting_for"].startswith(reason)
+    shown = run("jobs", "show", job_id).stdout
+    assert reason in shown
+    assert re.search(r"hardware +isa=avx2,isa=avx512_vnni,cpu=AMD EPYC\*,label\.pool=edge", shown)
+    assert "no worker for it" in run("jobs", "list").stdout
+    assert reason in run("jobs", "events", job_id).stdout
+    assert reason in run("jobs", "watch", job_id, "--timeout", "0.1", code=7).stderr
+    anywhere = run_json("quantize", "--from", job_id, "--hardware", "any")
+    assert (anywhere["spec"]["hardware"], anywhere["waiting_for"]) == (None, None)
+    fit = {"isa": EDGE["isa"], "cpu_model": "AMD EPYC 9354", "labels": EDGE["labels"]}
+    with server.api.database.write() as connection:
+        WorkerRepository(connection).register("wrk_2", described(**fit))
+    assert run_json("jobs", "show", job_id)["waiting_for"] is None
+    assert "pool=edge" in run("meta").stdout
+
+
+def test_an_unknown_instruction_set_is_refused_with_those_that_are_known(server: Served, model_id: str) -> None:
+    error = run("quantize", model_id, "--method", "dynamic", "--hardware", "isa=sse5", code=1).stderr
+    assert "/hardware/isa/0" in error
+    assert "'avx512_vnni'" in error
+
+
 def test_without_wait_the_id_is_printed_and_how_to_watch(model_id: str) -> None:
     result = run("quantize", model_id, "--method", "dynamic")
     assert re.fullmatch(r"job_\w+\n", result.stdout)
@@ -169,6 +207,8 @@ def test_without_wait_the_id_is_printed_and_how_to_watch(model_id: str) -> None:
         ["quantize", "mdl_x", "--override", "[]"],
         ["quantize", "mdl_x", "--set", "seed"],
         ["quantize", "mdl_x", "--apply", "0"],
+        ["quantize", "mdl_x", "--hardware", "cores=8"],
+        ["quantize", "mdl_x", "--hardware", "avx512_vnni"],
         ["quantize", "--from", "job_x", "--apply", "-1"],
         ["compare", "job_x"],
         ["quantize", "mdl_x", "--metadata", "=x"],
@@ -369,16 +409,12 @@ def test_doctor_finds_that_no_worker_is_alive(server: Served) -> None:
 
 
 def test_doctor_is_content_with_a_worker_in_a_sandbox(server: Served) -> None:
-    from shared.database.records import WorkerDescription
-    from shared.database.worker_repository import WorkerRepository
-
-    described = {"hostname": "node-1", "cpu_model": "a CPU", "isa": [], "cores": 2, "torch": "2.13.0", "concurrency": 1}
     with server.api.database.write() as connection:
-        WorkerRepository(connection).register("wrk_1", WorkerDescription(**described, sandbox_level="landlock"))
+        WorkerRepository(connection).register("wrk_1", described())
     assert "node-1, a CPU, torch 2.13.0" in run("doctor").stdout
     assert "node-1" in run("meta").stdout
     with server.api.database.write() as connection:
-        WorkerRepository(connection).register("wrk_2", WorkerDescription(**described, sandbox_level="none"))
+        WorkerRepository(connection).register("wrk_2", described(sandbox_level="none"))
     assert "warning" in run("doctor").stdout
 
 

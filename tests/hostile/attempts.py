@@ -22,6 +22,7 @@ from pathlib import Path
 
 from seccompy import syscall_nr
 
+from worker.machine_state import cgroup_cpu_files
 from worker.sandbox import SandboxLevel, SandboxLimits, lock_down
 
 MEMORY_BYTES = 1024**3
@@ -164,6 +165,9 @@ def needed(place: Place) -> dict[str, Callable[[], object]]:
         "thread": run_thread,
         "import lazily": import_lazily,
         "read the CPU's description": Path("/proc/cpuinfo").read_text,
+        "read the load": os.getloadavg,
+        "read what its control group was denied": lambda: [file.read_text() for file in cgroup_cpu_files()],
+        "run on one core": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
         "signal itself": lambda: os.kill(os.getpid(), 0),
         "random bytes": lambda: os.urandom(8),
         "/dev/null": lambda: Path("/dev/null").write_text("x"),

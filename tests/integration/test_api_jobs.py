@@ -14,9 +14,11 @@ import pytest
 
 from server.broker import Broker
 from shared.database import Database
+from shared.database.worker_repository import WorkerRepository
 from shared.settings import QueueSettings
 from shared.task_queue import make_celery
 from tests.api_server import Api, PretendedWorker, images, npz, running_api
+from tests.services.workers import described
 
 
 @pytest.fixture
@@ -54,6 +56,81 @@ def test_an_accepted_job_is_stored_with_every_default_echoed(api: Api, model: st
     assert job["spec"]["benchmark"] == {"batch_sizes": [1], "threads": [1], "max_seconds": 5.0}
     assert job["metadata"] == {"a": "b"}
     assert api.client.get(answer.headers["Location"]).json() == job
+
+
+EDGE = {"isa": ["avx512_vnni"], "labels": {"pool": "edge"}}
+
+
+def add_worker(api: Api, worker_id: str, **changes: Any) -> None:
+    with api.database.write() as connection:
+        WorkerRepository(connection).register(worker_id, described(**changes))
+
+
+def test_a_job_for_hardware_that_no_live_worker_has_says_so_at_once_and_as_long_as_it_waits(
+    api: Api, model: str
+) -> None:
+    """In the answer, in lists, in its history; with another ETag when workers have changed what it waits for."""
+    add_worker(api, "wrk_1", hostname="node-1", labels={"pool": "lab"})
+    job = api.submit(method="dynamic", model=model, hardware=EDGE)
+    path = f"/v1/jobs/{job['id']}"
+    reason = "No live worker has avx512_vnni and pool=edge: node-1 (a CPU) lacks avx512_vnni and pool=edge."
+    assert (job["status"], job["waiting_for"]) == ("queued", reason)
+    assert job["spec"]["hardware"] == {**EDGE, "cpu": None}
+    shown = api.client.get(path)
+    assert shown.json() == job
+    assert [each["waiting_for"] for each in api.client.get("/v1/jobs").json()["data"]] == [reason]
+    [event] = api.client.get(f"{path}/events").json()["data"]
+    assert event["data"] == {"status": "queued", "attempt": 0, "waiting_for": reason}
+    add_worker(api, "wrk_2", isa=["avx512_vnni"], labels={"pool": "edge"})
+    again = api.client.get(path, headers={"If-None-Match": shown.headers["ETag"]})
+    assert again.json()["waiting_for"] is None
+    PretendedWorker(api, api.submit(method="dynamic", model=model)["id"])
+    assert [each["waiting_for"] for each in api.client.get("/v1/jobs").json()["data"]] == [None, None]
+
+
+def test_a_job_that_any_worker_may_run_waits_while_none_is_alive(api: Api, model: str) -> None:
+    job = api.submit(method="dynamic", model=model, hardware={"isa": [], "labels": {}})
+    assert job["spec"]["hardware"] is None
+    assert job["waiting_for"] == "No worker is alive."
+    cancelled = api.client.post(f"/v1/jobs/{job['id']}/cancel").json()
+    assert (cancelled["status"], cancelled["waiting_for"]) == ("cancelled", None)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "pointer", "words"),
+    [
+        ({"isa": ["avx512_vnni", "sse5"]}, "/hardware/isa/1", "'avx2', 'avx512', 'avx512_vnni'"),
+        ({"cpu": ""}, "/hardware/cpu", "at least 1 character"),
+        ({"labels": {"pool": 3}}, "/hardware/labels/pool", "valid string"),
+        ({"cores": 8}, "/hardware/cores", "is not a field"),
+        ("avx2", "/hardware", "must be a JSON object"),
+    ],
+)
+def test_hardware_that_cannot_be_asked_for_is_refused(
+    api: Api, model: str, hardware: Any, pointer: str, words: str
+) -> None:
+    problem = refused(api, {"method": "dynamic", "model": model, "hardware": hardware})
+    assert problem["code"] == "spec_invalid"
+    assert problem["errors"][0]["pointer"] == pointer
+    assert words in problem["errors"][0]["detail"]
+
+
+def test_the_hint_for_a_job_that_asks_for_hardware_waits_in_the_queue_of_a_worker_that_has_it(
+    tmp_path: Path, small_net: Path, broker: Broker
+) -> None:
+    """Not in the one that all workers share, where it could reach another."""
+    queue = {"broker_url": broker.url, "name": "octavo-hardware-hints"}
+    with running_api(tmp_path / "data", queue=queue) as api:
+        add_worker(api, "wrk_1")
+        add_worker(api, "wrk_2", labels={"pool": "edge"})
+        job = api.submit(method="dynamic", model=api.add_model(small_net), hardware={"labels": {"pool": "edge"}})
+        with make_celery(QueueSettings.model_validate(queue)).connection_for_read() as connection:
+            name = "octavo-hardware-hints.wrk_2"
+            wait_until(lambda: connection.default_channel.client.llen(name) == 1)
+            message = json.loads(connection.default_channel.client.lindex(name, 0))
+            assert job["id"] in message["headers"]["argsrepr"]
+            assert 0 < connection.default_channel.client.pttl(name) <= 3_600_000, "it goes when its worker is gone"
+            assert connection.default_channel.client.exists("octavo-hardware-hints", f"{name[:-1]}1") == 0
 
 
 def test_a_broker_that_is_down_delays_no_answer_and_loses_no_job(api: Api, model: str) -> None:

@@ -13,6 +13,7 @@ from shared.database import Database, migrate
 from shared.database.job_repository import JobRepository
 from shared.job_report import Before
 from shared.quantization_spec import DynamicSpec
+from tests.services.workers import described
 from worker.before import read_before
 from worker.job_folder import JobFolder, JobInputs
 
@@ -38,7 +39,7 @@ def succeeded(database: Database, report: dict[str, Any]) -> str:
     job_id = create(database)
     with database.write() as connection:
         jobs = JobRepository(connection)
-        claim = jobs.claim(job_id, worker_id="wrk_1", lease_seconds=60, sandbox_level="none")
+        claim = jobs.claim(job_id, worker_id="wrk_1", lease_seconds=60, worker=described())
         assert claim is not None
         jobs.succeed(claim, deepcopy(report), [])
     return job_id

@@ -34,6 +34,7 @@ from shared.errors import (
 )
 from shared.job import TRANSITIONS, Artifact, JobStatus, Progress, Step
 from shared.quantization_spec import spec_adapter
+from tests.services.workers import described
 
 REPORT = {
     "verdict": {"word": "recommended"},
@@ -70,10 +71,12 @@ def create(database: Database, **changes: Any) -> str:
         return JobRepository(connection).create(spec(**changes)).id
 
 
-def claim(database: Database, job_id: str, *, lease_seconds: float = 30.0) -> Claim | None:
+def claim(
+    database: Database, job_id: str, *, lease_seconds: float = 30.0, worker: WorkerDescription | None = None
+) -> Claim | None:
     with database.write() as connection:
         return JobRepository(connection).claim(
-            job_id, worker_id="wrk_1", lease_seconds=lease_seconds, sandbox_level="landlock"
+            job_id, worker_id="wrk_1", worker=worker or described(), lease_seconds=lease_seconds
         )
 
 
@@ -116,7 +119,9 @@ def test_a_database_of_the_first_version_keeps_its_jobs(url: str) -> None:
     database.require_current_schema()
     with database.read() as connection:
         job = JobRepository(connection).get(row["id"])
+        waiting = JobRepository(connection).oldest_waiting(1, described())
     assert (job.based_on, job.changes, job.spec) == (None, None, {})
+    assert waiting == [row["id"]], "it asks for no hardware"
     database.close()
 
 
@@ -183,6 +188,80 @@ def test_only_one_worker_gets_a_job(database: Database) -> None:
     assert len(claims) == 8
 
 
+VNNI = {"isa": ["avx512_vnni"], "labels": {"pool": "edge"}}
+
+
+def test_only_a_worker_with_the_hardware_gets_the_job(database: Database) -> None:
+    """A hint that led another worker here does no harm: the job stays as it was."""
+    job_id = create(database, hardware=VNNI)
+    for lacking in (described(), described(isa=["avx512_vnni"]), described(labels={"pool": "edge"})):
+        assert claim(database, job_id, worker=lacking) is None
+    with database.read() as connection:
+        job = JobRepository(connection).get(job_id)
+    assert (job.status, job.attempt, job.fence, job.event_seq) == (JobStatus.QUEUED, 0, 0, 1)
+    fit = described(isa=["avx2", "avx512_vnni"], labels={"pool": "edge", "rack": "7"})
+    assert claim(database, job_id, worker=fit) is not None
+
+
+def test_an_idle_worker_looks_past_the_jobs_that_it_cannot_run(database: Database) -> None:
+    """However many wait before them for hardware that it has not, and however they ask."""
+    for number in range(20):
+        create(database, hardware={"labels": {"pool": f"other-{number}"}})
+    first, anywhere, last = create(database, hardware=VNNI), create(database), create(database, hardware=VNNI)
+    fit = described(isa=["avx512_vnni"], labels={"pool": "edge"})
+    with database.write() as connection:
+        jobs_of = JobRepository(connection)
+        assert jobs_of.oldest_waiting(10, described()) == [anywhere]
+        assert jobs_of.oldest_waiting(2, fit) == [first, anywhere]
+        assert jobs_of.oldest_waiting(10, fit) == [first, anywhere, last]
+
+
+def test_jobs_that_ask_for_hardware_are_hinted_at_again_when_a_worker_comes(database: Database) -> None:
+    create(database)
+    asking = create(database, hardware=VNNI)
+    with database.write() as connection:
+        jobs_of = JobRepository(connection)
+        assert len(jobs_of.due_for_publish(republish_seconds=30, limit=10)) == 2
+        assert jobs_of.due_for_publish(republish_seconds=30, limit=10) == []
+        jobs_of.publish_again()
+        [due] = jobs_of.due_for_publish(republish_seconds=30, limit=10)
+    assert due.id == asking
+    assert due.hardware is not None
+    assert due.hardware.model_dump() == {**VNNI, "cpu": None}
+
+
+def test_the_same_demand_is_one_however_it_is_written(database: Database) -> None:
+    """The idle worker asks for the demands that there are, once each."""
+    create(database, hardware={"isa": ["avx512_vnni", "avx2"], "labels": {"a": "1", "b": "2"}})
+    create(database, hardware={"labels": {"b": "2", "a": "1"}, "isa": ["avx2", "avx512_vnni", "avx2"]})
+    create(database, hardware={"isa": [], "labels": {}})
+    with database.read() as connection:
+        found = set(connection.scalars(sqlalchemy.select(jobs.c.hardware)))
+    assert len(found) == 2
+    assert None in found, "who asks for nothing asks for any"
+
+
+def test_jobs_that_no_live_worker_may_run_are_counted_and_are_not_the_oldest_that_wait(database: Database) -> None:
+    for _ in range(2):
+        create(database, hardware=VNNI)
+
+    def gauges() -> dict[str, float]:
+        with database.read() as connection:
+            samples = metrics.live_samples(connection, worker_timeout_seconds=15)
+        return {each.metric: each.value for each in samples}
+
+    age, unmet = "octavo_oldest_queued_age_seconds", "octavo_jobs_waiting_for_hardware"
+    assert (gauges()[unmet], gauges()[age]) == (2, 0)
+    with database.write() as connection:
+        WorkerRepository(connection).register("wrk_1", described())
+    assert (gauges()[unmet], gauges()[age]) == (2, 0)
+    create(database)
+    assert gauges()[age] > 0
+    with database.write() as connection:
+        WorkerRepository(connection).register("wrk_2", described(isa=["avx512_vnni"], labels={"pool": "edge"}))
+    assert gauges()[unmet] == 0
+
+
 def test_a_stale_claim_writes_nothing(database: Database) -> None:
     """After the lease expired and another attempt began, every write of the first raises StaleFence."""
     first = claimed(database, lease_seconds=-1)
@@ -238,7 +317,7 @@ def test_a_retry_waits_for_its_time(database: Database) -> None:
     with database.write() as connection:
         repository = JobRepository(connection)
         assert repository.due_for_publish(republish_seconds=30, limit=10) == []
-        assert repository.oldest_waiting(10) == []
+        assert repository.oldest_waiting(10, described()) == []
         job = repository.get(taken.job_id)
     assert (job.status, job.crashes, job.attempt) == (JobStatus.QUEUED, 1, 1)
 
@@ -255,12 +334,13 @@ def test_a_released_job_is_due_at_once_and_its_attempt_does_not_count(database: 
 def test_a_hint_is_sent_once_and_again_only_after_a_while(database: Database) -> None:
     job_ids = [create(database) for _ in range(3)]
     with database.write() as connection:
-        assert JobRepository(connection).due_for_publish(republish_seconds=30, limit=2) == job_ids[:2]
+        due = JobRepository(connection).due_for_publish(republish_seconds=30, limit=2)
+        assert due == [(job_id, None) for job_id in job_ids[:2]]
     with database.write() as connection:
-        assert JobRepository(connection).due_for_publish(republish_seconds=30, limit=10) == job_ids[2:]
+        assert JobRepository(connection).due_for_publish(republish_seconds=30, limit=10) == [(job_ids[2], None)]
     with database.write() as connection:
         assert JobRepository(connection).due_for_publish(republish_seconds=30, limit=10) == []
-        assert JobRepository(connection).oldest_waiting(2) == job_ids[:2]
+        assert JobRepository(connection).oldest_waiting(2, described()) == job_ids[:2]
 
 
 def test_cancelling(database: Database) -> None:
@@ -447,9 +527,7 @@ def test_an_effect_and_its_key_are_lost_together(database: Database) -> None:
 
 
 def test_workers_are_alive_while_they_are_heard_of(database: Database) -> None:
-    description = WorkerDescription(
-        hostname="node", cpu_model="cpu", isa=["avx2"], cores=2, torch="2", sandbox_level="landlock", concurrency=1
-    )
+    description = described()
     with database.write() as connection:
         workers = WorkerRepository(connection)
         assert not workers.heartbeat("wrk_1", "idle")

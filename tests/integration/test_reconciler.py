@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +11,14 @@ from shared.database import Database, migrate
 from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
 from shared.database.records import PartRecord
+from shared.database.worker_repository import WorkerRepository
 from shared.errors import NotFound
 from shared.job import JobStatus
 from shared.object_store import LocalStore, part_key, upload_prefix
 from shared.quantization_spec import spec_adapter
 from shared.reconciler import Reconciler
 from shared.settings import JobSettings
+from tests.services.workers import described
 
 
 @pytest.fixture
@@ -33,6 +35,21 @@ def store(tmp_path: Path) -> LocalStore:
     store = LocalStore(tmp_path / "objects")
     store.prepare()
     return store
+
+
+def reconciler_of(
+    database: Database, store: LocalStore, publish: Callable[[str, str | None], bool], *, free_slots: int = 0
+) -> Reconciler:
+    """The one of the worker `wrk_1`, which has nothing that a job could ask for."""
+    return Reconciler(
+        database,
+        store,
+        publish,
+        JobSettings(),
+        worker_id="wrk_1",
+        worker=described(),
+        free_slots=lambda: free_slots,
+    )
 
 
 def open_upload(database: Database, *, expire_seconds: float) -> str:
@@ -69,7 +86,7 @@ def test_an_expired_upload_is_swept_with_parts_that_no_row_names(
         with database.write() as connection:
             part = PartRecord(number=1, size_bytes=1, sha256="0" * 64)
             ObjectRepository(connection).add_part(upload_id, part)
-    Reconciler(database, store, lambda _: True, JobSettings(), free_slots=lambda: 0).reconcile()
+    reconciler_of(database, store, lambda _, __: True).reconcile()
     assert list(store.list(upload_prefix(expired))) == []
     assert len(list(store.list(upload_prefix(still_open)))) == 2
     with database.read() as connection:
@@ -85,18 +102,42 @@ def test_a_lost_job_is_freed_and_the_oldest_jobs_are_hinted_at_for_idle_workers(
     spec = spec_adapter.validate_python({"method": "dynamic", "model": "mdl_" + "0" * 23})
     with database.write() as connection:
         lost, *waiting = (JobRepository(connection).create(spec).id for _ in range(3))
-        claim = JobRepository(connection).claim(lost, worker_id="wrk_1", lease_seconds=-1, sandbox_level="landlock")
+        claim = JobRepository(connection).claim(lost, worker_id="wrk_1", lease_seconds=-1, worker=described())
     assert claim is not None
-    hinted: list[str] = []
+    hinted: list[tuple[str, str | None]] = []
 
-    def publish(job_id: str) -> bool:
-        hinted.append(job_id)
+    def publish(job_id: str, worker_id: str | None) -> bool:
+        hinted.append((job_id, worker_id))
         return True
 
-    reconciler = Reconciler(database, store, publish, JobSettings(), free_slots=lambda: 1)
+    reconciler = reconciler_of(database, store, publish, free_slots=1)
     reconciler.reconcile()
-    assert hinted == waiting, "the lost job waits for its backoff"
+    assert hinted == [(job_id, None) for job_id in waiting], "the lost job waits for its backoff"
     reconciler.reconcile()
-    assert hinted == [*waiting, waiting[0]]
+    assert hinted[2:] == [(waiting[0], "wrk_1")], "the idle worker tells itself"
     with database.read() as connection:
         assert JobRepository(connection).get(lost).status is JobStatus.QUEUED
+
+
+def test_a_hint_for_a_job_that_asks_for_hardware_goes_to_each_live_worker_that_has_it(
+    database: Database, store: LocalStore
+) -> None:
+    """Also from the reconciler of a worker that has not, and which does not tell itself."""
+    spec = {"method": "dynamic", "model": "mdl_" + "0" * 23, "hardware": {"labels": {"pool": "edge"}}}
+    with database.write() as connection:
+        job_id = JobRepository(connection).create(spec_adapter.validate_python(spec)).id
+        workers = WorkerRepository(connection)
+        workers.register("wrk_1", described())
+        workers.register("wrk_2", described(labels={"pool": "edge"}))
+        workers.register("wrk_3", described(labels={"pool": "edge"}))
+        workers.register("wrk_4", described(labels={"pool": "lab"}))
+    hinted: list[tuple[str, str | None]] = []
+
+    def publish(job_id: str, worker_id: str | None) -> bool:
+        hinted.append((job_id, worker_id))
+        return True
+
+    reconciler = reconciler_of(database, store, publish, free_slots=1)
+    reconciler.reconcile()
+    reconciler.reconcile()
+    assert sorted(hinted) == [(job_id, "wrk_2"), (job_id, "wrk_3")]

@@ -13,9 +13,10 @@ from server.broker import Broker
 from shared.database import Database, migrate
 from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
-from shared.database.records import JobRecord, ObjectKind
+from shared.database.records import JobRecord, ObjectKind, WorkerRecord
 from shared.database.worker_repository import WorkerRepository
 from shared.dataset_file import inspect_dataset
+from shared.hardware import recipients
 from shared.job import FINISHED
 from shared.model_file import inspect_model
 from shared.object_store import blob_key, open_store
@@ -42,9 +43,12 @@ class Node:
     directory: Path
     broker: Broker
     environment: dict[str, str] = field(default_factory=dict)
+    database_url: str | None = None
 
     def __post_init__(self) -> None:
-        self.settings = Settings(data_dir=self.directory, queue={"broker_url": self.broker.url})
+        self.settings = Settings(
+            data_dir=self.directory, queue={"broker_url": self.broker.url}, database={"url": self.database_url}
+        )
         migrate(self.settings.database_url)
         self.database = Database(self.settings.database_url)
         self.store = open_store(self.settings)
@@ -60,6 +64,7 @@ class Node:
             **QUICK_PROMISES,
             "OCTAVO_DATA_DIR": str(self.directory),
             "OCTAVO_QUEUE__BROKER_URL": self.broker.url,
+            "OCTAVO_DATABASE__URL": self.settings.database_url,
             **self.environment,
             **environment,
         }
@@ -73,8 +78,12 @@ class Node:
 
     def workers(self) -> list[str]:
         """Ids of the live workers."""
+        return [each.id for each in self.live_workers()]
+
+    def live_workers(self) -> list[WorkerRecord]:
+        """The live workers, with what they say of themselves."""
         with self.database.read() as connection:
-            return [each.id for each in WorkerRepository(connection).alive()]
+            return WorkerRepository(connection).alive()
 
     def add(self, kind: ObjectKind, path: Path) -> str:
         """Store a file as an uploaded model or dataset; returns its id."""
@@ -95,10 +104,12 @@ class Node:
 
     def submit(self, *, hint: bool = True, **spec: Any) -> str:
         """Insert a job, as the API does, and send its hint; returns its id."""
+        checked = spec_adapter.validate_python(spec)
         with self.database.write() as connection:
-            job_id = JobRepository(connection).create(spec_adapter.validate_python(spec)).id
-        if hint:
-            self.queue.publish_hint(job_id)
+            job_id = JobRepository(connection).create(checked).id
+            alive = WorkerRepository(connection).alive()
+        for worker_id in recipients(checked.hardware, alive) if hint else ():
+            self.queue.publish_hint(job_id, worker_id)
         return job_id
 
     def job(self, job_id: str) -> JobRecord:

@@ -41,6 +41,7 @@ from worker.quantization.preparing import (
 from worker.quantization.quantizers import Quantizer
 from worker.quantization.raising import raise_program
 from worker.quantization.ranging import settle_rule
+from worker.quantization.reference_graph import reference_graph
 from worker.quantization.simulating import LayerTrace, Simulation, simulate
 from worker.quantization.smoothing import channel_maxima, smooth
 from worker.quantization.trying import plan
@@ -91,6 +92,7 @@ __all__ = [
     "prepare_qat",
     "quantize_dynamic",
     "raise_program",
+    "reference_graph",
     "scale_parameters",
     "settle_rule",
     "simulate",

@@ -1,26 +1,30 @@
-"""Benchmark: the float model, eager and frozen, against the int8 model, at every batch size and thread count."""
+"""Benchmark: float candidates against int8 ones, at every batch size and thread count."""
 
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from shared.errors import ModelFailed
-from shared.job_report import BenchmarkResult
+from shared.job_report import BenchmarkResult, Roofline
 from shared.quantization_spec import BenchmarkSettings
 from worker.datasets import Samples
 from worker.inference import Model, padded_to, run_model
-from worker.latency import Candidate, measure_latency
+from worker.latency import INT8, Candidate, computing_with, measure_latency
+from worker.pinning import available_cores, pinned_to
 from worker.progress import ProgressTracker, StepProgress
-from worker.quantization import collect_garbage
+from worker.quantization import collect_garbage, layer_macs
+from worker.roofline import int8_peak_gmacs_per_second
 from worker.steps.convert import fresh_copy
 from worker.steps.load import LoadedModel
+
+_SHARE_OF_TIME_LEFT = 0.8  # of the job's; the rest is for what comes after
 
 
 def benchmark(
@@ -29,19 +33,27 @@ def benchmark(
     samples: Samples,
     settings: BenchmarkSettings,
     *,
+    int8: Collection[str] = (INT8,),
+    time_limit_seconds: float | None = None,
     seed: int,
     tracker: ProgressTracker,
     advance: StepProgress,
 ) -> list[BenchmarkResult]:
-    """Measure every combination of models, or of files of them.
+    """Measure every combination of models, or of files of them; those named in `int8` against the others.
 
-    A batch size that the model cannot take is measured at one that it can, and noted.
+    A batch size that the model cannot take is measured at one that it can, more threads than there are cores with all
+    cores, and noted. What does not fit into the job's time limit is told before and shortened alike for all
+    combinations; those that still do not fit are left out.
     """
     batch_sizes = _possible_batch_sizes(model, candidates, samples, settings.batch_sizes, tracker)
-    combinations = list(product(batch_sizes.items(), settings.threads))
-    results = []
+    combinations = list(product(batch_sizes.items(), _possible_threads(settings.threads, tracker).items()))
+    time_left = _TimeLeft(len(combinations), settings.max_seconds, time_limit_seconds, tracker)
+    macs, peaks = _macs(model), dict[int, float | None]()
+    results: list[BenchmarkResult] = []
     runs: dict[str, Candidate] = {}
-    for position, ((batch_size, note), threads) in enumerate(combinations):
+    for position, ((batch_size, batch_note), (threads, threads_note)) in enumerate(combinations):
+        if time_left.is_over(position):
+            break
         inputs = _batch_of(samples, batch_size)
         runs.clear()
         sizes = [candidate.stat().st_size for candidate in candidates.values() if isinstance(candidate, Path)]
@@ -55,15 +67,83 @@ def benchmark(
 
         result = measure_latency(
             runs,
+            int8=int8,
             batch_size=batch_size,
             threads=threads,
-            max_seconds=settings.max_seconds,
+            max_seconds=time_left.of_one(position),
             seed=seed,
             advance=advance_inside,
         )
-        notes = [note, _too_many_threads(threads), result.note]
-        results.append(result.model_copy(update={"note": " ".join(text for text in notes if text) or None}))
+        if macs and threads not in peaks:
+            with computing_with(threads), pinned_to(result.cores):
+                peaks[threads] = int8_peak_gmacs_per_second()
+        note = " ".join(text for text in (batch_note, threads_note, result.note) if text) or None
+        roofline = _roofline(result, macs, peaks.get(threads))
+        results.append(result.model_copy(update={"note": note, "roofline": roofline}))
     return results
+
+
+class _TimeLeft:
+    """Shares what the job's time limit leaves among the combinations: what one does not use, the others may."""
+
+    def __init__(
+        self, combinations: int, max_seconds: float, limit_seconds: float | None, tracker: ProgressTracker
+    ) -> None:
+        self._combinations = combinations
+        self._max_seconds = max_seconds
+        self._tracker = tracker
+        spent = tracker.elapsed_seconds
+        self._ends_at = math.inf if limit_seconds is None else spent + _SHARE_OF_TIME_LEFT * (limit_seconds - spent)
+        if self.of_one(0) < max_seconds:
+            tracker.warn(
+                "benchmark_shortened",
+                f"{combinations} combinations of batch size and threads at {max_seconds:g} s each do not fit into the "
+                f"job's time limit of {limit_seconds:g} s: each gets {self.of_one(0):.3g} s.",
+                "Ask for fewer batch sizes or thread counts, or for less time for each.",
+            )
+
+    def of_one(self, position: int) -> float:
+        """The seconds that this combination may take."""
+        left = (self._ends_at - self._tracker.elapsed_seconds) / (self._combinations - position)
+        return max(1e-3, min(self._max_seconds, left))
+
+    def is_over(self, position: int) -> bool:
+        """Whether nothing is left for this one, which is then told; the first is always measured."""
+        if position == 0 or self._tracker.elapsed_seconds < self._ends_at:
+            return False
+        self._tracker.warn(
+            "benchmark_cut",
+            f"The job's time limit left {self._combinations - position} of {self._combinations} combinations of batch "
+            "size and threads unmeasured.",
+            "Ask for the ones that matter, in a job of their own.",
+        )
+        return True
+
+
+def _macs(model: LoadedModel) -> int:
+    """Multiply-accumulates for one sample."""
+    return sum(layer_macs(model.raised).values()) if isinstance(model.raised, fx.GraphModule) else 0
+
+
+def _roofline(result: BenchmarkResult, macs: int, peak: float | None) -> Roofline | None:
+    if not macs or peak is None:
+        return None
+    seconds = next(each.p50_ms for each in result.candidates if each.name == result.int8) / 1000
+    reached = macs * result.batch_size / seconds / 1e9
+    return Roofline(reached_gmacs_per_second=reached, peak_gmacs_per_second=peak, share=reached / peak)
+
+
+def _possible_threads(asked: Sequence[int], tracker: ProgressTracker) -> dict[int, str | None]:
+    """Thread counts to measure with, and what is to be said of each."""
+    cores, possible = len(available_cores()), dict[int, str | None]()
+    for count in asked:
+        taken = min(count, cores)
+        note = None if taken == count else f"{_threads(count)} on {cores} cores: measured with {taken}."
+        if note is not None:
+            tracker.warn("too_many_threads", note, "Ask for as many threads as the deployment will have, or for fewer.")
+        if possible.get(taken, "new") is not None:
+            possible[taken] = note
+    return possible
 
 
 def _possible_batch_sizes(
@@ -100,11 +180,6 @@ def _takes(model: LoadedModel, candidates: Mapping[str, Model | Path], samples: 
 def _batch_of(samples: Samples, size: int) -> tuple[Tensor, ...]:
     """That many samples; the last one again and again when there are too few."""
     return padded_to(samples.read(0, min(size, samples.count)).inputs, size)
-
-
-def _too_many_threads(threads: int) -> str | None:
-    cores = len(os.sched_getaffinity(0))
-    return f"{_threads(threads)} share {cores} cores." if threads > cores else None
 
 
 def _threads(count: int) -> str:

@@ -47,6 +47,11 @@ class AsyncJob:
         return self.data.status
 
     @property
+    def waiting_for(self) -> str | None:
+        """Why no live worker may run it, such as that none has the hardware it asks for; None when one may."""
+        return self.data.waiting_for
+
+    @property
     def finished(self) -> bool:
         """Whether the status is final."""
         return self.data.finished

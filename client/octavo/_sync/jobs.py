@@ -11,6 +11,7 @@ from octavo._spec import (
     ActivationSettings,
     AnalysisSettings,
     BenchmarkSettings,
+    Hardware,
     NotGiven,
     Override,
     QatSettings,
@@ -52,6 +53,7 @@ class Jobs:
         qat: QatSettings | NotGiven = NOT_GIVEN,
         benchmark: BenchmarkSettings | NotGiven = NOT_GIVEN,
         analysis: AnalysisSettings | NotGiven = NOT_GIVEN,
+        hardware: Hardware | NotGiven = NOT_GIVEN,
         seed: int | NotGiven = NOT_GIVEN,
         name: str | None = None,
         metadata: Mapping[str, str] | NotGiven = NOT_GIVEN,
@@ -79,6 +81,8 @@ class Jobs:
             qat: epochs, learning rate, loss and schedule.
             benchmark: batch sizes and thread counts to measure latency at.
             analysis: what the report explains layer by layer, and how long that may take.
+            hardware: what the worker must have, such as `{"isa": ["avx512_vnni"], "labels": {"pool": "edge"}}`; the job
+                waits until there is one, and `job.waiting_for` says for what.
             seed: of everything random.
             name: for people.
             metadata: yours; returned as it is.
@@ -109,6 +113,7 @@ class Jobs:
             qat=qat,
             benchmark=benchmark,
             analysis=analysis,
+            hardware=hardware,
             seed=seed,
             name=name,
             metadata=metadata,

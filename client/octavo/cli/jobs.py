@@ -19,6 +19,7 @@ from octavo.cli.output import (
     write_json,
 )
 from octavo.cli.quantize import finish, print_report, suggest_next
+from octavo.cli.spec_options import hardware_text
 
 if TYPE_CHECKING:
     from octavo._sync.job import Job
@@ -69,9 +70,12 @@ def show_job(job_id: str, as_json: bool) -> None:
         data(f"{job.error.message} [{job.error.code}]\n{hint}")
     elif job.status == "running":
         data(f"{_outcome(job)}\n")
+    elif job.waiting_for is not None:
+        data(f"{job.waiting_for}\n")
     facts = [
         ["method", str(job.spec.get("method", ""))],
         ["based on", job.based_on or ""],
+        ["hardware", hardware_text(job.spec.get("hardware"))],
         ["attempt", str(job.data.attempt)],
         ["created", time_text(job.created_at)],
         ["started", time_text(job.data.started_at)],
@@ -130,7 +134,7 @@ def _outcome(job: Job) -> str:
         return job.error.code
     if job.status == "running":
         return f"{job.progress.fraction:.0%} {job.step or ''} {job.progress.message}".rstrip()
-    return ""
+    return "" if job.waiting_for is None else "no worker for it"
 
 
 def _event_text(event: JobEvent) -> str:

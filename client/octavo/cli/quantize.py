@@ -43,6 +43,12 @@ _PREFIXES = (("model", "mdl_"), ("calibration", "dst_"), ("evaluation", "dst_"),
 @click.option("--loss", type=click.Choice(["auto", "cross_entropy", "mse", "distillation"]), help="QAT: loss.")
 @click.option("--threads", type=int, multiple=True, help="Measure latency with so many threads.")
 @click.option("--benchmark-batch", type=int, multiple=True, help="Measure latency at this batch size.")
+@click.option(
+    "--hardware",
+    multiple=True,
+    metavar="WHAT",
+    help="Run on a worker with this: isa=NAME, cpu=GLOB, label.NAME=VALUE, with commas between; `any` asks for none.",
+)
 @click.option("--seed", type=int)
 @click.option("--name", help="For people.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Yours, returned as it is.")
@@ -71,12 +77,13 @@ def quantize(
     octavo quantize mdl_019abc… --method qat --training train.npz --evaluation dst_019abc… --epochs 3
     octavo quantize net.pt2 --calibration images.npz --float 'layer4.*' --float op=LayerNorm
     octavo quantize net.pt2 --calibration images.npz --set recovery.smooth_quant=true
+    octavo quantize net.pt2 --calibration images.npz --hardware isa=avx512_vnni,label.pool=edge
     octavo quantize --from job_019abc… --apply 0 --max-accuracy-drop 0.005 --wait
 
     MODEL is a model's id or a .pt2 file, which is uploaded; content that the server has is not sent again. The report
     numbers its warnings: --from JOB --apply N does what warning N advises. What may be given several times: --apply,
-    --float, --override, --set, --threads, --benchmark-batch, --metadata. PATH is like activation.observer, VALUE is
-    JSON or else text.
+    --float, --override, --set, --threads, --benchmark-batch, --hardware, --metadata. PATH is like
+    activation.observer, VALUE is JSON or else text.
     """
     spec = read_spec(spec_file, options)
     if model is not None:
@@ -101,11 +108,13 @@ def quantize(
         write_json(job.data)
     else:
         data(job.id)
+        _say_what_it_waits_for(job)
         suggest(f"octavo jobs watch {job.id}")
 
 
 def finish(job: Job, timeout: float | None, *, as_json: bool) -> None:
     """Wait for a job and print its report; errors carry the exit code."""
+    _say_what_it_waits_for(job)
     job.wait(timeout)
     if as_json:
         write_json(job.data)
@@ -113,6 +122,11 @@ def finish(job: Job, timeout: float | None, *, as_json: bool) -> None:
         print_report(job)
     job.raise_for_target()
     suggest_next(job)
+
+
+def _say_what_it_waits_for(job: Job) -> None:
+    if job.waiting_for is not None:
+        message(f"The job waits. {job.waiting_for}")
 
 
 def print_report(job: Job) -> None:

@@ -31,7 +31,7 @@ def meta(as_json: bool) -> None:
     data(f"Octavo {about.version}, API {about.api}, methods: {', '.join(about.methods)}")
     for limit, value in about.limits.items():
         data(f"{limit}: {value}")
-    rows = [["worker", "status", "CPU", "cores", "ISA", "torch", "sandbox", "heartbeat"]]
+    rows = [["worker", "status", "CPU", "cores", "ISA", "torch", "sandbox", "labels", "heartbeat"]]
     rows += [
         [
             worker.hostname or worker.id,
@@ -41,6 +41,7 @@ def meta(as_json: bool) -> None:
             " ".join(worker.isa),
             worker.torch or "",
             worker.sandbox_level or "",
+            " ".join(f"{name}={value}" for name, value in worker.labels.items()),
             time_text(worker.heartbeat_at),
         ]
         for worker in about.workers

@@ -40,6 +40,8 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     spec = {key: options[key] for key in _AS_THEY_ARE if options[key] is not None}
     if options["max_accuracy_drop"] is not None:
         spec["max_accuracy_drop"] = _drop(options["max_accuracy_drop"])
+    if options["hardware"]:
+        spec["hardware"] = _hardware(",".join(options["hardware"]))
     if options["metadata"]:
         spec["metadata"] = dict(_pair(text, "--metadata") for text in options["metadata"])
     qat = {key: options[key] for key in _OF_QAT if options[key] is not None}
@@ -86,6 +88,33 @@ def _json_override(text: str) -> dict[str, Any]:
         example = '{"layer": "conv1", "activation": {"observer": "percentile"}}'
         raise click.BadParameter(f"{text!r} is no JSON object such as '{example}'", param_hint="--override")
     return override
+
+
+def _hardware(text: str) -> dict[str, Any] | None:
+    """`isa=avx512_vnni,label.pool=edge` as `{"isa": ["avx512_vnni"], "labels": {"pool": "edge"}}`."""
+    if text == "any":
+        return None
+    hardware: dict[str, Any] = {}
+    for part in text.split(","):
+        key, value = _pair(part, "--hardware")
+        if key == "isa":
+            hardware.setdefault("isa", []).append(value)
+        elif key == "cpu":
+            hardware["cpu"] = value
+        elif key.startswith("label."):
+            hardware.setdefault("labels", {})[key.removeprefix("label.")] = value
+        else:
+            raise click.BadParameter(f"{part!r} is not like isa=, cpu= or label.NAME=", param_hint="--hardware")
+    return hardware
+
+
+def hardware_text(hardware: Mapping[str, Any] | None) -> str:
+    """What a spec asks for, as `--hardware` takes it."""
+    if hardware is None:
+        return ""
+    cpu = [f"cpu={hardware['cpu']}"] if hardware.get("cpu") else []
+    labels = [f"label.{name}={value}" for name, value in hardware.get("labels", {}).items()]
+    return ",".join([*(f"isa={name}" for name in hardware.get("isa", [])), *cpu, *labels])
 
 
 def _drop(text: str) -> float | str | None:

@@ -8,19 +8,19 @@ from api.jobs.hints import HintPublisher
 
 
 def test_hints_are_published_in_order_and_before_the_end() -> None:
-    published: list[str] = []
-    hints = HintPublisher(published.append)
+    published: list[tuple[str, str | None]] = []
+    hints = HintPublisher(lambda *hint: published.append(hint))
     hints.start()
-    for job in ("a", "b", "c"):
-        hints.hint(job)
+    for job, worker in (("a", None), ("b", "wrk_1"), ("c", None)):
+        hints.hint(job, worker)
     hints.stop(timeout_seconds=30)
-    assert published == ["a", "b", "c"]
+    assert published == [("a", None), ("b", "wrk_1"), ("c", None)]
 
 
 def test_a_hint_that_fails_does_not_stop_the_next() -> None:
     published: list[str] = []
 
-    def publish(job_id: str) -> None:
+    def publish(job_id: str, _: str | None) -> None:
         if job_id == "a":
             raise ConnectionError
         published.append(job_id)
@@ -36,7 +36,7 @@ def test_a_hint_that_fails_does_not_stop_the_next() -> None:
 def test_a_broker_that_hangs_holds_up_neither_the_caller_nor_the_end() -> None:
     """Far more hints than there is room for return at once while the broker never answers."""
     answered = threading.Event()
-    hints = HintPublisher(lambda _: answered.wait(60))
+    hints = HintPublisher(lambda *_: answered.wait(60))
     hints.start()
     for number in range(20_000):
         hints.hint(f"job_{number}")

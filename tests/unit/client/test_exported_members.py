@@ -33,6 +33,7 @@ def test_public_names() -> None:
         "Dataset",
         "ExportFailed",
         "FieldError",
+        "Hardware",
         "InternalServerError",
         "Job",
         "JobCancelled",

@@ -28,6 +28,11 @@ def test_a_card_shows_every_status_and_escapes_what_came_from_outside(status: st
     assert "&lt;script&gt;" in html
 
 
+def test_a_job_that_no_worker_may_run_says_what_it_waits_for() -> None:
+    html = job_card(JobData.model_validate(samples.job("queued", waiting_for="No live worker has <avx9>.")))
+    assert "No live worker has &lt;avx9&gt;." in html
+
+
 def test_a_report_card_escapes_too() -> None:
     hostile = "<img onerror=alert(1)>"
     verdict = {"word": hostile, "sentence": hostile, "accuracy": "met"}

@@ -199,7 +199,7 @@ def test_many_layers_are_counted_and_the_worst_shown() -> None:
 
 def test_a_speedup_in_doubt_is_said_to_be() -> None:
     doubtful = samples.report()["latency"][0] | {"speedup_ci95": [0.9, 1.1], "significant": False}
-    assert "(0.90–1.10), no clear difference" in report(latency=[doubtful]).table()
+    assert "(0.90–1.10), no significant difference" in report(latency=[doubtful]).table()
 
 
 def test_a_report_without_labels_and_latency_has_a_table() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from typing import get_args
 
+import numpy as np
+import pytest
 import torch
 
-from worker.environment import cpu_model_and_isa, describe_environment
+from shared.quantization_spec import Isa
+from worker.environment import _ISA_FLAGS, cpu_labels, cpu_model_and_isa, describe_environment, labels_of
 
 X86 = """\
 processor\t: 0
@@ -27,6 +32,21 @@ def test_arm_isa_is_read_from_its_features() -> None:
     assert cpu_model_and_isa(ARM)[1] == ["neon", "dotprod", "i8mm"]
 
 
+def test_every_isa_that_a_job_can_ask_for_is_one_that_workers_find() -> None:
+    assert set(get_args(Isa)) == set(_ISA_FLAGS)
+
+
+def test_a_cpu_is_labelled_with_its_vendor_family_and_model() -> None:
+    """Of x86 the kernel's numbers, of Arm the implementer, the architecture and the part; nothing that is not told."""
+    x86 = "vendor_id : GenuineIntel\ncpu family : 6\nmodel : 143\nmodel name : Some Xeon\n"
+    assert labels_of(x86) == {"cpu.vendor": "intel", "cpu.family": "6", "cpu.model": "143"}
+    arm = "CPU implementer : 0x41\nCPU architecture: 8\nCPU part : 0xd40\n"
+    assert labels_of(arm) == {"cpu.vendor": "arm", "cpu.family": "8", "cpu.model": "0xd40"}
+    assert labels_of("vendor_id : CyrixInstead\n") == {"cpu.vendor": "cyrixinstead"}
+    assert labels_of("") == {}
+    assert cpu_labels()["arch"] == platform.machine()
+
+
 def test_a_machine_without_cpuinfo_still_has_a_name() -> None:
     model, isa = cpu_model_and_isa("")
     assert model
@@ -40,3 +60,14 @@ def test_the_environment_names_the_versions_that_run() -> None:
     assert (environment.qengine, environment.sandbox_level) == ("x86", "landlock")
     assert environment.octavo != "unknown"
     assert environment.cores >= 1
+
+
+def test_the_environment_names_cores_load_and_thread_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    environment = describe_environment("x86", "landlock", threads=2)
+    assert environment.affinity == sorted(os.sched_getaffinity(0))
+    assert environment.thread_settings["job"] == "2"
+    assert environment.thread_settings["OMP_NUM_THREADS"] == "3"
+    assert environment.load_average is not None
+    assert len(environment.load_average) == 3
+    assert environment.versions["numpy"] == np.__version__

@@ -72,10 +72,17 @@ def latency(report: JobReport) -> Section | None:
         return None
     told = note(
         "The candidates took turns in one process. The speedup is the p50 of the fastest float candidate over that of "
-        "int8; an interval that holds 1 means that no difference was shown."
+        "int8; an interval that holds 1 means that no significant difference was shown. “At most” is MLPerf's bound: "
+        "with 99 % confidence the percentile is not above it; where there are too few samples, none is given."
     )
     drawn = [_drawing(each) for each in report.latency[:_MAX_BENCHMARKS_DRAWN] if _has_samples(each)]
-    parts = [told, _speedups(report.latency), element("div", drawn, class_="plots"), _candidates(report.latency)]
+    parts = [
+        told,
+        _speedups(report.latency),
+        _speedups_of_each(report.latency),
+        element("div", drawn, class_="plots"),
+        _candidates(report.latency),
+    ]
     return Section("latency", "Latency", join(parts))
 
 
@@ -96,6 +103,8 @@ def _speedups(benchmarks: list[BenchmarkResult]) -> Html:
         Column("95 % interval", "number"),
         Column("Against eager", "number"),
         Column("Rounds", "number"),
+        Column("Of int8 peak", "number", "multiply-accumulates a second / the most that large int8 products reached"),
+        Column("Cores"),
         Column("To note"),
     ]
     rows: list[list[Content]] = []
@@ -111,15 +120,37 @@ def _speedups(benchmarks: list[BenchmarkResult]) -> Html:
                 f"{decimal(low, 2)} to {decimal(high, 2)}",
                 times(each.speedup_vs_eager),
                 whole(each.rounds),
+                NONE if each.roofline is None else percent(each.roofline.share),
+                ", ".join(map(str, each.cores)) or NONE,
                 "; ".join(doubts) or NONE,
             ]
         )
     return table("Speedup", columns, rows)
 
 
+def _speedups_of_each(benchmarks: list[BenchmarkResult]) -> Html | None:
+    """Only where several int8 candidates were measured: one is in the table before."""
+    columns = [Column("Candidate"), Column("Batch size", "number"), Column("Threads", "number")]
+    columns += [Column("Speedup", "number"), Column("95 % interval", "number"), Column("To note")]
+    rows: list[list[Content]] = [
+        [
+            CANDIDATE_NAMES.get(each.name, each.name),
+            whole(benchmark.batch_size),
+            whole(benchmark.threads),
+            times(each.speedup),
+            " to ".join(decimal(end, 2) for end in each.speedup_ci95),
+            NONE if each.significant else "no significant difference",
+        ]
+        for benchmark in benchmarks
+        for each in benchmark.speedups
+        if len(benchmark.speedups) > 1
+    ]
+    return table("Speedup of each int8 candidate", columns, rows) if rows else None
+
+
 def _candidates(benchmarks: list[BenchmarkResult]) -> Html:
     columns = [Column("Candidate"), Column("Batch size", "number"), Column("Threads", "number")]
-    columns += [Column(f"{each}, ms", "number") for each in ("p50", "p90", "p99", "mean")]
+    columns += [Column(f"{each}, ms", "number") for each in ("p50", "p90", "p90 at most", "p99", "p99 at most", "mean")]
     columns += [Column("Samples a second", "number", "batch size / p50")]
     rows: list[list[Content]] = []
     for each in benchmarks:
@@ -129,7 +160,8 @@ def _candidates(benchmarks: list[BenchmarkResult]) -> Html:
                 " ",
                 element("small", "baseline") if stats.name == each.baseline else None,
             ]
-            times_ms = [significant(value) for value in (stats.p50_ms, stats.p90_ms, stats.p99_ms, stats.mean_ms)]
+            bounded = stats.p90_ms, stats.p90_bound_ms, stats.p99_ms, stats.p99_bound_ms
+            times_ms = [significant(value) for value in (stats.p50_ms, *bounded, stats.mean_ms)]
             counts = [whole(each.batch_size), whole(each.threads)]
             rows.append([shown, *counts, *times_ms, decimal(stats.throughput_per_second, 0)])
     return table("Latency of each candidate", columns, rows)
@@ -144,11 +176,12 @@ def _drawing(benchmark: BenchmarkResult) -> Html:
     greatest = max(_far_enough(each) for each in benchmark.candidates)
     scale = Scale(0.0, greatest or 1.0, left, right)
     bottom = top + pitch * len(benchmark.candidates)
+    of_int8 = {each.name for each in benchmark.speedups}
     drawn = [bottom_axis(scale, bottom, top, "ms")]
     beyond = 0
     for index, each in enumerate(benchmark.candidates):
         baseline = top + pitch * (index + 1)
-        kind = "int8" if each.name == "int8" else "float32"
+        kind = "int8" if each.name == benchmark.int8 or each.name in of_int8 else "float32"
         inside = [sample for sample in finite(each.samples_ms) if sample <= greatest]
         beyond += len(each.samples_ms) - len(inside)
         drawn.append(text(left - 8, baseline - 12, _candidate(each), anchor="end"))

@@ -107,8 +107,9 @@ def _speedup(latency: list[BenchmarkResult]) -> Html:
     return _figure(
         "Speedup",
         times(first.speedup),
-        f"95 % interval {decimal(low, 2)} to {decimal(high, 2)}{'' if first.significant else ': not significant'}",
-        f"{milliseconds(medians.get(first.baseline))} → {milliseconds(medians.get('int8'))} at "
+        f"95 % interval {decimal(low, 2)} to {decimal(high, 2)}{'' if first.significant else ': not significant'}"
+        f"{', noisy' if first.noisy else ''}",
+        f"{milliseconds(medians.get(first.baseline))} → {milliseconds(medians.get(first.int8))} at "
         f"batch {first.batch_size}, {plural(first.threads, 'thread')}",
     )
 

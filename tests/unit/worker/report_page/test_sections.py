@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from shared.job_report import JobReport, OutputFidelity, ReportWarning, Suggestion
+from shared.job_report import JobReport, OutputFidelity, ReportWarning, Roofline, Speedup, Suggestion
 from shared.layer_report import FirstWrong
 from tests.unit.worker.report_page.parsed import Node, parse
 from tests.unit.worker.report_page.samples import WRONG_LAYER, bare_dynamic, residual_cnn, trained
@@ -252,3 +252,26 @@ def test_the_spec_the_machine_and_the_hash_are_there() -> None:
     assert report.weights_sha256 is not None
     for told in (report.weights_sha256, "AMD EPYC 9R14", "2.13.0+cpu", "landlock+seccomp"):
         assert told in said.text()
+
+
+def test_a_noisy_latency_says_so_with_cores_bounds_the_peak_and_every_int8_candidate() -> None:
+    report = residual_cnn()
+    measured = report.latency[0]
+    several = [
+        Speedup(name=name, speedup=speedup, speedup_ci95=(speedup - 0.03, speedup + 0.03), significant=speedup > 1.1)
+        for name, speedup in (("int8", 2.31), ("int8_openvino", 1.02))
+    ]
+    report.latency[0] = measured.model_copy(
+        update={
+            "noisy": True,
+            "note": "Noisy: Other processes had 40 % of the cores' time.",
+            "cores": [3, 5],
+            "roofline": Roofline(reached_gmacs_per_second=21.0, peak_gmacs_per_second=210.0, share=0.1),
+            "speedups": several,
+            "candidates": [each.model_copy(update={"p99_bound_ms": 77.7}) for each in measured.candidates],
+        }
+    )
+    latency = plain(section(report, "latency"))
+    for told in ("Other processes had 40 %", "3, 5", "10.0 %", "77.7", "int8_openvino", "no significant difference"):
+        assert told in latency
+    assert "noisy" in plain(section(report, "verdict"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -59,10 +61,52 @@ def test_sizes_that_come_to_the_same_are_measured_once() -> None:
     assert warnings == ["batch_size_not_taken"] * 2
 
 
-def test_more_threads_than_cores_are_noted() -> None:
-    threads = len(os.sched_getaffinity(0)) + 1
-    ((_, _, note),) = run(BatchRange(1, 100), batch_sizes=[2], threads=[threads])[0]
-    assert f"{threads} threads share {threads - 1} cores" in (note or "")
+def test_more_threads_than_cores_are_measured_with_the_cores_and_noted() -> None:
+    cores = len(os.sched_getaffinity(0))
+    results, warnings = run(BatchRange(1, 100), batch_sizes=[2], threads=[1, cores, cores + 1, 256])
+    assert sorted({threads for _, threads, _ in results}) == sorted({1, cores})
+    assert len(results) == len({1, cores})
+    assert warnings == ["too_many_threads"] * 2
+    ((_, _, note),) = run(BatchRange(1, 100), batch_sizes=[2], threads=[cores + 1])[0]
+    assert f"{cores + 1} threads on {cores} cores: measured with {cores}." in (note or "")
+
+
+def test_what_does_not_fit_the_time_limit_is_told_before_and_shortened_alike() -> None:
+    """Four combinations in four fifths of 5 s that run for real: a second each at most, of 600 asked for."""
+    tracker = ProgressTracker(lambda _: None, {Step.BENCHMARK: 1})
+    model = LoadedModel(pairs_only, (spec("x", (None, 4)),), ("output",), BatchRange(1, 100), 32)  # type: ignore[arg-type]  # any callable does
+    told_at_first: list[str] = []
+
+    def slow(x: Tensor) -> tuple[Tensor]:
+        if tracker.warnings and not told_at_first:
+            told_at_first.append(tracker.warnings[0].message)
+        time.sleep(0.02)  # a model that takes time, not a wait for one
+        return (x,)
+
+    results = benchmark(
+        model, dict.fromkeys(("float_eager", "int8"), slow), SAMPLES,
+        BenchmarkSettings(batch_sizes=[2, 4, 6, 8], max_seconds=600), time_limit_seconds=5.0,
+        seed=0, tracker=tracker, advance=lambda done, total, detail=None: None,
+    )  # fmt: skip
+    assert [result.batch_size for result in results] == [2, 4, 6, 8]
+    assert tracker.warnings[0].code == "benchmark_shortened"
+    assert "4 combinations" in tracker.warnings[0].message
+    assert told_at_first
+    assert max(result.rounds for result in results) < 30
+
+
+def test_combinations_for_which_no_time_is_left_are_named_and_the_first_is_measured() -> None:
+    moments = itertools.count(0, 100)
+    tracker = ProgressTracker(lambda _: None, {Step.BENCHMARK: 1}, clock=lambda: float(next(moments)))
+    model = LoadedModel(pairs_only, (spec("x", (None, 4)),), ("output",), BatchRange(1, 100), 32)  # type: ignore[arg-type]  # any callable does
+    results = benchmark(
+        model, dict.fromkeys(("float_eager", "int8"), pairs_only), SAMPLES,
+        BenchmarkSettings(batch_sizes=[2, 4, 6], max_seconds=0.01), time_limit_seconds=300,
+        seed=0, tracker=tracker, advance=lambda done, total, detail=None: None,
+    )  # fmt: skip
+    assert [result.batch_size for result in results] == [2]
+    assert [warning.code for warning in tracker.warnings][-1] == "benchmark_cut"
+    assert "2 of 3 combinations" in tracker.warnings[-1].message
 
 
 def test_each_combination_is_measured_on_a_copy_that_was_never_called(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""What all runtimes offer alike, on a small float model: outputs, a call to be timed, kernels, and errors of ours."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shared.errors import ModelFailed
+from worker.exporting import export_onnx, save
+from worker.quantization import freeze, input_specs, output_names, raise_program
+from worker.runtimes import RUNTIMES, RuntimeName, Session, SessionSettings, installed, open_session
+
+X = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[RuntimeName, Path], Tensor]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)).eval()
+    program = torch.export.export(network, (X[:2],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    raised = raise_program(program)
+    folder = tmp_path_factory.mktemp("float")
+    onnx, script = folder / "model.onnx", folder / "model.pt"
+    save(export_onnx(raised, (X[:2],), input_specs(program), output_names(program)), onnx)
+    torch.jit.save(freeze(raised, (X[:2],)), script)
+    with torch.inference_mode():
+        return {"torch": script, "onnxruntime": onnx, "openvino": onnx}, network(X)
+
+
+@pytest.fixture(params=RUNTIMES)
+def session(request: pytest.FixtureRequest, files: tuple[dict[RuntimeName, Path], Tensor]) -> Session:
+    return open_session(request.param, files[0][request.param], SessionSettings())
+
+
+def test_the_installed_runtimes_are_told_with_their_versions() -> None:
+    assert installed() == {name: version(name) for name in RUNTIMES}
+
+
+def test_it_gives_what_torch_gives(session: Session, files: tuple[dict[RuntimeName, Path], Tensor]) -> None:
+    (found,) = session.run([X])
+    assert torch.allclose(found, files[1], atol=1e-4)
+
+
+def test_outputs_stay_what_they_were_when_it_is_run_again(session: Session) -> None:
+    (first,) = session.run([X])
+    kept = first.clone()
+    session.run([-X])
+    assert torch.equal(first, kept)
+
+
+def test_a_bound_call_needs_no_arguments(session: Session) -> None:
+    with torch.inference_mode():
+        assert session.bound([X])() is not None
+
+
+def test_a_float_model_runs_on_float_kernels(session: Session) -> None:
+    kernels = session.kernels()
+    assert (len(kernels.int8), len(kernels.floating), kernels.share) == (0, 2, 0.0)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_file_that_is_none_is_refused_in_words_of_ours(runtime: RuntimeName, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(ModelFailed, match=r"does not take broken\.onnx"):
+        open_session(runtime, broken, SessionSettings())
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_inputs_that_do_not_fit_are_refused_in_words_of_ours(
+    runtime: RuntimeName, files: tuple[dict[RuntimeName, Path], Tensor]
+) -> None:
+    session = open_session(runtime, files[0][runtime], SessionSettings())
+    with pytest.raises(ModelFailed, match="raised"):
+        session.run([X.flatten(1)])

@@ -1,0 +1,36 @@
+"""The form of an ONNX model that each runtime fuses into its int8 kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx_ir as ir
+
+from worker.exporting.passes import (
+    drop_unread,
+    fold_transposed_weights,
+    hold_biases_as_integers,
+    leave_convolutions_in_float,
+    leave_linears_in_float,
+    plain_softmax,
+    pool_over_all,
+    quantize_sigmoids,
+)
+from worker.runtimes import RuntimeName
+
+_Pass = Callable[[ir.Model], None]
+_FOR_ALL: tuple[_Pass, ...] = (fold_transposed_weights, plain_softmax, pool_over_all, leave_linears_in_float)
+
+#: By runtime, the passes in order.
+FORMS: Mapping[RuntimeName, tuple[_Pass, ...]] = {
+    "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, drop_unread),
+    "openvino": (*_FOR_ALL, leave_convolutions_in_float, drop_unread),
+}
+
+
+def in_form(model: ir.Model, runtime: RuntimeName) -> ir.Model:
+    """A copy of an exported reference graph in the form for this runtime; weights are shared, not copied."""
+    formed = model.clone()
+    for apply in FORMS[runtime]:
+        apply(formed)
+    return formed

@@ -1,0 +1,199 @@
+"""Passes over the exported reference graph: into the forms that runtimes fuse into int8 kernels.
+
+Each says which runtime wants it and what was seen without it. None changes what is computed by more than rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from worker.exporting.rewriting import (
+    add_initializer,
+    axis_of,
+    constant,
+    insert_after,
+    maker,
+    name_of,
+    nodes_of,
+    only_reader,
+    replace,
+    scalar,
+    scale_of,
+)
+
+_SIGMOID_SCALE = np.float32(1 / 255)
+_INT32_LIMIT = 2**31 - 1
+#: Give a tensor another shape, in whatever type it is.
+_SHAPE_OPERATORS = frozenset({
+    "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
+    "Unsqueeze",
+})  # fmt: skip
+#: Multiply in int8 whatever they give, if what they are given is.
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+#: Have a form on integers, from QDQ to QDQ.
+_INTEGER_OPERATORS = frozenset({
+    "Add", "AveragePool", "Clip", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Relu", "Resize", "Sigmoid",
+})  # fmt: skip
+
+
+def fold_transposed_weights(model: ir.Model) -> None:
+    """Transpose the integers of a Linear's weight themselves, not what they are dequantized to.
+
+    `MatMul(x, Transpose(DequantizeLinear(w)))` becomes `MatMul(x, DequantizeLinear(wᵀ))`: both runtimes look for the
+    weight right before the product.
+    """
+    for node in nodes_of(model, "Transpose"):
+        dequantize = maker(node.inputs[0], "DequantizeLinear")
+        integers = None if dequantize is None else constant(dequantize.inputs[0])
+        if dequantize is None or integers is None:
+            continue
+        order = [int(axis) for axis in node.attributes["perm"].as_ints()]
+        weight = add_initializer(model, np.ascontiguousarray(integers.transpose(order)), f"{name_of(dequantize)}_t")
+        axis = order.index(axis_of(dequantize, 1) % integers.ndim)
+        made = insert_after(node, "DequantizeLinear", [weight, *dequantize.inputs[1:]], axis=axis)
+        replace(node.outputs[0], made)
+
+
+def hold_biases_as_integers(model: ir.Model) -> None:
+    """Give a Gemm its bias in int32, at the product's scale. For ONNX Runtime.
+
+    Its QGemm wants that where the output is float; without it 12 of 14 Linears of a BERT computed in float.
+    """
+    for node in nodes_of(model, "Gemm"):
+        if len(node.inputs) < 3 or (bias := constant(node.inputs[2])) is None:
+            continue
+        of_input, of_weight = scale_of(node.inputs[0]), scale_of(node.inputs[1])
+        if of_input is None or of_weight is None or (step := scalar(of_input)) is None:
+            continue
+        scale = (step * of_weight.astype(np.float64)).astype(np.float32)
+        integers = np.round(bias.astype(np.float64) / scale)
+        if np.abs(integers).max(initial=0) > _INT32_LIMIT:
+            continue
+        name = name_of(node, 2)
+        held = add_initializer(model, integers.astype(np.int32), f"{name}_int32")
+        made = ir.node("DequantizeLinear", [held, add_initializer(model, scale, f"{name}_scale")], {"axis": 0})
+        made.outputs[0].name = f"{name}_dequantized"
+        node.prepend(made)
+        node.replace_input_with(2, made.outputs[0])
+
+
+def quantize_sigmoids(model: ir.Model) -> None:
+    """Quantize what a sigmoid gives, where it multiplies what it was given: SiLU. For ONNX Runtime.
+
+    Its range is known, 0 to 1. With it both become integer operators (QLinearSigmoid, QLinearMul); OpenVINO fuses SiLU
+    as it stands, and would not with this.
+    """
+    for node in nodes_of(model, "Sigmoid", "HardSigmoid"):
+        source, gives = node.inputs[0], node.outputs[0]
+        product = only_reader(gives)
+        if product is None or product.op_type != "Mul" or scale_of(source) is None:
+            continue
+        if (behind := only_reader(product.outputs[0])) is None or behind.op_type != "QuantizeLinear":
+            continue
+        qparams = [
+            add_initializer(model, np.array(_SIGMOID_SCALE), "sigmoid_scale"),
+            add_initializer(model, np.array(0, np.uint8), "sigmoid_zero_point"),
+        ]
+        integers = insert_after(node, "QuantizeLinear", [gives, *qparams])
+        producer = integers.producer()
+        assert producer is not None
+        made = insert_after(producer, "DequantizeLinear", [integers, *qparams])
+        for position, value in enumerate(product.inputs):
+            if value is gives:
+                product.replace_input_with(position, made)
+
+
+def pool_over_all(model: ir.Model) -> None:
+    """Name a mean over all positions of an image what runtimes have a kernel for."""
+    for node in nodes_of(model, "ReduceMean"):
+        source = node.inputs[0]
+        axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        keeps = "keepdims" not in node.attributes or node.attributes["keepdims"].as_int() == 1
+        if source is None or source.shape is None or axes is None or not keeps:
+            continue
+        rank = len(source.shape)
+        if rank == 4 and sorted(int(axis) % rank for axis in axes) == [2, 3]:
+            replace(node.outputs[0], insert_after(node, "GlobalAveragePool", [source]))
+
+
+def leave_linears_in_float(model: ir.Model) -> None:
+    """Do not quantize what a Linear gives where nothing computes with it in int8.
+
+    torch's kernels have no other way; the others give floats as well, and it is a rounding less.
+    """
+    _leave_in_float(model, frozenset({"Gemm", "MatMul"}))
+
+
+def leave_convolutions_in_float(model: ir.Model) -> None:
+    """Likewise what a convolution gives. For OpenVINO; ONNX Runtime's would compute in float altogether.
+
+    OpenVINO 2026.4 gets a patch embedding wrong that is quantized and then reshaped: 8.9 dB of a ViT's 36.3.
+    """
+    _leave_in_float(model, frozenset({"Conv"}))
+
+
+def _leave_in_float(model: ir.Model, products: frozenset[str]) -> None:
+    for node in nodes_of(model, "QuantizeLinear"):
+        source = node.inputs[0]
+        assert source is not None
+        dequantize = only_reader(node.outputs[0])
+        if dequantize is None or dequantize.op_type != "DequantizeLinear" or not _is_product(source, products):
+            continue
+        if not any(_computes_in_int8(reader) for reader in _readers(dequantize.outputs[0])):
+            replace(dequantize.outputs[0], source)
+
+
+def _is_product(value: ir.Value, products: frozenset[str]) -> bool:
+    """Whether a value is what one of these gives, with a bias or without."""
+    node = value.producer()
+    if node is not None and node.op_type == "Add" and any(constant(each) is not None for each in node.inputs):
+        node = next((each.producer() for each in node.inputs if each is not None and constant(each) is None), None)
+    return node is not None and node.op_type in products
+
+
+def _readers(value: ir.Value) -> Iterator[ir.Node]:
+    """Who computes with a value, in whatever shape."""
+    for use in value.uses():
+        if use.node.op_type in _SHAPE_OPERATORS:
+            for output in use.node.outputs:
+                yield from _readers(output)
+        else:
+            yield use.node
+
+
+def _computes_in_int8(node: ir.Node) -> bool:
+    if node.op_type == "QuantizeLinear":
+        return True
+    given = [value for value in node.inputs if value is not None and constant(value) is None]
+    if any(maker(value, "DequantizeLinear") is None for value in given):
+        return False
+    if node.op_type in _PRODUCTS:
+        return True
+    behind = [use.node.op_type for output in node.outputs for use in output.uses()]
+    return node.op_type in _INTEGER_OPERATORS and bool(behind) and set(behind) == {"QuantizeLinear"}
+
+
+def plain_softmax(model: ir.Model) -> None:
+    """Take out what guards a softmax against rows that are masked whole, where nothing is masked.
+
+    `scaled_dot_product_attention` exports as `Where(IsNaN(p), 0, p)`: a comparison and a choice for every probability.
+    """
+    for node in nodes_of(model, "Where"):
+        test, instead, otherwise = node.inputs
+        is_nan = maker(test, "IsNaN")
+        softmax = maker(otherwise, "Softmax")
+        if is_nan is None or softmax is None or is_nan.inputs[0] is not otherwise or constant(instead) is None:
+            continue
+        scores = softmax.inputs[0]
+        assert otherwise is not None
+        if scores is not None and maker(scores, "MatMul") is not None:  # no mask was added: no row is all −∞
+            replace(node.outputs[0], otherwise)
+
+
+def drop_unread(model: ir.Model) -> None:
+    """Take out what nothing reads any more."""
+    RemoveUnusedNodesPass()(model)

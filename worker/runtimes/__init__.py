@@ -1,0 +1,40 @@
+"""What executes an artifact: torch, ONNX Runtime, OpenVINO. A worker has those whose packages are installed."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from worker.runtimes.session import Kernels, Session, SessionSettings
+
+__all__ = ["RUNTIMES", "Kernels", "RuntimeName", "Session", "SessionSettings", "installed", "open_session"]
+
+RuntimeName = Literal["torch", "onnxruntime", "openvino"]
+RUNTIMES: tuple[RuntimeName, ...] = ("torch", "onnxruntime", "openvino")
+
+# Imported when the first file is opened: together they take a second and 100 MiB, and none is always there.
+_SESSIONS = {
+    "torch": ("worker.runtimes.torch_script", "TorchSession"),
+    "onnxruntime": ("worker.runtimes.onnx_runtime", "OnnxRuntimeSession"),
+    "openvino": ("worker.runtimes.openvino_runtime", "OpenVinoSession"),
+}
+
+
+def installed() -> dict[RuntimeName, str]:
+    """The runtimes that this worker has, with their versions; imports none of them."""
+    found: dict[RuntimeName, str] = {}
+    for name in RUNTIMES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def open_session(runtime: RuntimeName, path: Path, settings: SessionSettings) -> Session:
+    """Load a file in its runtime. Raises ModelFailed when the runtime refuses it."""
+    module, name = _SESSIONS[runtime]
+    session: Session = getattr(importlib.import_module(module), name)(path, settings)
+    return session

@@ -1,0 +1,82 @@
+"""OpenVINO: https://docs.openvino.ai/2026/openvino-workflow/running-inference/inference-devices-and-modes/cpu-device.html."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import openvino
+import torch
+from torch import Tensor
+
+from shared.errors import ModelFailed
+from worker.runtimes.session import Kernels, SessionSettings
+
+#: Kinds of operators in OpenVINO's own graph that multiply by weights.
+_WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "RNNCell", "RNNSeq"})
+_INT8_SUFFIX = "I8"  # of the kernel's name, such as brgconv_avx512_I8
+
+PRECISION = "INFERENCE_PRECISION_HINT"
+
+
+class OpenVinoSession:
+    """An `.onnx` file in OpenVINO, on the CPU."""
+
+    def __init__(self, path: Path, settings: SessionSettings) -> None:
+        core = openvino.Core()
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": settings.threads,
+            "ENABLE_CPU_PINNING": False,  # cores are chosen by whoever measures
+            PRECISION: "f32",  # of what is not int8; otherwise it takes bf16 where the CPU has it, and rounds
+            **settings.options,
+        }
+        try:
+            self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+        except RuntimeError as error:
+            raise ModelFailed(f"OpenVINO does not take {path.name}: {_last_line(error)}") from error
+        self._request = self._compiled.create_infer_request()
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs, in order. Raises ModelFailed when the runtime raises."""
+        try:
+            found = self._request.infer(self._fed(inputs))
+        except RuntimeError as error:
+            raise ModelFailed(f"OpenVINO raised: {_last_line(error)}") from error
+        return [torch.from_numpy(found[output].copy()) for output in self._compiled.outputs]
+
+    def bound(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
+        """A call on these inputs, to be timed."""
+        return functools.partial(self._request.infer, self._fed(inputs), share_inputs=True, share_outputs=True)
+
+    def kernels(self) -> Kernels:
+        """Read from the graph that OpenVINO compiled."""
+        int8: list[str] = []
+        floating: list[str] = []
+        for operator in self._compiled.get_runtime_model().get_ordered_ops():
+            told = operator.get_rt_info()
+            if _text(told["layerType"]) not in _WEIGHTED:
+                continue
+            kernel = _text(told["primitiveType"])
+            (int8 if kernel.endswith(_INT8_SUFFIX) else floating).append(operator.get_friendly_name())
+        return Kernels(tuple(int8), tuple(floating))
+
+    def _fed(self, inputs: Sequence[Tensor]) -> list[Any]:
+        """As arrays; OpenVINO 2026.4 answers a shape that does not fit with an empty output, and no error."""
+        for expected, tensor in zip(self._compiled.inputs, inputs, strict=True):
+            if not expected.partial_shape.compatible(openvino.PartialShape(list(tensor.shape))):
+                raise ModelFailed(
+                    f"OpenVINO raised: the model takes {expected.partial_shape}, not {tuple(tensor.shape)}"
+                )
+        return [tensor.contiguous().numpy() for tensor in inputs]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value.astype(str))
+
+
+def _last_line(error: Exception) -> str:
+    """Where OpenVINO says what it is about, after its own places."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
