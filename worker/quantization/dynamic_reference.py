@@ -16,6 +16,7 @@ from torch.ao.nn.quantized import dynamic as nnqd
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from torch.utils import _pytree as pytree
 
+from worker.quantization.copying import copy_structure
 from worker.quantization.counting import layer_macs
 from worker.quantization.dynamic_planning import DynamicPlan
 from worker.quantization.float_reasons import FloatReason
@@ -32,8 +33,7 @@ def dynamic_in_float(raised: fx.GraphModule, quantized: fx.GraphModule) -> fx.Gr
 
     `quantized` is what `quantize_dynamic` made of `raised`.
     """
-    shared = {id(tensor): tensor for tensor in (*raised.parameters(), *raised.buffers())}
-    model = copy.deepcopy(raised, shared).eval()
+    model = copy_structure(raised).eval()
     layers = dict(quantized.named_modules(remove_duplicate=False))
     made: dict[nn.Module, nn.Module] = {}
     with torch.no_grad():

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from shared.job_report import CalibrationResult
 from worker.calibration_check import Comparison, DataCheck, InputTally, compare_with, input_checks
 from worker.calibration_ranges import LEAST_SAMPLES, coverage, enough_samples, growth_curve, scale_spread
+from worker.closeness import NEAR_DB
 from worker.datasets import Samples, Subset
 from worker.progress import ProgressTracker
 from worker.quantization import Plan, simulate
@@ -21,8 +22,6 @@ from worker.steps.load import LoadedModel
 _MANY_DUPLICATES = 0.1
 _TRIED_BATCHES = 2
 _MUCH_OUTSIDE = 0.01
-#: A model this near to float with the ranges of its worst quarter of the data gains nothing by more data.
-_NEAR_DB = 30.0
 #: Quarters that differ by more are not alike: see `_wanted`.
 _QUALITY_DIFFERS_DB, _SCALES_DIFFER = 10.0, 0.5
 _MOST_TIMES = 64  # the samples seen: nothing is told beyond
@@ -120,7 +119,7 @@ def _wanted(ranges: Tensor, distinct: int, quality: QualitySpread | None, *, hel
     enough, spread = enough_samples(ranges, distinct), scale_spread(ranges)
     if distinct < LEAST_SAMPLES:
         return _Wanted(too_few=True, parts_differ=False, samples=enough)
-    if held_out and quality is not None and quality.least_db >= _NEAR_DB:
+    if held_out and quality is not None and quality.least_db >= NEAR_DB:
         return _Wanted(too_few=False, parts_differ=False, samples=min(distinct, enough or distinct))
     apart = max(
         0.0 if quality is None else (quality.spread_db / _QUALITY_DIFFERS_DB) ** 2,

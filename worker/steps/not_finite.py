@@ -25,7 +25,7 @@ def first_not_finite(model: LoadedModel, samples: Samples) -> str | None:
             outputs = recorder.run(*padded_to(batch.inputs, model.batch.low))
             if recorder.nan or recorder.infinite:
                 for bad in (recorder.nan, recorder.infinite):
-                    if _holds(outputs, torch.isnan if bad is recorder.nan else _is_infinite):
+                    if _holds(outputs, torch.isnan if bad is recorder.nan else torch.isinf):
                         return _first(model.raised, bad)
     return None
 
@@ -43,7 +43,7 @@ class _Recorder(fx.Interpreter):
         found = super().run_node(n)
         if _holds(found, torch.isnan):
             self.nan.add(n)
-        if _holds(found, _is_infinite):
+        if _holds(found, torch.isinf):
             self.infinite.add(n)
         return found
 
@@ -62,7 +62,3 @@ def _first(graph: fx.GraphModule, bad: set[fx.Node]) -> str | None:
 def _holds(values: Any, predicate: Any) -> bool:
     leaves = [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     return any(bool(predicate(leaf).any()) for leaf in leaves)
-
-
-def _is_infinite(values: Tensor) -> Tensor:
-    return values.isinf()

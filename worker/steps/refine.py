@@ -20,7 +20,7 @@ from torch import fx
 
 from shared.job_report import RangeTrial, RecoveryResult
 from shared.quantization_spec import ActivationObserver, StaticSpec, Toggle, asked
-from worker.closeness import Closeness
+from worker.closeness import FAR_DB, NEAR_AGREEMENT, NEAR_DB, Closeness
 from worker.datasets import Samples, batches
 from worker.inference import padded_to
 from worker.numerics import sqnr_db
@@ -51,9 +51,6 @@ _MOST_SEEN = 256
 _MIN_GAIN_DB = 0.1
 _CORRECTED_BATCHES = 4
 
-#: Nothing more is left in float above the first, nor above the second where the same classes are chosen: of the samples
-#: that the observers saw, for that 32 held back all agree leaves up to a tenth that does not (95 %).
-_NEAR_DB, _NEAR_ENOUGH_DB, _NEAR_AGREEMENT = 30.0, 20.0, 0.99
 _SPARED_MACS = 0.1  # of all multiply-accumulates, at most
 _SPARED_GAIN_DB = 0.5
 _HEAD_GAIN_DB = 1.0
@@ -233,10 +230,14 @@ class _Sparing:
 
 
 def _is_near(unseen: Closeness, seen: Callable[[], Closeness]) -> bool:
-    if unseen.sqnr_db >= _NEAR_DB or unseen.sqnr_db < _NEAR_ENOUGH_DB:
-        return unseen.sqnr_db >= _NEAR_DB
+    """Whether nothing more is left in float: near to float, or not far from it where the same classes are chosen.
+
+    Those of the samples that the observers saw: that 32 held back all agree leaves up to a tenth that does not (95 %).
+    """
+    if unseen.sqnr_db >= NEAR_DB or unseen.sqnr_db < FAR_DB:
+        return unseen.sqnr_db >= NEAR_DB
     agreement = seen().agreement
-    return agreement is not None and agreement >= _NEAR_AGREEMENT
+    return agreement is not None and agreement >= NEAR_AGREEMENT
 
 
 def _most_erring(model: LoadedModel, plan: Plan, trace: Callable[..., object], unseen: FloatReference) -> list[str]:
