@@ -237,7 +237,7 @@ def test_a_worker_frozen_beyond_its_lease_cannot_spoil_the_other_attempt(node: N
         job_id = node.submit(model=model, training=data, **LONG_TRAINING)
         node.wait_for(job_id, training)
         runner = busy_runner_of(frozen)
-        frozen.send_signal(signal.SIGSTOP)
+        node.freeze(frozen)
         try:
             with node.worker("worker2"):
                 node.wait_for(job_id, lambda job: job.attempt == 2 and training(job))

@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -75,6 +77,11 @@ class Node:
             environment=values,
         ) as process:
             yield process
+
+    def freeze(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop a worker by SIGSTOP while it holds no lock on SQLite, which nobody could take from it."""
+        with self.database.write():
+            process.send_signal(signal.SIGSTOP)
 
     def workers(self) -> list[str]:
         """Ids of the live workers."""
