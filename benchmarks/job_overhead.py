@@ -25,7 +25,7 @@ COLD_STARTS = 5
 SPEC = {"method": "dynamic", "benchmark": {"max_seconds": 0.2}}
 
 DIRECT = """
-import sys, time
+import gc, sys, time
 from pathlib import Path
 from worker import recipes
 from worker.job_folder import JobFolder
@@ -34,6 +34,8 @@ for line in sys.stdin:
     started_at = time.perf_counter()
     recipes.run(JobFolder(Path(line.strip())), lambda message: None)
     print(time.perf_counter() - started_at, flush=True)
+    gc.collect()
+    gc.freeze()  # as a runner does once it is warm: what a recipe collects is then its own
 """
 
 
