@@ -422,6 +422,15 @@ class KernelsSaturate(RunError):
     default_hint: ClassVar[str | None] = "Set activation.reduce_range to true, or leave qengine at auto."
 
 
+class RuntimeNotInstalled(RunError):
+    """An artifact is wanted for a runtime that the worker does not have."""
+
+    code = "runtime_not_installed"
+    default_hint: ClassVar[str | None] = (
+        "Leave it out of `runtimes`, or ask the operator to install octavo-server[onnxruntime] or [openvino]."
+    )
+
+
 class RaiseMismatch(RunError):
     """The model rebuilt as modules does not give the original's output, so it is not quantized."""
 

@@ -19,10 +19,12 @@ from shared.layer_report import (
     Reported,
     Sensitivity,
 )
+from shared.quantization_spec import Runtime
 
-SCHEMA_VERSION = "2.1"
+SCHEMA_VERSION = "3.0"
 
 VerdictWord = Literal["recommended", "no_faster", "slower", "accuracy_not_met", "low_fidelity"]
+ArtifactLabel = Literal["missing", "wrong", "accuracy_not_met", "in_float", "slower"]
 DataSource = Literal["evaluation", "calibration", "training", "synthetic"]
 
 
@@ -94,10 +96,36 @@ class Quality(Reported):
     fidelity: list[OutputFidelity] = Field(description="One entry an output of the model, in order.")
 
 
+class ArtifactResult(Reported):
+    """A file of the int8 model for one runtime, opened there again in a fresh process and held against float."""
+
+    name: str = Field(pattern=r"^[a-z0-9_.]{1,60}$")
+    runtime: Runtime
+    size_bytes: int | None = Field(description="null when it is missing.")
+    quality: Quality | None = Field(
+        description="On the evaluation data, as the runtime computes it; null when it is missing or does not run."
+    )
+    int8_operators: int = Field(description="Operators with weights whose kernels multiply integers of 8 bits.")
+    float_operators: int = Field(description="Operators with weights that the runtime computes in float.")
+    labels: list[ArtifactLabel] = Field(
+        description=(
+            "`missing`: not made, or its runtime refuses it; `wrong`: it does not compute what the int8 model should: "
+            "more than 1 dB further from float than the torch artifact, and neither 30 dB nor 99 % agreement near it; "
+            "`accuracy_not_met`: the drop exceeds max_accuracy_drop; `in_float`: no operator runs in int8; `slower`: "
+            "than the fastest float model at the first batch size and thread count, beyond doubt. Any of them keeps it "
+            "from being recommended."
+        )
+    )
+    note: str | None = Field(default=None, description="Why, in a sentence.")
+
+
 class LatencyStats(Reported):
     """Latency of one candidate, after warm-up, in milliseconds."""
 
-    name: str = Field(description="`float_eager`, `float_frozen` (TorchScript) or `int8`.")
+    name: str = Field(
+        description="`int8_` and the runtime, or float: `float_eager`, `float_channels_last`, `float_frozen` "
+        "(TorchScript), `float_onnxruntime`, `float_openvino`, `float_openvino_bf16`."
+    )
     p50_ms: float
     p90_ms: float
     p99_ms: float | None = Field(description="null with fewer than the 662 samples that its bound takes.")
@@ -167,7 +195,7 @@ class BenchmarkResult(Reported):
     threads: int
     rounds: int
     baseline: str = Field(description="The float candidate with the lowest p50: speedup is against it.")
-    int8: str = Field(default="int8", description="The int8 candidate with the lowest p50: speedup is of it.")
+    int8: str = Field(default="int8_torch", description="The int8 candidate with the lowest p50: speedup is of it.")
     candidates: list[LatencyStats]
     speedup: float = Field(description="Baseline p50 / int8 p50.")
     speedup_ci95: tuple[float, float] = Field(
@@ -189,7 +217,7 @@ class BenchmarkResult(Reported):
 
 
 class Size(Reported):
-    """Bytes on disk, both as frozen TorchScript."""
+    """Bytes on disk: the float model as frozen TorchScript, and the int8 artifact that the verdict is of."""
 
     float_bytes: int
     int8_bytes: int
@@ -398,7 +426,13 @@ class JobReport(Reported):
     )
     method: Literal["dynamic", "static", "qat"]
     verdict: Verdict
-    quality: Quality
+    recommended: str | None = Field(
+        default=None,
+        description="The fastest artifact of those that meet the accuracy target and beat the fastest float model; "
+        "null where none does.",
+    )
+    artifacts: list[ArtifactResult] = Field(default=[], description="One for each runtime that was wanted.")
+    quality: Quality = Field(description="Of the artifact that the verdict is of: the fastest right one.")
     latency: list[BenchmarkResult]
     size: Size
     inputs: list[ExampleInput] = Field(default=[], description="In order; what load_example.py calls the model with.")

@@ -6,12 +6,14 @@ Choices left at `auto` are made from the model's graph and the CPU, and stand re
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 Metric = Literal["auto", "top1", "top5", "mse"]
 Qengine = Literal["auto", "x86", "onednn", "fbgemm", "qnnpack"]
+Runtime = Literal["torch", "onnxruntime", "openvino"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 Precision = Literal["float32", "int8"]
 Toggle = bool | Literal["auto"]
 ActivationObserver = Literal["histogram", "minmax", "moving_average_minmax", "percentile"]
@@ -335,6 +337,15 @@ class _SpecBase(_Strict):
     )
     weight: WeightSettings = WeightSettings()
     overrides: list[Override] = Field(default=[], max_length=MAX_OVERRIDES)
+    runtimes: list[Runtime] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=3,
+        description=(
+            "What artifacts are for, and which float models int8 is measured against: `torch`, which is always among "
+            "them, `onnxruntime`, `openvino`. null: all that the worker has."
+        ),
+    )
     benchmark: BenchmarkSettings = BenchmarkSettings()
     analysis: AnalysisSettings = AnalysisSettings()
     hardware: Hardware | None = Field(
@@ -345,6 +356,11 @@ class _SpecBase(_Strict):
     metadata: dict[
         Annotated[str, Field(max_length=64, pattern=_NO_NUL)], Annotated[str, Field(max_length=512, pattern=_NO_NUL)]
     ] = Field(default={}, max_length=32, description="Yours; returned as it is.")
+
+    @field_validator("runtimes")
+    @classmethod
+    def _torch_and_each_once(cls, runtimes: list[Runtime] | None) -> list[Runtime] | None:
+        return None if runtimes is None else [name for name in RUNTIMES if name == "torch" or name in runtimes]
 
     @field_validator("hardware")
     @classmethod

@@ -45,6 +45,7 @@ from worker.progress import (
     LogMessage,
     MetricMessage,
     ProgressMessage,
+    StageMessage,
 )
 from worker.runner_messages import StartMessage
 from worker.runner_process import RunnerGarbled, RunnerLost, RunnerProcess
@@ -225,6 +226,8 @@ class Execution:
                         recorder.tell(message.kind, {"message": message.message})
                     case CheckpointMessage():
                         keep(message.epoch)
+                    case StageMessage():
+                        runner.go_on()
                     case FailedMessage():
                         raise JobFailed(message.error)
                     case FinishedMessage():

@@ -1,7 +1,7 @@
 """What a runner left behind, checked before anyone sees it, and completed: page, example and hashes are made out here.
 
-A runner writes two files, the int8 model and the report. Whoever took the runner over can put anything into them, but
-not into what is made of the report once that has been validated.
+A runner writes the int8 model, in a file for each runtime, and the report. Whoever took the runner over can put
+anything into them, but not into what is made of the report once that has been validated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shared.errors import InternalError, OutputTooLarge
 from shared.job import Artifact
 from shared.job_report import SCHEMA_VERSION, Environment, JobReport
 from shared.printable import printable
-from shared.quantization_spec import MAX_OVERRIDES, Qengine
+from shared.quantization_spec import MAX_OVERRIDES, Qengine, Runtime
 from shared.spec_patch import beyond_suggesting, overrides_of
 from worker.environment import describe_environment
 from worker.job_folder import JobInputs
@@ -25,19 +25,25 @@ from worker.loading_example import loading_example
 from worker.report_page import render_page
 
 MODEL_NAME = "model_int8.pt"
+MODEL_NAMES: dict[Runtime, str] = {
+    "torch": MODEL_NAME, "onnxruntime": "model_int8.onnx", "openvino": "model_int8.openvino.onnx",
+}  # fmt: skip
 REPORT_NAME = "report.json"
 PAGE_NAME = "report.html"
-EXAMPLE_NAME = "load_example.py"
+EXAMPLE_NAMES: dict[Runtime, str] = {
+    "torch": "load_example.py", "onnxruntime": "load_example_onnxruntime.py", "openvino": "load_example_openvino.py",
+}  # fmt: skip
 MANIFEST_NAME = "SHA256SUMS"
 
 _KINDS: dict[str, tuple[Any, str]] = {
-    MODEL_NAME: ("model", "application/octet-stream"),
+    **dict.fromkeys(MODEL_NAMES.values(), ("model", "application/octet-stream")),
     REPORT_NAME: ("report", "application/json"),
     PAGE_NAME: ("page", "text/html; charset=utf-8"),
-    EXAMPLE_NAME: ("example", "text/x-python; charset=utf-8"),
+    **dict.fromkeys(EXAMPLE_NAMES.values(), ("example", "text/x-python; charset=utf-8")),
     MANIFEST_NAME: ("manifest", "text/plain; charset=utf-8"),
 }
-_LEFT = {MODEL_NAME, REPORT_NAME}
+_ALWAYS_LEFT = {MODEL_NAME, REPORT_NAME}
+_MAY_BE_LEFT = _ALWAYS_LEFT | set(MODEL_NAMES.values())
 _MAX_REPORT_BYTES = 64 * 1024**2
 _MAX_CHARACTERS = 100_000
 _GREATEST = 2**260  # the squares of what float32 holds among it, but no sum of a few thousand that is infinite
@@ -52,9 +58,9 @@ def check_outputs(outputs: Path, *, limit_bytes: int) -> None:
     Raises OutputTooLarge, and InternalError when a file is missing, not one that a recipe writes, or not regular.
     """
     found = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(outputs)}
-    if set(found) != _LEFT:
-        unexpected = [name[:80] for name in sorted(set(found) - _LEFT)[:5]]
-        raise InternalError(f"The recipe left {len(found)} files, {unexpected} among them, not {sorted(_LEFT)}.")
+    if not _ALWAYS_LEFT <= set(found) <= _MAY_BE_LEFT:
+        unexpected = [name[:80] for name in sorted(set(found) - _MAY_BE_LEFT)[:5]]
+        raise InternalError(f"The recipe left {len(found)} files, {unexpected} among them, not {sorted(_ALWAYS_LEFT)}.")
     # A hard link could be a file of somebody else's, shown under the job's name.
     if irregular := [name for name, each in found.items() if not stat.S_ISREG(each.st_mode) or each.st_nlink != 1]:
         raise InternalError(f"The recipe left {irregular} that are not regular files.")
@@ -73,6 +79,7 @@ def read_report(outputs: Path, asked: JobInputs) -> JobReport:
     try:
         report = JobReport.model_validate(_plain(json.loads(path.read_bytes())))
         _check(report, asked)
+        _check_artifacts(report, outputs)
     except (ValueError, RecursionError) as error:  # of JSON, of pydantic, of our own
         raise InternalError("The recipe wrote a report that is not one.") from error
     known = {
@@ -126,6 +133,17 @@ def _check(report: JobReport, asked: JobInputs) -> None:
         raise ValueError("it has an impossible drop")
 
 
+def _check_artifacts(report: JobReport, outputs: Path) -> None:
+    """Whether a report tells of the files that are there, each for the runtime that its name says."""
+    there = {each.name for each in report.artifacts if "missing" not in each.labels}
+    if there != {name for name in MODEL_NAMES.values() if (outputs / name).exists()}:
+        raise ValueError("it tells of other artifacts than there are")
+    if any(MODEL_NAMES[each.runtime] != each.name for each in report.artifacts):
+        raise ValueError("an artifact has another name than its runtime's")
+    if report.recommended is not None and report.recommended not in there:
+        raise ValueError("it recommends what is not there")
+
+
 def complete_outputs(outputs: Path, report: JobReport, *, job_id: str) -> list[Artifact]:
     """Write what is made of the report beside the model, and the SHA-256 of all in the form that `sha256sum -c` reads.
 
@@ -133,8 +151,10 @@ def complete_outputs(outputs: Path, report: JobReport, *, job_id: str) -> list[A
     """
     _write(outputs / REPORT_NAME, report.model_dump_json(indent=2) + "\n")
     _write(outputs / PAGE_NAME, render_page(report, job_id=job_id))
-    _write(outputs / EXAMPLE_NAME, loading_example(report, model_name=MODEL_NAME))
-    artifacts = [_artifact(outputs / name) for name in sorted(_KINDS) if name != MANIFEST_NAME]
+    for each in report.artifacts:
+        if "missing" not in each.labels:
+            _write(outputs / EXAMPLE_NAMES[each.runtime], loading_example(report, each.runtime, model_name=each.name))
+    artifacts = [_artifact(outputs / name) for name in sorted(_KINDS) if (outputs / name).exists()]
     _write(outputs / MANIFEST_NAME, "".join(f"{each.sha256}  {each.name}\n" for each in artifacts))
     return [*artifacts, _artifact(outputs / MANIFEST_NAME)]
 

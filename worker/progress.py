@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
 
@@ -72,6 +73,17 @@ class CheckpointMessage(BaseModel):
     epoch: Annotated[int, Field(ge=1)]
 
 
+Stage = Literal["make", "verify", "measure"]
+STAGES: tuple[Stage, ...] = get_args(Stage)  #: in their order; each runs in a process of its own
+
+
+class StageMessage(BaseModel):
+    """A stage is to begin, and waits until it may."""
+
+    kind: Literal["stage"] = "stage"
+    stage: Stage
+
+
 class FinishedMessage(BaseModel):
     """The recipe is done: outputs/report.json and the artifacts are written."""
 
@@ -86,7 +98,7 @@ class FailedMessage(BaseModel):
 
 
 RunnerMessage = Annotated[
-    ProgressMessage | MetricMessage | LogMessage | CheckpointMessage | FinishedMessage | FailedMessage,
+    ProgressMessage | MetricMessage | LogMessage | CheckpointMessage | StageMessage | FinishedMessage | FailedMessage,
     Field(discriminator="kind"),
 ]
 runner_message_adapter: TypeAdapter[Any] = TypeAdapter(RunnerMessage)
@@ -105,32 +117,53 @@ _ETA_SMOOTHING = 0.3  # weight of the newest estimate
 _ETA_AFTER_FRACTION = 0.02  # an estimate from less is a guess
 
 
+@dataclass(frozen=True)
+class Course:
+    """How far a recipe was when a stage of it ended."""
+
+    fraction: float
+    elapsed_seconds: float
+    timings: dict[str, float]
+    warnings: list[ReportWarning]
+
+
 class ProgressTracker:
     """Turns what the steps tell into messages: the overall fraction, which never falls, and the time left.
 
     `weights` are the steps of the recipe in order with the share of the time each is expected to take, in any unit.
     Messages are at most five a second, and one whenever a step begins. Warnings and timings are kept for the report.
+    A tracker that is given a course goes on from there.
     """
 
     def __init__(
-        self, report: Report, weights: Mapping[Step, float], *, clock: Callable[[], float] = time.monotonic
+        self,
+        report: Report,
+        weights: Mapping[Step, float],
+        course: Course | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._report = report
         self._weights = dict(weights)
         self._total = sum(self._weights.values())
         self._clock = clock
-        self._started_at = clock()
-        self._fraction = 0.0
+        self._started_at = clock() - (course.elapsed_seconds if course else 0.0)
+        self._fraction = course.fraction if course else 0.0
         self._sent_at = float("-inf")
         self._eta_seconds: float | None = None
         self._eta_at = self._started_at
-        self.warnings: list[ReportWarning] = []
-        self.timings: dict[str, float] = {}
+        self.warnings: list[ReportWarning] = list(course.warnings) if course else []
+        self.timings: dict[str, float] = dict(course.timings) if course else {}
 
     @property
     def elapsed_seconds(self) -> float:
         """Since the recipe began."""
         return self._clock() - self._started_at
+
+    @property
+    def course(self) -> Course:
+        """How far it is, for whoever goes on."""
+        return Course(self._fraction, self.elapsed_seconds, self.timings, self.warnings)
 
     @contextmanager
     def step(self, step: Step, message: str) -> Iterator[StepProgress]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 from worker.datasets import Samples, batches
 from worker.inference import padded_to
 from worker.job_folder import JobFolder
-from worker.outputs import complete_outputs
-from worker.progress import ProgressTracker, Report
+from worker.outputs import complete_outputs, read_report
+from worker.progress import ProgressTracker, Report, Stage
 from worker.quantization import (
     Plan,
     learn_scales,
@@ -34,13 +35,14 @@ from worker.quantization import (
     use_kernels_of,
     without_masks,
 )
-from worker.reporting import Outcome, finish
+from worker.reporting import WEIGHTS, Outcome, complete, measure, verify_artifacts
 from worker.steps.advise import advise_on_dynamic
 from worker.steps.calibrate import calibrate
 from worker.steps.check_calibration import check_calibration, measure_quality_spread
 from worker.steps.choose_kernels import Converted, convert_for_this_cpu
 from worker.steps.convert_dynamic import convert_dynamic
 from worker.steps.evaluate import Yardstick, choose_yardstick, evaluate
+from worker.steps.export import wanted_runtimes
 from worker.steps.load import JobData, LoadedModel, load
 from worker.steps.losses import choose_loss
 from worker.steps.static_draft import StaticDraft, draft_static
@@ -48,22 +50,7 @@ from worker.steps.train import plan_course
 from worker.steps.train_and_compare import compare_with_static, train_and_compare
 from worker.training_checkpoint import fingerprint_of
 
-# What each step is expected to take, as a share of the whole: it drives the progress bar and the time left.
-_DYNAMIC_WEIGHTS = {
-    Step.LOAD: 3.0, Step.CONVERT: 2.0, Step.EVALUATE: 2.0, Step.ANALYSE: 6.0, Step.PACKAGE: 1.0, Step.BENCHMARK: 3.0,
-}  # fmt: skip
-_STATIC_WEIGHTS = {
-    Step.LOAD: 3.0, Step.PREPARE: 3.0, Step.CALIBRATE: 6.0, Step.CONVERT: 2.0, Step.EVALUATE: 3.0,
-    Step.ANALYSE: 8.0, Step.PACKAGE: 1.0, Step.BENCHMARK: 3.0,
-}  # fmt: skip
-_QAT_WEIGHTS = {
-    Step.LOAD: 3.0, Step.PREPARE: 3.0, Step.CALIBRATE: 8.0, Step.TRAIN: 60.0, Step.CONVERT: 3.0, Step.EVALUATE: 4.0,
-    Step.ANALYSE: 8.0, Step.PACKAGE: 1.0, Step.BENCHMARK: 3.0,
-}  # fmt: skip
-
 _MASKED_BATCHES = 2  #: in which a mask, where the model has one, is found
-
-_WEIGHTS = {"dynamic": _DYNAMIC_WEIGHTS, "static": _STATIC_WEIGHTS, "qat": _QAT_WEIGHTS}
 
 
 def run(folder: JobFolder, report: Report) -> JobReport:
@@ -71,10 +58,18 @@ def run(folder: JobFolder, report: Report) -> JobReport:
 
     Raises UserError for what was sent, ServiceError for what failed here.
     """
+    for stage in RECIPE.values():
+        stage(folder, report)
+    return read_report(folder.outputs, folder.read_inputs())
+
+
+def make(folder: JobFolder, report: Report) -> None:
+    """The first stage: make the int8 model, explain it, write its artifacts."""
     inputs = folder.read_inputs()
+    wanted_runtimes(inputs.spec.runtimes)  # before any work is done for one that there is not
     torch.set_num_threads(inputs.threads)  # only now: a thread from before the lockdown would be outside of it
     torch.manual_seed(inputs.spec.seed)
-    tracker = ProgressTracker(report, _WEIGHTS[inputs.spec.method])
+    tracker = ProgressTracker(report, WEIGHTS[inputs.spec.method])
     model, data = load(folder, inputs, tracker)
     yardstick = choose_yardstick(model, data, inputs.spec, tracker)
     match inputs.spec:
@@ -84,7 +79,13 @@ def run(folder: JobFolder, report: Report) -> JobReport:
             outcome = static(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
         case QatSpec() as spec:
             outcome = qat(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
-    return finish(folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome)
+    complete(folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome)
+
+
+#: By stage, in order: each can run in a process of its own, and takes up what the one before left in the folder.
+RECIPE: Mapping[Stage, Callable[[JobFolder, Report], None]] = {
+    "make": make, "verify": verify_artifacts, "measure": measure,
+}  # fmt: skip
 
 
 def dynamic(

@@ -1,11 +1,11 @@
-"""What becomes of an int8 model, whatever recipe made it: it is explained, packaged, benchmarked and reported."""
+"""What becomes of an int8 model, whatever recipe made it: it is explained and written, verified, measured, reported."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import fx
 
 from shared.job import Step
@@ -16,23 +16,42 @@ from shared.job_report import (
     Quality,
     RangeTrial,
     RecoveryResult,
+    Size,
     TrainingResult,
 )
+from worker.artifacts import int8_in, with_speed, worth_measuring
 from worker.environment import describe_environment
 from worker.findings import Case, find
-from worker.inference import Model
+from worker.handover import Handover, hand_over, take_over
 from worker.job_folder import JobFolder, JobInputs
-from worker.latency import FLOAT_EAGER, FLOAT_FROZEN, INT8
-from worker.progress import ProgressTracker
+from worker.progress import ProgressTracker, Report
 from worker.quantization import Plan, collect_garbage, has_vnni, weights_digest
 from worker.steps.analyse import analyse
 from worker.steps.benchmark import benchmark
+from worker.steps.contenders import float_contenders, in_file
 from worker.steps.convert import Quantized
 from worker.steps.evaluate import Yardstick
-from worker.steps.load import JobData, LoadedModel
+from worker.steps.export import MadeFile, export
+from worker.steps.load import JobData, LoadedModel, load_again
 from worker.steps.not_finite import first_not_finite
 from worker.steps.package import package, write_report
+from worker.steps.verify import verify
 from worker.verdict import judge
+
+# What each step is expected to take, as a share of the whole: it drives the progress bar and the time left.
+_AFTER = {
+    Step.ANALYSE: 8.0, Step.EXPORT: 4.0, Step.PACKAGE: 1.0, Step.VERIFY: 3.0, Step.BENCHMARK: 5.0,
+}  # fmt: skip
+WEIGHTS = {
+    "dynamic": {Step.LOAD: 3.0, Step.CONVERT: 2.0, Step.EVALUATE: 2.0, **_AFTER},
+    "static": {
+        Step.LOAD: 3.0, Step.PREPARE: 3.0, Step.CALIBRATE: 6.0, Step.CONVERT: 2.0, Step.EVALUATE: 3.0, **_AFTER
+    },
+    "qat": {
+        Step.LOAD: 3.0, Step.PREPARE: 3.0, Step.CALIBRATE: 8.0, Step.TRAIN: 60.0, Step.CONVERT: 3.0,
+        Step.EVALUATE: 4.0, **_AFTER,
+    },
+}  # fmt: skip
 
 
 @dataclass
@@ -52,7 +71,7 @@ class Outcome:
     training: TrainingResult | None = None
 
 
-def finish(
+def complete(
     folder: JobFolder,
     inputs: JobInputs,
     tracker: ProgressTracker,
@@ -61,10 +80,11 @@ def finish(
     data: JobData,
     yardstick: Yardstick,
     outcome: Outcome,
-) -> JobReport:
-    """Explain, package, benchmark and report: the same for every method."""
+) -> None:
+    """Explain the int8 model, write its artifacts, and hand over to the stages that measure them."""
     spec, settled, quality = inputs.spec, outcome.plan, outcome.quality
     assert outcome.int8 is not None
+    example = data.example_inputs(model)
 
     with tracker.step(Step.ANALYSE, "Looking at every layer") as advance:
         analysis = analyse(
@@ -78,39 +98,28 @@ def finish(
             advance=advance,
         )
 
+    with tracker.step(Step.EXPORT, "Writing files for other runtimes"):
+        exported = export(
+            folder,
+            model,
+            example,
+            prepared=outcome.prepared,
+            converted=outcome.int8.module,
+            plan=settled,
+            spec=spec,
+        )
+
     outcome.prepared = None  # as large as the model, and done with
     collect_garbage()
 
-    with tracker.step(Step.PACKAGE, "Writing and checking the artifacts"):
-        packed = package(folder, model, outcome.int8, example=data.example_inputs(model), samples=data.evaluation)
+    with tracker.step(Step.PACKAGE, "Writing and checking the torch artifact"):
+        packed = package(folder, model, outcome.int8, example=example, samples=data.evaluation)
         digest = weights_digest(outcome.int8.module)
 
-    outcome.int8 = None
-    collect_garbage()
-
-    with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
-        candidates: dict[str, Model | Path] = {
-            FLOAT_EAGER: model.raised,
-            FLOAT_FROZEN: packed.float_file,
-            INT8: packed.int8_file,
-        }
-        latency = benchmark(
-            model,
-            candidates,
-            data.evaluation,
-            spec.benchmark,
-            time_limit_seconds=inputs.wall_limit_seconds,
-            seed=spec.seed,
-            tracker=tracker,
-            advance=advance,
-        )
-    packed.float_file.unlink()
-
-    resolved = _resolved_spec(inputs, settled, quality, outcome.training)
     not_finite = any(output.float_not_finite for output in quality.fidelity)
     case = Case(
         spec=spec,
-        resolved=resolved,
+        resolved=_resolved_spec(inputs, settled, quality, outcome.training),
         analysis=analysis,
         quality=quality,
         recovery=outcome.recovery,
@@ -120,34 +129,100 @@ def finish(
         is_revision=inputs.before is not None,
         holds_full_range=has_vnni(),
     )
-    report = JobReport(
-        method=spec.method,
-        verdict=judge(quality, latency, packed.size),
-        quality=quality,
-        latency=latency,
-        size=packed.size,
-        inputs=packed.inputs,
-        layers=analysis.layers,
-        first_wrong=case.first_wrong,
-        sensitivity=analysis.sensitivity,
-        boundaries=analysis.boundaries,
-        fusions=analysis.fusions,
-        graphs=analysis.graphs,
-        histograms=analysis.histograms,
-        calibration=outcome.calibration,
-        ranges=outcome.ranges,
-        recovery=outcome.recovery,
-        kernels=outcome.kernels,
-        training=outcome.training,
-        before=inputs.before,
-        weights_sha256=digest,
-        warnings=find(case, tracker.warnings),
-        spec=resolved,
-        environment=describe_environment(settled.qengine, inputs.sandbox_level, threads=inputs.threads),
-        timings=tracker.timings,
+    explained = {
+        "inputs": packed.inputs,
+        "layers": analysis.layers,
+        "first_wrong": case.first_wrong,
+        "sensitivity": analysis.sensitivity,
+        "boundaries": analysis.boundaries,
+        "fusions": analysis.fusions,
+        "graphs": analysis.graphs,
+        "histograms": analysis.histograms,
+        "calibration": outcome.calibration,
+        "ranges": outcome.ranges,
+        "recovery": outcome.recovery,
+        "kernels": outcome.kernels,
+        "training": outcome.training,
+        "weights_sha256": digest,
+        "spec": case.resolved,
+    }
+    handover = Handover(
+        course=replace(tracker.course, warnings=find(case, tracker.warnings)),
+        qengine=settled.qengine,
+        yardstick=yardstick,
+        explained=explained,
+        files=[MadeFile("torch", packed.int8_file), *exported.files],
+        float_torch=packed.float_file,
+        float_onnx=exported.float_file,
     )
-    write_report(folder, report)
-    return report
+    hand_over(folder, handover)
+
+
+def verify_artifacts(folder: JobFolder, report: Report) -> None:
+    """Open every artifact in its runtime, hold it against the float model, and hand over to the stage that measures."""
+    inputs, handover = folder.read_inputs(), take_over(folder)
+    torch.set_num_threads(inputs.threads)
+    tracker = ProgressTracker(report, WEIGHTS[inputs.spec.method], handover.course)
+    with tracker.step(Step.VERIFY, "Opening the artifacts in their runtimes") as advance:
+        handover.artifacts = verify(
+            load_again(folder, handover.yardstick.samples),
+            handover.files,
+            handover.yardstick,
+            qengine=handover.qengine,
+            threads=inputs.threads,
+            advance=advance,
+        )
+    hand_over(folder, replace(handover, course=tracker.course))
+
+
+def measure(folder: JobFolder, report: Report) -> None:
+    """Measure the right artifacts against float models, choose one, and write the report."""
+    inputs, handover = folder.read_inputs(), take_over(folder)
+    spec, artifacts = inputs.spec, handover.artifacts
+    torch.set_num_threads(inputs.threads)
+    torch.backends.quantized.engine = handover.qengine
+    tracker = ProgressTracker(report, WEIGHTS[spec.method], handover.course)
+    model = load_again(folder, handover.yardstick.samples)
+    measured = worth_measuring(artifacts)
+    int8 = {int8_in(each.runtime): in_file(each.runtime, folder.outputs / each.name) for each in measured}
+    with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
+        runtimes = [file.runtime for file in handover.files]
+        floats = float_contenders(model, handover.float_torch, handover.float_onnx, runtimes, tracker)
+        latency = benchmark(
+            model,
+            floats | int8,
+            handover.yardstick.samples,
+            spec.benchmark,
+            int8=int8,
+            time_limit_seconds=inputs.wall_limit_seconds,
+            seed=spec.seed,
+            tracker=tracker,
+            advance=advance,
+        )
+    artifacts = [with_speed(each, latency[0]) for each in artifacts]
+    best = next(each for each in measured if int8_in(each.runtime) == latency[0].int8)
+    assert best.quality is not None
+    assert best.size_bytes is not None
+    float_bytes = handover.float_torch.stat().st_size
+    size = Size(float_bytes=float_bytes, int8_bytes=best.size_bytes, ratio=float_bytes / best.size_bytes)
+    verdict = judge(best.quality, latency, size)
+    write_report(
+        folder,
+        JobReport(
+            method=spec.method,
+            verdict=verdict,
+            recommended=best.name if verdict.word == "recommended" else None,
+            artifacts=artifacts,
+            quality=best.quality,
+            latency=latency,
+            size=size,
+            before=inputs.before,
+            warnings=tracker.warnings,
+            environment=describe_environment(handover.qengine, inputs.sandbox_level, threads=inputs.threads),
+            timings=tracker.timings,
+            **handover.explained,
+        ),
+    )
 
 
 def _resolved_spec(

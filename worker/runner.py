@@ -1,10 +1,15 @@
-"""The runner: a fresh interpreter that imports torch, is given one folder, locks itself down, runs one job, and exits.
+"""The runner: a fresh interpreter that imports torch, is given one folder, runs one job in stages, and exits.
 
     python -I -m worker.runner SUPERVISOR_PID
 
 It is started with an empty environment and no open file but its three streams (`worker/runner_process.py`). On stdout
-it writes one JSON line a message: ready, then progress, then finished or failed. On stdin it reads one line: start.
-Tracebacks go to stderr, for the operator; the user is told a code, a sentence and a hint.
+it writes one JSON line a message: ready, then progress, then finished or failed. On stdin it reads the start line, and
+later a line for each stage that may begin. Tracebacks go to stderr, for the operator; the user is told a code, a
+sentence and a hint.
+
+It never touches the upload itself. Each stage is a fork of it, which locks itself down first: what measures an artifact
+is a process that has made none, and that costs no second import of torch. Forking after OpenMP has run is safe as long
+as it never had more than one thread here, which locking down insists on.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import gc
 import importlib
 import os
@@ -19,9 +25,9 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from pydantic import BaseModel
 
@@ -39,7 +45,7 @@ from shared.job import Step
 from shared.model_file import inspect_model
 from shared.quantization_spec import BenchmarkSettings, DynamicSpec
 from worker.job_folder import JobFolder, JobInputs
-from worker.progress import FailedMessage, FinishedMessage, ProgressMessage, Report
+from worker.progress import FailedMessage, FinishedMessage, ProgressMessage, Report, Stage, StageMessage
 from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage
 from worker.sandbox import lock_down, probe_level
 
@@ -47,13 +53,13 @@ _PR_SET_PDEATHSIG = 1
 _MAX_MESSAGE_CHARACTERS = 8000
 _OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "bad alloc", "std::bad_alloc")
 
-Recipe = Callable[[JobFolder, Report], object]
+Recipe = Mapping[Stage, Callable[[JobFolder, Report], object]]
 
 
 def main() -> None:
     """Run one job for the supervisor whose process id stands on the command line."""
     die_with_parent(int(sys.argv[1]))
-    serve(_load_recipes)
+    serve(_load_recipe)
 
 
 def die_with_parent(parent: int) -> None:
@@ -74,19 +80,51 @@ def serve(load_recipe: Callable[[], Recipe]) -> None:
     gc.freeze()  # torch's own objects live as long as the process: collections in the job need not look at them
     os.environ.clear()
     _send(protocol, ReadyMessage(level=probe_level()))
+    start = StartMessage.model_validate_json(_next_line())
+    for position, (stage, run) in enumerate(recipe.items()):
+        if position:
+            _send(protocol, StageMessage(stage=stage))
+            _next_line()
+        if not _in_a_fork(functools.partial(_run, start, run, protocol)):
+            break  # it has said why
+    else:
+        _send(protocol, FinishedMessage())
+    _exit(0)
+
+
+def _next_line() -> bytes:
+    """What the supervisor says; exits when it has no use for this runner any more."""
     line = sys.stdin.buffer.readline(MAX_LINE_BYTES)
-    if not line:  # the supervisor has no use for this spare
-        os._exit(0)
-    outcome = _run(StartMessage.model_validate_json(line), recipe, protocol)
-    _send(protocol, outcome)
+    if not line:
+        _exit(0)
+    return line
+
+
+def _in_a_fork(run: Callable[[], bool]) -> bool:
+    """Whether it succeeded, in a process of its own; one that is killed by a signal takes this one along."""
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        die_with_parent(parent)
+        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a stream for a descriptor
+            os.dup2(nothing.fileno(), 0)
+        _exit(0 if run() else 1)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(parent, os.WTERMSIG(status))
+    return status == 0
+
+
+def _exit(code: int) -> NoReturn:
     # Tearing torch down takes longer than many a job, and nothing is left to save.
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
-def _load_recipes() -> Recipe:
+def _load_recipe() -> Recipe:
     """Import torch and the recipes, and do a job of no use, so that what is loaded on first use is there already."""
-    run: Recipe = importlib.import_module("worker.recipes").run
+    recipe: Recipe = importlib.import_module("worker.recipes").RECIPE
     import torch  # noqa: PLC0415 - its import takes a second, and must come after the streams are set up
 
     # torch.fx shows progress by tqdm where that is installed, and tqdm's own thread would stay outside of the sandbox.
@@ -100,13 +138,15 @@ def _load_recipes() -> Recipe:
             shapes = ({0: torch.export.Dim.DYNAMIC},)
             program = torch.export.export(torch.nn.Linear(8, 8), (torch.zeros(2, 8),), dynamic_shapes=shapes)
             torch.export.save(program, folder.model)
-            run(folder, lambda _: None)
+            for run in recipe.values():
+                run(folder, lambda _: None)
     except Exception:  # noqa: BLE001 - it costs the first job a moment, and the job itself will tell
         traceback.print_exc()
-    return run
+    return recipe
 
 
-def _run(start: StartMessage, recipe: Recipe, protocol: BinaryIO) -> FinishedMessage | FailedMessage:
+def _run(start: StartMessage, run: Callable[[JobFolder, Report], object], protocol: BinaryIO) -> bool:
+    """Do one stage; whether it is done. If not, the supervisor has been told why."""
     step: Step | None = None
 
     def report(message: BaseModel) -> None:
@@ -120,11 +160,12 @@ def _run(start: StartMessage, recipe: Recipe, protocol: BinaryIO) -> FinishedMes
         _enter(folder, start)
         step = Step.LOAD
         inspect_model(folder.model)
-        recipe(folder, report)
+        run(folder, report)
     except BaseException as error:  # noqa: BLE001 - whatever a hostile model raises ends in a message
         traceback.print_exc()
-        return FailedMessage(error=_explain(error, step))
-    return FinishedMessage()
+        _send(protocol, FailedMessage(error=_explain(error, step)))
+        return False
+    return True
 
 
 def _enter(folder: JobFolder, start: StartMessage) -> None:

@@ -1,4 +1,4 @@
-"""What supervisor and runner tell each other beside a recipe's progress: ready, and start."""
+"""What supervisor and runner tell each other beside a recipe's progress: ready, start, and what comes next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ReadyMessage(BaseModel):
 
 
 class StartMessage(BaseModel):
-    """The one line that a runner reads."""
+    """The first line that a runner reads; after it, an empty one for each stage that may begin."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from worker.progress import runner_message_adapter
+from worker.progress import STAGES, StageMessage, runner_message_adapter
 from worker.runner_log import RunnerLog
 from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage
 from worker.sandbox import SandboxLevel
@@ -51,8 +51,8 @@ def default_command() -> list[str]:
 class RunnerProcess:
     """One runner: one interpreter, one job.
 
-    start → wait_ready → run → messages until `finished` or `failed` → kill. One thread uses it at a time, except that
-    any thread may call `kill` at any time.
+    start → wait_ready → run → messages until `finished` or `failed`, with `go_on` after each `stage` → kill. One thread
+    uses it at a time, except that any thread may call `kill` at any time.
     """
 
     def __init__(self, command: Sequence[str] | None = None) -> None:
@@ -60,6 +60,7 @@ class RunnerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: RunnerLog | None = None
         self._buffer = b""
+        self._awaited = iter(STAGES[1:])
         self._ended = False
         self._reading = threading.Lock()
 
@@ -87,15 +88,22 @@ class RunnerProcess:
 
     def run(self, start: StartMessage) -> None:
         """Give it its job; once. Raises RunnerLost when it is gone."""
-        stdin = self._running.stdin
-        assert stdin is not None
         assert self._log is not None
         self._log.name = start.folder.name
+        self._tell(start.model_dump_json().encode())
+
+    def go_on(self) -> None:
+        """Let the stage begin that it has asked for. Raises RunnerLost when it is gone."""
+        self._tell(b"")
+
+    def _tell(self, line: bytes) -> None:
+        stdin = self._running.stdin
+        assert stdin is not None
         try:
-            stdin.write(start.model_dump_json().encode() + b"\n")
-            stdin.close()
-        except BrokenPipeError as error:
-            raise RunnerLost("the runner ended before it was given a job") from error
+            stdin.write(line + b"\n")
+            stdin.flush()
+        except (BrokenPipeError, ValueError) as error:  # ValueError: closed, by `kill`
+            raise RunnerLost("the runner ended before it was told to go on") from error
 
     def messages(self, timeout_seconds: float) -> list[Any]:
         """What it has said, waiting for a first message at most so long; an empty list when there was none.
@@ -131,13 +139,10 @@ class RunnerProcess:
             return False
 
     def rss_bytes(self) -> int:
-        """Its resident memory; 0 when it is gone."""
+        """Resident memory of its stage, what it shares with the runner included; 0 when it is gone."""
         if self._running.returncode is not None:
             return 0
-        try:
-            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-        except (OSError, IndexError, ValueError):
-            return 0
+        return max(map(_rss_bytes, [self.pid, *_children(self.pid)]))
 
     def kill(self) -> None:
         """Kill it and whatever it started, and reap it; may be called again, and on one that was never started."""
@@ -202,10 +207,27 @@ class RunnerProcess:
         messages = []
         while (line := self._next_line()) is not None:
             try:
-                messages.append(runner_message_adapter.validate_json(line))
+                message = runner_message_adapter.validate_json(line)
             except ValidationError as error:
                 raise RunnerGarbled(f"the runner wrote a line that is no message: {line[:200]!r}") from error
+            if isinstance(message, StageMessage) and message.stage != next(self._awaited, None):
+                raise RunnerGarbled(f"the runner asked for the stage {message.stage} out of turn")
+            messages.append(message)
         return messages
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has just ended
+        return []
+
+
+def _rss_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def _spawn(command: list[str]) -> subprocess.Popen[bytes]:

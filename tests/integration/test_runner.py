@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from shared.quantization_spec import DynamicSpec
 from tests.hostile.models import export_small_net, pickled_sample_inputs, pickled_weight
 from worker.job_folder import JobFolder, JobInputs
+from worker.progress import Stage
 from worker.runner_messages import MAX_LINE_BYTES, StartMessage
 from worker.runner_process import RunnerGarbled, RunnerLost, RunnerProcess
 from worker.sandbox import SandboxLevel, SandboxLimits, probe_level
@@ -32,7 +33,7 @@ def recipe(folder, report):
 {body}
 
 die_with_parent(int(sys.argv[1]))
-serve(lambda: recipe)
+serve(lambda: dict.fromkeys({stages!r}, recipe))
 """
 OUT_OF_MEMORY_IN_THE_MODEL = """\
 import torch
@@ -55,12 +56,12 @@ thread.join()
 runner.wait_ready(60)
 print(runner.pid, flush=True)
 time.sleep(600)"""
-Start = Callable[[str], RunnerProcess]
+Start = Callable[..., RunnerProcess]
 
 
-def toy_command(body: str) -> list[str]:
+def toy_command(body: str, stages: Sequence[Stage] = ("make",)) -> list[str]:
     indented = "\n".join(f"    {line}" for line in body.splitlines())
-    return [sys.executable, "-I", "-c", TOY.format(body=indented)]
+    return [sys.executable, "-I", "-c", TOY.format(body=indented, stages=list(stages))]
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +83,8 @@ def start() -> Iterator[Start]:
     """Starts a runner with a recipe of one's own; all are killed at the end."""
     runners = []
 
-    def start(body: str) -> RunnerProcess:
-        runner = RunnerProcess(toy_command(body))
+    def start(body: str, *stages: Stage) -> RunnerProcess:
+        runner = RunnerProcess(toy_command(body, stages or ("make",)))
         runners.append(runner)
         runner.start()
         assert runner.wait_ready(WAIT_SECONDS) == probe_level()
@@ -103,12 +104,15 @@ def job(folder: JobFolder, **limits: int) -> StartMessage:
 
 
 def hear(runner: RunnerProcess) -> list[Any]:
-    """Everything up to finished or failed."""
+    """Everything up to finished or failed; every stage may begin."""
     heard: list[Any] = []
     deadline = time.monotonic() + WAIT_SECONDS
     while not heard or heard[-1].kind not in {"finished", "failed"}:
         assert time.monotonic() < deadline, heard
-        heard += runner.messages(1.0)
+        for message in runner.messages(1.0):
+            heard.append(message)
+            if message.kind == "stage":
+                runner.go_on()
     return heard
 
 
@@ -176,7 +180,7 @@ def test_a_runner_has_an_empty_environment_its_streams_and_its_own_session(start
             "import json\n"
             "links = [os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if int(n) > 2"
             " and os.path.exists(f'/proc/self/fd/{n}')]\n"
-            "(folder.outputs / 'facts').write_text(json.dumps([dict(os.environ), links, os.getsid(0) == os.getpid(),"
+            "(folder.outputs / 'facts').write_text(json.dumps([dict(os.environ), links, os.getsid(0) == os.getppid(),"
             " os.getcwd()]))"
         )
         pipe = str(Path(f"/proc/self/fd/{reader}").readlink())
@@ -246,6 +250,61 @@ def test_a_hostile_model_is_refused_before_it_is_loaded(
     runner = start("import torch\ntorch.export.load(folder.model)")
     assert failure(runner, job(folder)).code == "model_unsafe"
     assert not marker.exists()
+
+
+def test_each_stage_is_a_process_of_its_own_and_waits_until_it_may_begin(start: Start, folder: JobFolder) -> None:
+    """Nothing of one is in the memory of the next; both are locked down; and no stage begins before it is told to."""
+    runner = start(
+        "ids = folder.tmp / 'ids'\nsys.seen = getattr(sys, 'seen', 0) + 1\n"
+        "with ids.open('a') as file: file.write(f'{os.getpid()} {sys.seen}\\n')\n"
+        "try:\n    open('/etc/passwd')\nexcept PermissionError:\n    report(LogMessage(kind='log', message='locked'))",
+        "make",
+        "verify",
+    )
+    runner.run(job(folder))
+    heard: list[Any] = []
+    wait_until(lambda: bool(heard.extend(runner.messages(1.0)) or heard[-1].kind == "stage"))
+    time.sleep(0.3)  # what it would need to begin all the same
+    ids = (folder.tmp / "ids").read_text().split("\n")
+    assert len(ids) == 2
+    runner.go_on()
+    heard += hear(runner)
+    assert [message.kind for message in heard] == ["log", "stage", "log", "finished"]
+    (first, seen), (second, seen_again) = (line.split() for line in (folder.tmp / "ids").read_text().splitlines())
+    assert len({first, second, str(runner.pid)}) == 3
+    assert seen == seen_again == "1"
+
+
+def test_a_stage_that_is_killed_takes_the_runner_along(start: Start, folder: JobFolder) -> None:
+    runner = start("os.kill(os.getpid(), signal.SIGKILL)", "make", "verify")
+    runner.run(job(folder))
+    with pytest.raises(RunnerLost):
+        hear(runner)
+    runner.kill()
+    assert runner.exit_signal is signal.SIGKILL
+
+
+def test_a_stage_that_fails_is_the_last(start: Start, folder: JobFolder) -> None:
+    runner = start("raise NothingToQuantize('none of it')", "make", "verify")
+    runner.run(job(folder))
+    assert [message.kind for message in hear(runner)] == ["failed"]
+
+
+def test_a_stage_is_killed_with_its_runner_and_its_memory_counts(start: Start, folder: JobFolder) -> None:
+    runner = start("block = bytearray(200 * 2**20)\n(folder.tmp / 'id').write_text(str(os.getpid()))\ntime.sleep(600)")
+    runner.run(job(folder))
+    wait_until(lambda: (folder.tmp / "id").exists() and (folder.tmp / "id").read_text() != "")
+    stage = Path(f"/proc/{(folder.tmp / 'id').read_text()}")
+    assert runner.rss_bytes() > 200 * 2**20
+    runner.kill()
+    wait_until(lambda: not stage.exists() or "State:\tZ" in (stage / "status").read_text())
+
+
+def test_a_runner_that_asks_for_a_stage_out_of_turn_is_garbled(start: Start, folder: JobFolder) -> None:
+    runner = start(WRITE_TO_EVERY_PIPE.format(data=b'{"kind": "stage", "stage": "measure"}\n'))
+    runner.run(job(folder))
+    with pytest.raises(RunnerGarbled, match="out of turn"):
+        hear(runner)
 
 
 @pytest.mark.parametrize(
@@ -335,4 +394,5 @@ def test_the_real_runner_does_a_real_job(folder: JobFolder) -> None:
     finally:
         runner.kill()
     assert heard[-1].kind == "finished", heard[-1]
+    assert [message.stage for message in heard if message.kind == "stage"] == ["verify", "measure"]
     assert (folder.outputs / "report.json").stat().st_size > 0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from shared.quantization_spec import Runtime
 from worker.exporting.passes import (
     drop_unread,
     fold_transposed_weights,
@@ -16,19 +17,18 @@ from worker.exporting.passes import (
     pool_over_all,
     quantize_sigmoids,
 )
-from worker.runtimes import RuntimeName
 
 _Pass = Callable[[ir.Model], None]
 _FOR_ALL: tuple[_Pass, ...] = (fold_transposed_weights, plain_softmax, pool_over_all, leave_linears_in_float)
 
 #: By runtime, the passes in order.
-FORMS: Mapping[RuntimeName, tuple[_Pass, ...]] = {
+FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
     "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, drop_unread),
     "openvino": (*_FOR_ALL, leave_convolutions_in_float, drop_unread),
 }
 
 
-def in_form(model: ir.Model, runtime: RuntimeName) -> ir.Model:
+def in_form(model: ir.Model, runtime: Runtime) -> ir.Model:
     """A copy of an exported reference graph in the form for this runtime; weights are shared, not copied."""
     formed = model.clone()
     for apply in FORMS[runtime]:

@@ -10,7 +10,7 @@ quantized layer by layer as the plan says, and frozen to what users run.
 from worker.quantization.boundaries import glob_of, in_float, in_int8
 from worker.quantization.choosing_kernels import has_vnni, where_weights_are_affine
 from worker.quantization.converting import convert, use_kernels_of
-from worker.quantization.copying import collect_garbage
+from worker.quantization.copying import collect_garbage, weight_bytes
 from worker.quantization.correcting import Biases, bias_corrections, correct_biases
 from worker.quantization.counting import layer_macs
 from worker.quantization.describing import Description, describe
@@ -100,6 +100,7 @@ __all__ = [
     "stretch_of",
     "use_kernels_of",
     "verify_raised",
+    "weight_bytes",
     "weight_values",
     "weights_digest",
     "where_weights_are_affine",

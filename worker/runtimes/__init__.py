@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
+from shared.quantization_spec import RUNTIMES, Runtime
+from worker.runtimes.in_memory import EagerSession
 from worker.runtimes.session import Kernels, Session, SessionSettings
 
-__all__ = ["RUNTIMES", "Kernels", "RuntimeName", "Session", "SessionSettings", "installed", "open_session"]
-
-RuntimeName = Literal["torch", "onnxruntime", "openvino"]
-RUNTIMES: tuple[RuntimeName, ...] = ("torch", "onnxruntime", "openvino")
+__all__ = ["EagerSession", "Kernels", "Session", "SessionSettings", "installed", "open_session"]
 
 # Imported when the first file is opened: together they take a second and 100 MiB, and none is always there.
 _SESSIONS = {
@@ -22,9 +20,9 @@ _SESSIONS = {
 }
 
 
-def installed() -> dict[RuntimeName, str]:
+def installed() -> dict[Runtime, str]:
     """The runtimes that this worker has, with their versions; imports none of them."""
-    found: dict[RuntimeName, str] = {}
+    found: dict[Runtime, str] = {}
     for name in RUNTIMES:
         try:
             found[name] = version(name)
@@ -33,7 +31,7 @@ def installed() -> dict[RuntimeName, str]:
     return found
 
 
-def open_session(runtime: RuntimeName, path: Path, settings: SessionSettings) -> Session:
+def open_session(runtime: Runtime, path: Path, settings: SessionSettings) -> Session:
     """Load a file in its runtime. Raises ModelFailed when the runtime refuses it."""
     module, name = _SESSIONS[runtime]
     session: Session = getattr(importlib.import_module(module), name)(path, settings)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 
-import torch
 from torch import Tensor, fx
 
 from shared.errors import ModelFailed
 from shared.job_report import BenchmarkResult, Roofline
 from shared.quantization_spec import BenchmarkSettings
 from worker.datasets import Samples
-from worker.inference import Model, padded_to, run_model
+from worker.inference import padded_to, run_model
 from worker.latency import INT8, Candidate, computing_with, measure_latency
 from worker.pinning import available_cores, pinned_to
 from worker.progress import ProgressTracker, StepProgress
 from worker.quantization import collect_garbage, layer_macs
 from worker.roofline import int8_peak_gmacs_per_second
-from worker.steps.convert import fresh_copy
+from worker.steps.contenders import Contender
 from worker.steps.load import LoadedModel
 
 _SHARE_OF_TIME_LEFT = 0.8  # of the job's; the rest is for what comes after
@@ -29,7 +26,7 @@ _SHARE_OF_TIME_LEFT = 0.8  # of the job's; the rest is for what comes after
 
 def benchmark(
     model: LoadedModel,
-    candidates: Mapping[str, Model | Path],
+    candidates: Mapping[str, Contender],
     samples: Samples,
     settings: BenchmarkSettings,
     *,
@@ -39,7 +36,7 @@ def benchmark(
     tracker: ProgressTracker,
     advance: StepProgress,
 ) -> list[BenchmarkResult]:
-    """Measure every combination of models, or of files of them; those named in `int8` against the others.
+    """Measure every combination of models; those named in `int8` against the others.
 
     A batch size that the model cannot take is measured at one that it can, more threads than there are cores with all
     cores, and noted. What does not fit into the job's time limit is told before and shortened alike for all
@@ -56,9 +53,8 @@ def benchmark(
             break
         inputs = _batch_of(samples, batch_size)
         runs.clear()
-        sizes = [candidate.stat().st_size for candidate in candidates.values() if isinstance(candidate, Path)]
-        collect_garbage(sum(sizes))  # the copies that were run before: the next are as large
-        runs |= {name: functools.partial(fresh_copy(candidate), *inputs) for name, candidate in candidates.items()}
+        collect_garbage(sum(each.size_bytes for each in candidates.values()))  # what was run before
+        runs |= {name: each.open(threads).bound(inputs) for name, each in candidates.items()}
 
         def advance_inside(
             share: float, position: int = position, size: int = batch_size, count: int = threads
@@ -148,7 +144,7 @@ def _possible_threads(asked: Sequence[int], tracker: ProgressTracker) -> dict[in
 
 def _possible_batch_sizes(
     model: LoadedModel,
-    candidates: Mapping[str, Model | Path],
+    candidates: Mapping[str, Contender],
     samples: Samples,
     asked: Sequence[int],
     tracker: ProgressTracker,
@@ -165,13 +161,13 @@ def _possible_batch_sizes(
     return possible
 
 
-def _takes(model: LoadedModel, candidates: Mapping[str, Model | Path], samples: Samples, size: int) -> bool:
+def _takes(model: LoadedModel, candidates: Mapping[str, Contender], samples: Samples, size: int) -> bool:
     if model.batch.clamp(size) != size:
         return False
     try:
-        with torch.inference_mode():
-            for candidate in candidates.values():
-                run_model(fresh_copy(candidate), _batch_of(samples, size), model.batch)
+        for candidate in candidates.values():
+            session = candidate.open(1)
+            run_model(lambda *inputs, session=session: session.run(inputs), _batch_of(samples, size), model.batch)
     except ModelFailed:
         return False
     return True

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from torch import Tensor, fx
+from torch.export import ExportedProgram
 
 from shared.errors import DatasetError
 from shared.job import Step
@@ -77,9 +78,23 @@ def load(folder: JobFolder, inputs: JobInputs, tracker: ProgressTracker) -> tupl
         roles = dataset_roles(inputs.spec)
         seen = roles.get("evaluation") in (roles.get("calibration"), roles.get("training"))
         _warn_about(data, batch, tracker, evaluation_is_seen=seen)
-        sample_bytes = sum(math.prod(tensor.shape[1:]) * tensor.element_size() for tensor in verified.inputs)
-        model = LoadedModel(raised, specs, tuple(output_names(program)), batch, usual_batch_size(batch, sample_bytes))
+        model = _loaded(program, raised, specs, data.evaluation)
     return model, data
+
+
+def load_again(folder: JobFolder, samples: Samples) -> LoadedModel:
+    """The model that an earlier stage loaded, checked and measured on these samples."""
+    program = load_program(folder.model)
+    return _loaded(program, raise_program(program), tuple(input_specs(program)), samples)
+
+
+def _loaded(
+    program: ExportedProgram, raised: fx.GraphModule, specs: tuple[InputSpec, ...], samples: Samples
+) -> LoadedModel:
+    batch = batch_range(specs)
+    one = samples.read(0, 1).inputs
+    sample_bytes = sum(math.prod(tensor.shape[1:]) * tensor.element_size() for tensor in one)
+    return LoadedModel(raised, specs, tuple(output_names(program)), batch, usual_batch_size(batch, sample_bytes))
 
 
 def _open_datasets(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import InternalError
-from shared.job_report import ExampleInput, JobReport, Size
+from shared.job_report import ExampleInput, JobReport
 from worker.compact_archive import deflate
 from worker.datasets import Samples, dtype_name
 from worker.inference import padded_to, run_model
@@ -35,7 +35,6 @@ _MAX_DIFFERING = 0.1
 class Packed:
     """What was written."""
 
-    size: Size
     inputs: list[ExampleInput]
     int8_file: Path
     """The artifact."""
@@ -59,13 +58,7 @@ def package(
     torch.jit.save(freeze(model.raised, example), float_file)
     collect_garbage(float_file.stat().st_size)  # the frozen float model
     _check_artifact(artifact, model, quantized, samples)
-    float_bytes, int8_bytes = float_file.stat().st_size, artifact.stat().st_size
-    return Packed(
-        Size(float_bytes=float_bytes, int8_bytes=int8_bytes, ratio=float_bytes / int8_bytes),
-        _example_inputs(model, samples),
-        artifact,
-        float_file,
-    )
+    return Packed(_example_inputs(model, samples), artifact, float_file)
 
 
 def write_report(folder: JobFolder, report: JobReport) -> None:

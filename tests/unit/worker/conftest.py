@@ -83,12 +83,12 @@ MakeFolder = Callable[..., JobFolder]
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Make a job's folder from a .pt2, datasets by role (arrays by key), and the rest of the spec."""
+    """Make a job's folder from a .pt2, datasets by role (arrays by key), and the rest of the spec; for torch alone."""
 
     def make(program: Path, method: str, datasets: dict[str, dict[str, Any]], **spec: Any) -> JobFolder:
         folder = JobFolder(tmp_path / f"job-{len(list(tmp_path.iterdir()))}")
         benchmark = {"max_seconds": 0.02} | spec.pop("benchmark", {})
-        wanted = {"method": method, "model": MODEL_ID, "benchmark": benchmark} | spec
+        wanted = {"method": method, "model": MODEL_ID, "benchmark": benchmark, "runtimes": ["torch"]} | spec
         folder.create(
             JobInputs(
                 job_id="job_0123456789abcdef",

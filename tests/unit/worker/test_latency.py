@@ -265,7 +265,7 @@ def test_equal_candidates_do_not_differ_and_words_say_so() -> None:
     result = measure_latency({FLOAT_EAGER: slowed(0.5), INT8: slowed(0.5)}, batch_size=1, threads=1, max_seconds=0.4,
                              seed=0)  # fmt: skip
     assert not result.significant
-    assert result.conclusion.startswith("No significant difference between int8 and float_eager")
+    assert result.conclusion.startswith("No significant difference between int8_torch and float_eager")
 
 
 def test_the_cores_are_named_and_are_those_that_were_run_on() -> None:

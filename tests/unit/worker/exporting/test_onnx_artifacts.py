@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from shared.quantization_spec import spec_adapter
+from shared.quantization_spec import Runtime, spec_adapter
 from tests.unit.worker.quantization.test_planning import sqnr_db
 from tests.unit.worker.quantization.test_simulating import calibrated
 from tests.zoo.models import FAMILIES, Family, trained
@@ -26,7 +26,7 @@ from worker.quantization import (
     simulate,
 )
 from worker.quantization.grouping import groups
-from worker.runtimes import RuntimeName, Session, SessionSettings, open_session
+from worker.runtimes import Session, SessionSettings, open_session
 
 Case = tuple[Family, fx.GraphModule, fx.GraphModule, Plan, Path]
 
@@ -54,7 +54,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return family, raised, prepared, settled, folder
 
 
-def opened(case: Case, runtime: RuntimeName) -> Session:
+def opened(case: Case, runtime: Runtime) -> Session:
     return open_session(runtime, case[-1] / f"{runtime}.onnx", SessionSettings())
 
 
@@ -64,7 +64,7 @@ def samples(case: Case, count: int = 32) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("runtime", FORMS)
 @torch.no_grad()
-def test_it_is_no_further_from_the_float_model_than_what_is_simulated(case: Case, runtime: RuntimeName) -> None:
+def test_it_is_no_further_from_the_float_model_than_what_is_simulated(case: Case, runtime: Runtime) -> None:
     """At most half a dB; nearer it may be, where the runtime leaves in float what torch's kernels cannot."""
     _, raised, prepared, settled, _ = case
     some = samples(case)
@@ -74,7 +74,7 @@ def test_it_is_no_further_from_the_float_model_than_what_is_simulated(case: Case
 
 
 @pytest.mark.parametrize("runtime", FORMS)
-def test_its_int8_layers_run_on_int8_kernels(case: Case, runtime: RuntimeName) -> None:
+def test_its_int8_layers_run_on_int8_kernels(case: Case, runtime: Runtime) -> None:
     _, raised, _, settled, _ = case
     kernels = opened(case, runtime).kernels()
     in_float = [each for each in groups(raised) if each.is_weighted and each.name not in settled.int8_layers]
@@ -83,7 +83,7 @@ def test_its_int8_layers_run_on_int8_kernels(case: Case, runtime: RuntimeName) -
 
 
 @pytest.mark.parametrize("runtime", FORMS)
-def test_the_batch_stays_open(case: Case, runtime: RuntimeName) -> None:
+def test_the_batch_stays_open(case: Case, runtime: Runtime) -> None:
     session = opened(case, runtime)
     for count in (1, 3):
         assert all(len(output) == count for output in session.run(samples(case, count)))

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import ModelFailed
+from shared.quantization_spec import RUNTIMES, Runtime
 from worker.exporting import export_onnx, save
 from worker.quantization import freeze, input_specs, output_names, raise_program
-from worker.runtimes import RUNTIMES, RuntimeName, Session, SessionSettings, installed, open_session
+from worker.runtimes import Session, SessionSettings, installed, open_session
 
 X = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[RuntimeName, Path], Tensor]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[Runtime, Path], Tensor]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)).eval()
     program = torch.export.export(network, (X[:2],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
@@ -32,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[RuntimeName, P
 
 
 @pytest.fixture(params=RUNTIMES)
-def session(request: pytest.FixtureRequest, files: tuple[dict[RuntimeName, Path], Tensor]) -> Session:
+def session(request: pytest.FixtureRequest, files: tuple[dict[Runtime, Path], Tensor]) -> Session:
     return open_session(request.param, files[0][request.param], SessionSettings())
 
 
@@ -40,7 +41,7 @@ def test_the_installed_runtimes_are_told_with_their_versions() -> None:
     assert installed() == {name: version(name) for name in RUNTIMES}
 
 
-def test_it_gives_what_torch_gives(session: Session, files: tuple[dict[RuntimeName, Path], Tensor]) -> None:
+def test_it_gives_what_torch_gives(session: Session, files: tuple[dict[Runtime, Path], Tensor]) -> None:
     (found,) = session.run([X])
     assert torch.allclose(found, files[1], atol=1e-4)
 
@@ -63,7 +64,7 @@ def test_a_float_model_runs_on_float_kernels(session: Session) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_a_file_that_is_none_is_refused_in_words_of_ours(runtime: RuntimeName, tmp_path: Path) -> None:
+def test_a_file_that_is_none_is_refused_in_words_of_ours(runtime: Runtime, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
     with pytest.raises(ModelFailed, match=r"does not take broken\.onnx"):
@@ -72,7 +73,7 @@ def test_a_file_that_is_none_is_refused_in_words_of_ours(runtime: RuntimeName, t
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_inputs_that_do_not_fit_are_refused_in_words_of_ours(
-    runtime: RuntimeName, files: tuple[dict[RuntimeName, Path], Tensor]
+    runtime: Runtime, files: tuple[dict[Runtime, Path], Tensor]
 ) -> None:
     session = open_session(runtime, files[0][runtime], SessionSettings())
     with pytest.raises(ModelFailed, match="raised"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from tests.unit.worker.test_datasets import spec
 from worker.datasets import InMemorySamples
 from worker.inference import BatchRange
 from worker.progress import ProgressTracker
+from worker.runtimes import EagerSession
 from worker.steps.benchmark import benchmark
-from worker.steps.convert import fresh_copy
+from worker.steps.contenders import Contender
 from worker.steps.load import LoadedModel
 
 SAMPLES = InMemorySamples((torch.randn(5, 4),))
@@ -28,10 +30,14 @@ def pairs_only(x: Tensor) -> tuple[Tensor]:
     return (x.reshape(-1, 2, 4).sum(1),)
 
 
+def in_memory(model: Callable[..., Any]) -> Contender:
+    return Contender(lambda _: EagerSession(model))
+
+
 def run(batch: BatchRange, **settings: object) -> tuple[list[tuple[int, int, str | None]], list[str]]:
     tracker = ProgressTracker(lambda _: None, {Step.BENCHMARK: 1})
     model = LoadedModel(pairs_only, (spec("x", (None, 4)),), ("output",), batch, batch.clamp(32))  # type: ignore[arg-type]  # any callable does
-    candidates = dict.fromkeys(("float_eager", "float_frozen", "int8"), pairs_only)
+    candidates = dict.fromkeys(("float_eager", "float_frozen", "int8_torch"), in_memory(pairs_only))
     told: list[float] = []
     results = benchmark(
         model, candidates, SAMPLES, BenchmarkSettings.model_validate({"max_seconds": 0.01} | settings),
@@ -84,7 +90,7 @@ def test_what_does_not_fit_the_time_limit_is_told_before_and_shortened_alike() -
         return (x,)
 
     results = benchmark(
-        model, dict.fromkeys(("float_eager", "int8"), slow), SAMPLES,
+        model, dict.fromkeys(("float_eager", "int8_torch"), in_memory(slow)), SAMPLES,
         BenchmarkSettings(batch_sizes=[2, 4, 6, 8], max_seconds=600), time_limit_seconds=5.0,
         seed=0, tracker=tracker, advance=lambda done, total, detail=None: None,
     )  # fmt: skip
@@ -100,7 +106,7 @@ def test_combinations_for_which_no_time_is_left_are_named_and_the_first_is_measu
     tracker = ProgressTracker(lambda _: None, {Step.BENCHMARK: 1}, clock=lambda: float(next(moments)))
     model = LoadedModel(pairs_only, (spec("x", (None, 4)),), ("output",), BatchRange(1, 100), 32)  # type: ignore[arg-type]  # any callable does
     results = benchmark(
-        model, dict.fromkeys(("float_eager", "int8"), pairs_only), SAMPLES,
+        model, dict.fromkeys(("float_eager", "int8_torch"), in_memory(pairs_only)), SAMPLES,
         BenchmarkSettings(batch_sizes=[2, 4, 6], max_seconds=0.01), time_limit_seconds=300,
         seed=0, tracker=tracker, advance=lambda done, total, detail=None: None,
     )  # fmt: skip
@@ -109,17 +115,26 @@ def test_combinations_for_which_no_time_is_left_are_named_and_the_first_is_measu
     assert "2 of 3 combinations" in tracker.warnings[-1].message
 
 
-def test_each_combination_is_measured_on_a_copy_that_was_never_called(tmp_path: Path) -> None:
+def test_each_combination_is_measured_on_a_copy_that_was_never_called() -> None:
     """Kernels of oneDNN keep the shape of their first call: no other size and no earlier step may be first."""
-    calls: list[int] = []
+    shapes_of_copies: list[set[tuple[int, ...]]] = []
 
-    class Doubled(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x * 2
+    def opened(_: int) -> EagerSession:
+        shapes: set[tuple[int, ...]] = set()
+        shapes_of_copies.append(shapes)
 
-    frozen, file = torch.jit.freeze(torch.jit.trace(Doubled().eval(), torch.zeros(2, 4))), tmp_path / "doubled.pt"
-    torch.jit.save(frozen, file)
-    copy = fresh_copy(file)
-    assert copy is not fresh_copy(file)
-    assert torch.equal(copy(torch.ones(3, 4)), frozen(torch.ones(3, 4)))
-    assert fresh_copy(calls.append) == calls.append, "what is in memory is taken as it is"
+        def model(x: Tensor) -> tuple[Tensor]:
+            shapes.add(tuple(x.shape))
+            return (x,)
+
+        return EagerSession(model)
+
+    tracker = ProgressTracker(lambda _: None, {Step.BENCHMARK: 1})
+    model = LoadedModel(pairs_only, (spec("x", (None, 4)),), ("output",), BatchRange(1, 100), 32)  # type: ignore[arg-type]  # any callable does
+    benchmark(
+        model, dict.fromkeys(("float_eager", "int8_torch"), Contender(opened)), SAMPLES,
+        BenchmarkSettings(batch_sizes=[2, 4], max_seconds=0.01),
+        seed=0, tracker=tracker, advance=lambda done, total, detail=None: None,
+    )  # fmt: skip
+    assert {shape for shapes in shapes_of_copies for shape in shapes} == {(2, 4), (4, 4)}
+    assert all(len(shapes) == 1 for shapes in shapes_of_copies)

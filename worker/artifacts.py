@@ -1,0 +1,35 @@
+"""What the artifacts of a job are worth: which are measured, and what is said of them afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.job_report import ArtifactResult, BenchmarkResult
+from shared.quantization_spec import Runtime
+
+
+def float_in(runtime: Runtime) -> str:
+    """What the float model in a runtime other than torch is called among what is measured."""
+    return f"float_{runtime}"
+
+
+def int8_in(runtime: Runtime) -> str:
+    """What the artifact for a runtime is called among what is measured."""
+    return f"int8_{runtime}"
+
+
+def worth_measuring(artifacts: Sequence[ArtifactResult]) -> list[ArtifactResult]:
+    """Those with nothing to be said against them; where there are none, all that run: to know what is to be gained."""
+    right = [each for each in artifacts if not each.labels]
+    return right or [each for each in artifacts if "missing" not in each.labels]
+
+
+def with_speed(artifact: ArtifactResult, headline: BenchmarkResult) -> ArtifactResult:
+    """The artifact, labelled where it is slower than the fastest float model beyond doubt."""
+    speedups = {each.name: each for each in headline.speedups}
+    found = speedups.get(int8_in(artifact.runtime))
+    if found is None or not found.significant or found.speedup > 1:
+        return artifact
+    told = f"It takes {1 / found.speedup:.2f} times as long as {headline.baseline}."
+    note = told if artifact.note is None else f"{artifact.note} {told}"
+    return artifact.model_copy(update={"labels": [*artifact.labels, "slower"], "note": note})

@@ -1,0 +1,57 @@
+"""ONNX Runtime's own dynamic quantizer, on the float model as ONNX.
+
+https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html#dynamic-quantization
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+from pathlib import Path
+
+import onnx_ir as ir
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_QUANTIZED = frozenset({"Gemm", "LSTM", "MatMul"})
+
+
+def quantize_onnx_dynamically(source: Path, target: Path, *, float_layers: Collection[str], scratch: Path) -> None:
+    """Write the file with int8 weights a channel, but for the layers named; ranges of what they read come at run time.
+
+    Preparing it folds what an LSTM's weights are put together from: without that it stays in float.
+    """
+    prepared = scratch / "prepared.onnx"
+    quant_pre_process(source, prepared, auto_merge=True, skip_symbolic_shape=True)
+    layers = _layers(ir.load(source))
+    skipped = [
+        str(node.name)
+        for node in ir.load(prepared).graph
+        if node.op_type in _QUANTIZED and _layer_of(str(node.name), layers) in float_layers
+    ]
+    quantize_dynamic(
+        prepared,
+        target,
+        op_types_to_quantize=sorted(_QUANTIZED),
+        nodes_to_exclude=skipped,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True},
+    )
+    prepared.unlink()
+
+
+def _layers(model: ir.Model) -> dict[str, str]:
+    """By name of a node, the innermost layer that it was exported from."""
+    found = {}
+    for node in model.graph:
+        scopes = [scope for scope in ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))[:-1] if scope]
+        if scopes:
+            found[str(node.name)] = str(scopes[-1])
+    return found
+
+
+def _layer_of(name: str, layers: dict[str, str]) -> str | None:
+    """Preparing fuses nodes, and names them after the first of them and the fusion."""
+    return layers.get(name) or layers.get(name.split("/", maxsplit=1)[0])

@@ -1,0 +1,53 @@
+"""What one stage of a job hands to the next: a file among the job's scratch.
+
+A pickle, because nobody but the stages of the same job writes or reads it, each inside of the same sandbox: whoever
+took one over would gain nothing by it that the upload, which is loaded again, does not offer already.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.job_report import ArtifactResult
+from worker.job_folder import JobFolder
+from worker.progress import Course
+from worker.steps.evaluate import Yardstick
+from worker.steps.export import MadeFile
+
+_NAME = "handover.pickle"
+
+
+@dataclass
+class Handover:
+    """All that is known of a job between two stages."""
+
+    course: Course
+    qengine: str
+    """Whose kernels the torch artifact is for."""
+    yardstick: Yardstick
+    explained: dict[str, Any]
+    """Fields of the report that are settled."""
+    files: list[MadeFile]
+    """The torch artifact first."""
+    float_torch: Path
+    """The float model, frozen to TorchScript."""
+    float_onnx: Path | None
+    """The same as ONNX, where that was wanted and worked."""
+    artifacts: list[ArtifactResult] = field(default_factory=list)
+    """What the next stage found when it opened the files."""
+
+
+def hand_over(folder: JobFolder, handover: Handover) -> None:
+    """Leave it for the next stage."""
+    with (folder.tmp / _NAME).open("wb") as file:
+        pickle.dump(handover, file)
+
+
+def take_over(folder: JobFolder) -> Handover:
+    """What the stage before left."""
+    with (folder.tmp / _NAME).open("rb") as file:
+        found: Handover = pickle.load(file)  # noqa: S301  # the docstring of this module says why
+    return found

@@ -1,0 +1,74 @@
+"""Contenders: the forms of a model that are measured against each other, each opened anew for every measurement."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from shared.errors import ModelFailed
+from shared.quantization_spec import Runtime
+from worker.artifacts import float_in
+from worker.environment import cpu
+from worker.latency import FLOAT_CHANNELS_LAST, FLOAT_EAGER, FLOAT_FROZEN, FLOAT_OPENVINO_BF16
+from worker.progress import ProgressTracker
+from worker.quantization import weight_bytes
+from worker.runtimes import EagerSession, Session, SessionSettings, open_session
+from worker.steps.load import LoadedModel
+
+_BF16 = {"avx512_bf16", "amx_bf16"}
+_PRECISION = "INFERENCE_PRECISION_HINT"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One form of the model."""
+
+    open: Callable[[int], Session]
+    """Opens it, never called before, to compute with this many threads. oneDNN's quantized operators keep the primitive
+    of the first shape that they meet, and build a new one for any other on every call: 0.22 ms instead of 0.08 ms was
+    seen for a small network that had met another batch size before."""
+    size_bytes: int = 0
+    """What opening it takes, and gives back when it is done with."""
+
+
+def in_file(runtime: Runtime, path: Path, **options: str) -> Contender:
+    """A file in its runtime; `options` are the runtime's own."""
+    return Contender(
+        lambda threads: open_session(runtime, path, SessionSettings(threads=threads, options=options)),
+        path.stat().st_size,
+    )
+
+
+def float_contenders(
+    model: LoadedModel, frozen: Path, onnx: Path | None, runtimes: list[Runtime], tracker: ProgressTracker
+) -> dict[str, Contender]:
+    """The float models that people really deploy: in torch, and in each of these runtimes that takes the ONNX file."""
+    found = {
+        FLOAT_EAGER: Contender(lambda _: EagerSession(model.raised)),
+        FLOAT_FROZEN: in_file("torch", frozen),
+    }
+    if any(isinstance(module, nn.Conv2d) for module in model.raised.modules()):
+        found[FLOAT_CHANNELS_LAST] = Contender(lambda _: _channels_last(model), weight_bytes(model.raised))
+    if onnx is None:
+        return found
+    others = {float_in(name): in_file(name, onnx) for name in runtimes if name != "torch"}
+    if "openvino" in runtimes and _BF16 & set(cpu()[1]):
+        others[FLOAT_OPENVINO_BF16] = in_file("openvino", onnx, **{_PRECISION: "bf16"})
+    for name, contender in others.items():
+        try:
+            contender.open(1)
+        except ModelFailed as error:
+            tracker.warn("float_model_refused", f"The float model is not measured as {name}: {error.message}")
+        else:
+            found[name] = contender
+    return found
+
+
+def _channels_last(model: LoadedModel) -> Session:
+    laid_out = copy.deepcopy(model.raised).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
+    return EagerSession(laid_out, channels_last=True)

@@ -1,0 +1,128 @@
+"""Verify: every artifact is opened in its runtime by a process that made none, and held against the float model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from shared.errors import InternalError, ModelFailed
+from shared.job_report import ArtifactLabel, ArtifactResult, Quality
+from worker.closeness import NEAR_AGREEMENT, NEAR_DB, closeness
+from worker.inference import padded_to, run_model
+from worker.runtimes import Kernels, Session, SessionSettings, open_session
+from worker.steps.choose_kernels import MAX_LOST_DB
+from worker.steps.evaluate import Yardstick, evaluate
+from worker.steps.export import MadeFile
+from worker.steps.load import LoadedModel
+
+_TRIED_SAMPLES = 3
+"""Beside the smallest batch: a size that the model was not exported with."""
+
+
+def verify(
+    model: LoadedModel,
+    files: Sequence[MadeFile],
+    yardstick: Yardstick,
+    *,
+    qengine: str,
+    threads: int,
+    advance: Callable[[float, float], None],
+) -> list[ArtifactResult]:
+    """What becomes of each file in its runtime, in the order of the files; the torch artifact is the first of them."""
+    torch.backends.quantized.engine = qengine
+    problems = {file: file.problem for file in files}
+    sessions: dict[MadeFile, Session] = {}
+    for file in files:
+        if file.problem is None:
+            try:
+                sessions[file] = _opened(file, model, yardstick, threads)
+            except ModelFailed as error:
+                if file.runtime == "torch":  # it ran a moment ago, in the process that made it
+                    raise InternalError("The int8 model does not run in a fresh process.") from error
+                problems[file] = error.message
+                file.path.unlink()
+    qualities = dict(
+        zip(sessions, evaluate(model, [_called(each) for each in sessions.values()], yardstick, advance), strict=True)
+    )
+    expected = _Found(qualities[files[0]], sessions[files[0]].kernels())
+    return [
+        _missing(file, problems[file])
+        if file not in sessions
+        else _judged(file, _Found(qualities[file], sessions[file].kernels()), expected)
+        for file in files
+    ]
+
+
+@dataclass(frozen=True)
+class _Found:
+    quality: Quality
+    kernels: Kernels
+
+
+def _opened(file: MadeFile, model: LoadedModel, yardstick: Yardstick, threads: int) -> Session:
+    """Open it and try it at two batch sizes; raises ModelFailed."""
+    session = open_session(file.runtime, file.path, SessionSettings(threads=threads))
+    for size in sorted({model.batch.low, model.batch.clamp(_TRIED_SAMPLES)}):
+        inputs = padded_to(yardstick.samples.read(0, min(size, yardstick.samples.count)).inputs, size)
+        wanted = [tuple(output.shape) for output in run_model(model.raised, inputs, model.batch)]
+        found = [tuple(output.shape) for output in run_model(_called(session), inputs, model.batch)]
+        if wanted != found:
+            raise ModelFailed(f"At batch {size} it gives outputs of shape {found}, and the float model of {wanted}.")
+    return session
+
+
+def _called(session: Session) -> Callable[..., list[torch.Tensor]]:
+    return lambda *inputs: session.run(inputs)
+
+
+def _missing(file: MadeFile, problem: str | None) -> ArtifactResult:
+    return ArtifactResult(
+        name=file.path.name,
+        runtime=file.runtime,
+        size_bytes=None,
+        quality=None,
+        int8_operators=0,
+        float_operators=0,
+        labels=["missing"],
+        note=problem,
+    )
+
+
+def _judged(file: MadeFile, found: _Found, expected: _Found) -> ArtifactResult:
+    quality, kernels = found.quality, found.kernels
+    labels: list[ArtifactLabel] = []
+    notes = []
+    if (lost := _lost_db(quality, expected.quality)) > MAX_LOST_DB:
+        labels.append("wrong")
+        notes.append(f"It is {lost:.1f} dB further from float than the torch artifact.")
+    if quality.metric is not None and quality.metric.met is False:
+        labels.append("accuracy_not_met")
+    if kernels.floating and not kernels.int8:
+        labels.append("in_float")
+        notes.append("The runtime computes all of its operators with weights in float.")
+    elif len(kernels.floating) > len(expected.kernels.floating):
+        total = len(kernels.int8) + len(kernels.floating)
+        notes.append(
+            f"The runtime computes {len(kernels.floating)} of {total} operators with weights in float, and torch "
+            f"{len(expected.kernels.floating)}."
+        )
+    return ArtifactResult(
+        name=file.path.name,
+        runtime=file.runtime,
+        size_bytes=file.path.stat().st_size,
+        quality=quality,
+        int8_operators=len(kernels.int8),
+        float_operators=len(kernels.floating),
+        labels=labels,
+        note=" ".join(notes) or None,
+    )
+
+
+def _lost_db(quality: Quality, expected: Quality) -> float:
+    """How much further from float it is than what was expected; nothing where it is near float all the same."""
+    found = closeness(quality.fidelity)
+    if found.sqnr_db >= NEAR_DB or (found.agreement is not None and found.agreement >= NEAR_AGREEMENT):
+        return 0.0
+    return closeness(expected.fidelity).sqnr_db - found.sqnr_db
