@@ -26,9 +26,10 @@ def quantize_onnx_dynamically(source: Path, target: Path, *, float_layers: Colle
     quant_pre_process(source, prepared, auto_merge=True, skip_symbolic_shape=True)
     layers = _layers(ir.load(source))
     skipped = [
-        str(node.name)
+        name
         for node in ir.load(prepared).graph
         if node.op_type in _QUANTIZED and _layer_of(str(node.name), layers) in float_layers
+        for name in (str(node.name), f"{node.name}_MatMul")  # the quantizer splits a Gemm first
     ]
     quantize_dynamic(
         prepared,

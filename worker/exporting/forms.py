@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from shared.quantization_spec import Runtime
 from worker.exporting.passes import (
+    average_floats,
     drop_unread,
     fold_transposed_weights,
     hold_biases_as_integers,
@@ -24,7 +25,7 @@ _FOR_ALL: tuple[_Pass, ...] = (fold_transposed_weights, plain_softmax, pool_over
 #: By runtime, the passes in order.
 FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
     "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, drop_unread),
-    "openvino": (*_FOR_ALL, leave_convolutions_in_float, drop_unread),
+    "openvino": (*_FOR_ALL, leave_convolutions_in_float, average_floats, drop_unread),
 }
 
 

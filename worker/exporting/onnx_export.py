@@ -69,8 +69,8 @@ def _what_failed(error: BaseException, program: torch.export.ExportedProgram) ->
 
 def _layer_near(names: Sequence[str], program: torch.export.ExportedProgram) -> str | None:
     """The layer of the first of these nodes that lies in one, or of what it was computed from."""
-    nodes = {node.name: node for node in program.graph.nodes}
-    # The exporter decomposes the program first, which gives some nodes a number of their own.
+    # The exporter decomposes the program first, into nodes of other names, and numbers some of them.
+    nodes = {node.name: node for node in (*program.run_decompositions().graph.nodes, *program.graph.nodes)}
     known = [name if name in nodes else re.sub(r"_\d+$", "", name) for name in names]
     waiting = [nodes[name] for name in known if name in nodes]
     seen = set(waiting)

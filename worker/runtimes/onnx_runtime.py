@@ -78,7 +78,14 @@ def _options(settings: SessionSettings) -> onnxruntime.SessionOptions:
 
 def _has_weight(node: ir.Node) -> bool:
     """Whether an operator multiplies by something of the model's own: the products inside of attention do not."""
-    return any(value is not None and value.const_value is not None for value in node.inputs[1:])
+    return any(value is not None and _is_constant(value) for value in node.inputs[1:])
+
+
+def _is_constant(value: ir.Value) -> bool:
+    """Whether a value is the model's own, or dequantized from it: what was not fused."""
+    maker = value.producer()
+    dequantized = maker is not None and maker.op_type == "DequantizeLinear" and maker.inputs[0] is not None
+    return value.const_value is not None or (dequantized and maker.inputs[0].const_value is not None)
 
 
 def _named(node: ir.Node) -> str:

@@ -21,6 +21,13 @@ from worker.outputs import complete_outputs
 from worker.progress import LogMessage, MetricMessage, ProgressMessage, runner_message_adapter
 
 Message = ProgressMessage | MetricMessage | LogMessage
+IN_TORCH_AND_ONNX_RUNTIME = {"torch": "model_int8.pt", "onnxruntime": "model_int8.onnx"}
+IN_ALL = {**IN_TORCH_AND_ONNX_RUNTIME, "openvino": "model_int8.openvino.onnx"}
+MODELS = {"dynamic": IN_TORCH_AND_ONNX_RUNTIME, "static": IN_ALL, "qat": IN_ALL}
+EXAMPLES = {
+    "torch": "load_example.py", "onnxruntime": "load_example_onnxruntime.py", "openvino": "load_example_openvino.py",
+}  # fmt: skip
+LEFT_IN_SCRATCH = {"handover.pickle", "model_float.pt"}
 
 
 def run(folder: JobFolder) -> tuple[JobReport, list[Message]]:
@@ -52,9 +59,9 @@ def finished(
     """Each method run on the digits network."""
     data = {"dynamic": {"evaluation": evaluation(digits)}, "static": static_data(digits), "qat": qat_data(digits)}
     more = {"qat": {"epochs": 2}} if request.param == "qat" else {}
-    folder = make_folder(digits.program, request.param, data[request.param], **more)
+    folder = make_folder(digits.program, request.param, data[request.param], runtimes=None, **more)
     report, messages = run(folder)
-    assert {path.name for path in folder.outputs.iterdir()} == {"model_int8.pt", "report.json"}
+    assert {path.name for path in folder.outputs.iterdir()} == {*MODELS[request.param].values(), "report.json"}
     complete_outputs(folder.outputs, report, job_id="job_1")
     return folder, report, messages
 
@@ -66,14 +73,15 @@ def test_a_recipe_leaves_a_true_report_and_artifacts_that_run(
     folder, report, messages = finished
     assert JobReport.model_validate_json((folder.outputs / "report.json").read_bytes()) == report
     check_quality(folder, report, digits)
+    check_artifacts(report)
     check_sizes_and_manifest(folder, report)
-    check_example(folder)
+    check_examples(folder)
     check_latency(report)
     check_progress(messages, report)
     assert report.environment.qengine in torch.backends.quantized.supported_engines
     assert report.spec["model"] == "mdl_0123456789abcdef"
     assert report.spec["metric"] == "top1"
-    assert not list(folder.tmp.iterdir())
+    assert {path.name for path in folder.tmp.iterdir()} == {*LEFT_IN_SCRATCH, "model_float.onnx"}
 
 
 def check_quality(folder: JobFolder, report: JobReport, digits: Digits) -> None:
@@ -84,7 +92,8 @@ def check_quality(folder: JobFolder, report: JobReport, digits: Digits) -> None:
         reference = digits.model(x)
         # Dynamic quantization finds the range of each batch: the same batches give the same figures.
         output = torch.cat([int8(part)[0] for part in x.split(32)])
-    quality = report.quality
+    quality = report.artifacts[0].quality
+    assert quality is not None
     assert (quality.data, quality.samples) == ("evaluation", len(x))
     assert quality.metric is not None
     assert quality.metric.int8_value == int((output.argmax(1) == y).sum()) / len(y)
@@ -99,31 +108,57 @@ def check_quality(folder: JobFolder, report: JobReport, digits: Digits) -> None:
     assert quality.metric.int8_value > 0.9
 
 
+def check_artifacts(report: JobReport) -> None:
+    """Each computes in int8, as near to float as the torch artifact; the headline is of the fastest of them."""
+    made = {each.runtime: each for each in report.artifacts if "missing" not in each.labels}
+    assert {runtime: each.name for runtime, each in made.items()} == MODELS[report.method]
+    agreements = [each.quality.fidelity[0].agreement for each in made.values() if each.quality is not None]
+    assert len(agreements) == len(made)
+    assert min(agreements) > 0.97
+    assert all(each.int8_operators for each in made.values())
+    assert all(set(each.labels) <= {"slower"} for each in made.values())
+    if report.method == "dynamic":
+        (missing,) = (each for each in report.artifacts if each.labels == ["missing"])
+        assert "OpenVINO has no kernels" in (missing.note or "")
+    best = made[report.latency[0].int8.removeprefix("int8_")]
+    assert report.quality == best.quality
+    assert report.recommended == (best.name if report.verdict.word == "recommended" else None)
+
+
 def check_sizes_and_manifest(folder: JobFolder, report: JobReport) -> None:
     names = {path.name for path in folder.outputs.iterdir()}
-    assert names == {"model_int8.pt", "report.json", "report.html", "load_example.py", "SHA256SUMS"}
+    made = {each.runtime: each for each in report.artifacts if "missing" not in each.labels}
+    examples = {EXAMPLES[runtime] for runtime in made}
+    assert names == {*(each.name for each in made.values()), *examples, "report.json", "report.html", "SHA256SUMS"}
     lines = (folder.outputs / "SHA256SUMS").read_text().splitlines()
     assert {line.split("  ")[1] for line in lines} == names - {"SHA256SUMS"}
     for line in lines:
         digest, name = line.split("  ")
         assert hashlib.sha256((folder.outputs / name).read_bytes()).hexdigest() == digest
-    assert report.size.int8_bytes == (folder.outputs / "model_int8.pt").stat().st_size
+    assert all(each.size_bytes == (folder.outputs / each.name).stat().st_size for each in made.values())
+    assert report.size.int8_bytes == made[report.latency[0].int8.removeprefix("int8_")].size_bytes
     assert report.size.ratio == report.size.float_bytes / report.size.int8_bytes
 
 
-def check_example(folder: JobFolder) -> None:
-    """load_example.py runs as it is, from another directory, in an interpreter that has torch and nothing of ours."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-W", "ignore", folder.outputs / "load_example.py"],
-        capture_output=True, text=True, check=True, cwd="/", env={"PATH": os.environ["PATH"]},
-    )  # fmt: skip
-    assert done.stdout.split(maxsplit=1)[1].strip() == "(1, 10) torch.float32"
+def check_examples(folder: JobFolder) -> None:
+    """Each runs as it is, from another directory, in an interpreter that imports nothing of ours."""
+    for example in folder.outputs.glob("load_example*.py"):
+        done = subprocess.run(
+            [sys.executable, "-I", "-W", "ignore", example],
+            capture_output=True, text=True, check=True, cwd="/", env={"PATH": os.environ["PATH"]},
+        )  # fmt: skip
+        kind = "torch.float32" if example.name == EXAMPLES["torch"] else "float32"
+        assert done.stdout.split(maxsplit=1)[1].strip() == f"(1, 10) {kind}"
 
 
 def check_latency(report: JobReport) -> None:
     (result,) = report.latency
     assert (result.batch_size, result.threads) == (1, 1)
-    assert [candidate.name for candidate in result.candidates] == ["float_eager", "float_frozen", "int8"]
+    names = {candidate.name for candidate in result.candidates}
+    others = ["onnxruntime", "openvino"]
+    floats = {"float_eager", "float_frozen", "float_channels_last", *(f"float_{name}" for name in others)}
+    assert names - {"float_openvino_bf16"} == floats | {f"int8_{runtime}" for runtime in MODELS[report.method]}
+    assert ("float_openvino_bf16" in names) == bool({"avx512_bf16", "amx_bf16"} & set(report.environment.isa))
     low, high = result.speedup_ci95
     assert low <= result.speedup <= high
 
@@ -136,11 +171,11 @@ def check_progress(messages: list[Message], report: JobReport) -> None:
     steps = list(dict.fromkeys(message.step.value for message in progress))
     assert steps == list(report.timings)
     expected = {
-        "dynamic": ["load", "convert", "evaluate", "analyse", "package", "benchmark"],
-        "static": ["load", "prepare", "calibrate", "convert", "evaluate", "analyse", "package", "benchmark"],
-        "qat": ["load", "prepare", "calibrate", "train", "convert", "evaluate", "analyse", "package", "benchmark"],
+        "dynamic": ["load", "convert", "evaluate"],
+        "static": ["load", "prepare", "calibrate", "convert", "evaluate"],
+        "qat": ["load", "prepare", "calibrate", "train", "convert", "evaluate"],
     }
-    assert steps == expected[report.method]
+    assert steps == [*expected[report.method], "analyse", "export", "package", "verify", "benchmark"]
 
 
 # --- data that is missing or scarce ----------------------------------------------------------------------------------
@@ -328,7 +363,7 @@ def test_a_training_that_diverges_leaves_the_static_model(
     (warning,) = [warning for warning in report.warnings if warning.code == "training_diverged"]
     assert warning.suggestion is not None
     assert warning.suggestion.patch == {"qat": {"learning_rate": 1e-3}}
-    assert not list(folder.tmp.iterdir())
+    assert {path.name for path in folder.tmp.iterdir()} == LEFT_IN_SCRATCH
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------

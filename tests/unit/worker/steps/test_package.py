@@ -13,7 +13,7 @@ from tests.unit.worker.test_datasets import spec
 from worker.datasets import InMemorySamples
 from worker.inference import BatchRange
 from worker.job_folder import JobFolder
-from worker.loading_example import _random_input
+from worker.loading_example import _random_tensor
 from worker.quantization import raise_program
 from worker.steps.convert import Quantized
 from worker.steps.load import LoadedModel
@@ -95,4 +95,4 @@ def test_choices_may_turn_on_a_rounding_but_not_all_of_them(folder: JobFolder) -
     ],
 )
 def test_example_inputs_are_such_as_the_model_takes(dtype: torch.dtype, sample: torch.Tensor, expected: str) -> None:
-    assert _random_input(_example_input(spec("x", (None, sample.shape[1]), dtype), sample, 2)) == expected
+    assert _random_tensor(_example_input(spec("x", (None, sample.shape[1]), dtype), sample, 2)) == f"{expected},  # x"

@@ -1,0 +1,151 @@
+"""An artifact that is wrong, in float or refused by its runtime is told as such and never recommended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from shared.errors import InternalError
+from shared.job_report import ArtifactResult
+from shared.quantization_spec import spec_adapter
+from tests.unit.worker.conftest import export
+from tests.unit.worker.test_datasets import spec as input_spec
+from worker.artifacts import worth_measuring
+from worker.datasets import InMemorySamples
+from worker.exporting import export_onnx, in_form, save
+from worker.inference import BatchRange
+from worker.quantization import (
+    convert,
+    freeze,
+    input_specs,
+    load_program,
+    plan,
+    prepare,
+    raise_program,
+    reference_graph,
+)
+from worker.steps.evaluate import Yardstick
+from worker.steps.export import MadeFile
+from worker.steps.load import LoadedModel
+from worker.steps.verify import verify
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(64, 3, 8, 8, generator=GENERATOR)
+LABELS = torch.randint(0, 4, (64,), generator=GENERATOR)
+SPEC = {"method": "static", "model": "mdl_0123456789abcdef", "calibration": "dst_0123456789abcdef"}
+
+
+class Files:
+    """A network in all of its forms."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)).eval()
+        export(network, (X[:2],), folder / "model.pt2")
+        program = load_program(folder / "model.pt2")
+        raised = raise_program(program)
+        settled = plan(raised, spec_adapter.validate_python(SPEC))
+        self.qengine = settled.qengine
+        torch.backends.quantized.engine = settled.qengine
+        specs = input_specs(program)
+
+        def calibrated(values: Tensor) -> tuple[fx.GraphModule, fx.GraphModule]:
+            prepared = prepare(raised, settled, (X[:2],))
+            with torch.no_grad():
+                prepared(values)
+            return prepared, convert(prepared, settled)
+
+        def exported(module: fx.GraphModule, name: str) -> Path:
+            save(in_form(export_onnx(module, (X[:2],), specs, ["output"]), "onnxruntime"), folder / name)
+            return folder / name
+
+        prepared, converted = calibrated(X)
+        self.model = LoadedModel(raised, (input_spec("x", (None, 3, 8, 8)),), ("output",), BatchRange(1, 1000), 32)
+        self.torch = folder / "model_int8.pt"
+        torch.jit.save(freeze(converted, (X[:2],)), self.torch)
+        self.float_onnx = exported(raised, "float.onnx")
+        self.onnx = exported(reference_graph(prepared, converted, settled), "model_int8.onnx")
+        self.clipped = exported(reference_graph(*calibrated(0.2 * X), settled), "clipped.onnx")
+
+    def verify(self, *others: MadeFile, labels: Tensor | None = None) -> list[ArtifactResult]:
+        yardstick = Yardstick(
+            InMemorySamples((X,), labels),
+            "evaluation",
+            None if labels is None else "top1",
+            None if labels is None else 0.01,
+        )
+        files = [MadeFile("torch", self.torch), *others]
+        return verify(self.model, files, yardstick, qengine=self.qengine, threads=1, advance=lambda done, total: None)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(tmp_path_factory.mktemp("files"))
+
+
+def test_right_artifacts_have_no_label_and_are_measured(files: Files) -> None:
+    found = files.verify(MadeFile("onnxruntime", files.onnx), MadeFile("openvino", files.onnx))
+    assert [each.runtime for each in found] == ["torch", "onnxruntime", "openvino"]
+    assert [each.labels for each in found] == [[], [], []]
+    assert all(each.int8_operators for each in found)
+    assert [each.size_bytes for each in found[:2]] == [files.torch.stat().st_size, files.onnx.stat().st_size]
+    assert worth_measuring(found) == found
+
+
+def test_one_that_computes_something_else_is_wrong_and_is_not_measured(files: Files) -> None:
+    right, wrong = files.verify(MadeFile("onnxruntime", files.clipped))
+    assert wrong.labels == ["wrong"]
+    assert wrong.note is not None
+    assert "further from float than the torch artifact" in wrong.note
+    assert worth_measuring([right, wrong]) == [right]
+
+
+def test_one_that_runs_in_float_is_told_by_its_kernels(files: Files) -> None:
+    """Its outputs are perfect, for it is the float model."""
+    _, in_float = files.verify(MadeFile("onnxruntime", files.float_onnx))
+    assert in_float.labels == ["in_float"]
+    assert (in_float.int8_operators, in_float.float_operators) == (0, 2)
+
+
+def test_one_that_its_runtime_refuses_is_missing_with_the_reason(files: Files, tmp_path: Path) -> None:
+    broken = tmp_path / "model_int8.openvino.onnx"
+    broken.write_bytes(b"no model")
+    _, missing = files.verify(MadeFile("openvino", broken))
+    assert missing.labels == ["missing"]
+    assert "OpenVINO does not take" in (missing.note or "")
+    assert not broken.exists()
+
+
+def test_one_that_was_not_made_is_missing_with_the_reason(files: Files, tmp_path: Path) -> None:
+    _, missing = files.verify(MadeFile("onnxruntime", tmp_path / "model_int8.onnx", "It could not be."))
+    assert (missing.labels, missing.note, missing.quality) == (["missing"], "It could not be.", None)
+
+
+def test_one_that_takes_one_batch_size_alone_is_refused(files: Files, tmp_path: Path) -> None:
+    with torch.no_grad():
+        program = torch.export.export(files.model.raised, (X[:1],))
+        torch.onnx.export(program, dynamo=True, verbose=False).save(tmp_path / "fixed.onnx")  # type: ignore[union-attr]  # it is given
+    _, missing = files.verify(MadeFile("onnxruntime", tmp_path / "fixed.onnx"))
+    assert missing.labels == ["missing"]
+
+
+def test_one_that_misses_the_target_is_told_so(files: Files) -> None:
+    """Labels are what the float model answers: the one that clips answers otherwise."""
+    with torch.no_grad():
+        labels = files.model.raised(X)[0].argmax(1)
+    _, wrong = files.verify(MadeFile("onnxruntime", files.clipped), labels=labels)
+    assert "accuracy_not_met" in wrong.labels
+
+
+def test_a_torch_artifact_that_does_not_come_back_is_our_fault(files: Files, tmp_path: Path) -> None:
+    broken = tmp_path / "model_int8.pt"
+    torch.jit.save(torch.jit.trace(nn.Linear(7, 2), torch.zeros(1, 7)), broken)
+    yardstick = Yardstick(InMemorySamples((X,)), "evaluation", None, None)
+    with pytest.raises(InternalError, match="does not run in a fresh process"):
+        verify(
+            files.model, [MadeFile("torch", broken)], yardstick,
+            qengine=files.qengine, threads=1, advance=lambda done, total: None,
+        )  # fmt: skip
