@@ -22,7 +22,7 @@ ROUNDS = 15
 PAUSE_SECONDS = 6
 COLD_STARTS = 5
 # A short benchmark step, the same on both sides: its budget is not what is measured.
-SPEC = {"method": "dynamic", "benchmark": {"max_seconds": 0.2}}
+SPEC = {"method": "dynamic", "runtimes": ["torch"], "benchmark": {"max_seconds": 0.2}}
 
 DIRECT = """
 import gc, sys, time

@@ -145,7 +145,7 @@ def trained(made: type[nn.Module], images: Tensor, labels: Tensor, seed: int) ->
 def report_of(program: Path, data: dict[str, dict[str, Any]], seed: int, spec: dict[str, Any]) -> JobReport:
     """Run the whole recipe on a folder of its own."""
     wanted = {
-        "method": "qat", "model": "mdl_0000000000000000000000", "seed": seed,
+        "method": "qat", "model": "mdl_0000000000000000000000", "seed": seed, "runtimes": ["torch"],
         "overrides": ALL_INT8, "benchmark": {"max_seconds": 0.01},
         "analysis": {"layers": False, "sensitivity_seconds": 0},
     }  # fmt: skip

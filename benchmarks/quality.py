@@ -124,6 +124,7 @@ def make_job(family: str, path: Path) -> Path:
     spec = StaticSpec.model_validate(
         {
             "method": "static",
+            "runtimes": ["torch"],
             "model": "mdl_0000000000000000000000",
             "calibration": "dst_0000000000000000000000",
             "evaluation": "dst_0000000000000000000001",

@@ -27,12 +27,13 @@ def export_network(fault: Fault, folder: Path) -> Path:
 
 
 def first_spec(fault: Fault) -> dict[str, Any]:
-    """The spec as the user sent it; benchmarks are kept short, for nothing here is about speed."""
+    """The spec as the user sent it; nothing here is about speed or other runtimes."""
     given = {
         "method": "static",
         "model": "mdl_0123456789abcdef",
         "calibration": CALIBRATION_ID,
         "evaluation": EVALUATION_ID,
+        "runtimes": ["torch"],
         "benchmark": {"max_seconds": 0.02},
         "analysis": {"sensitivity_seconds": 3.0, "histograms": 0},
     }

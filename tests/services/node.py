@@ -110,8 +110,8 @@ class Node:
         return record.id
 
     def submit(self, *, hint: bool = True, **spec: Any) -> str:
-        """Insert a job, as the API does, and send its hint; returns its id."""
-        checked = spec_adapter.validate_python(spec)
+        """Insert a job, as the API does, and send its hint; returns its id. It is for torch alone: that is quicker."""
+        checked = spec_adapter.validate_python({"runtimes": ["torch"], **spec})
         with self.database.write() as connection:
             job_id = JobRepository(connection).create(checked).id
             alive = WorkerRepository(connection).alive()
