@@ -2,10 +2,10 @@
 
 The time of the layer report is that of the step `analyse` without sensitivity, in the whole recipe; the evaluation is
 the step before it: float and int8 on the same samples, in the same process. Peak memory is that of each stage of a
-static job with everything on, in a process of its own as in a runner, less what it held after the same stage of a job on
-a network of one block (what libraries load once); a batch is what the float model takes to run one, measured likewise.
-Peaks are the kernel's (VmHWM, reset before). The last stage holds every float baseline and every artifact at once, because
-they take turns; its peak is told, and has no limit.
+static job with everything on, in a process of its own as in a runner, less what it held after the same stage of a job
+on a network of one block (what libraries load once); a batch is what the float model takes to run one, measured
+likewise. Peaks are the kernel's (VmHWM, reset before). The last stage holds every float baseline and every artifact at
+once, because they take turns; its peak is told, and has no limit.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Step(StrEnum):
     CONVERT = "convert"  #: int8 operators are emitted
     EVALUATE = "evaluate"  #: float and int8 on the same data
     ANALYSE = "analyse"  #: errors layer by layer, sensitivity, quant boundaries
-    EXPORT = "export"  #: files for other runtimes are written
     PACKAGE = "package"  #: the torch artifact is written and loaded again
+    EXPORT = "export"  #: files for other runtimes are written
     VERIFY = "verify"  #: a fresh process opens every artifact in its runtime and holds it against float
     BENCHMARK = "benchmark"  #: float and int8 latency, interleaved
     STORE = "store"  #: artifacts go to the object store

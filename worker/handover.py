@@ -30,14 +30,16 @@ class Handover:
     yardstick: Yardstick
     explained: dict[str, Any]
     """Fields of the report that are settled."""
-    files: list[MadeFile]
-    """The torch artifact first."""
+    float_layers: list[str]
+    """Those that the plan leaves in float."""
     float_torch: Path
     """The float model, frozen to TorchScript."""
-    float_onnx: Path | None
-    """The same as ONNX, where that was wanted and worked."""
+    files: list[MadeFile]
+    """The torch artifact first."""
+    float_onnx: Path | None = None
+    """The float model as ONNX, where that was wanted and worked."""
     artifacts: list[ArtifactResult] = field(default_factory=list)
-    """What the next stage found when it opened the files."""
+    """What they are worth in their runtimes."""
 
 
 def hand_over(folder: JobFolder, handover: Handover) -> None:

@@ -73,7 +73,7 @@ class CheckpointMessage(BaseModel):
     epoch: Annotated[int, Field(ge=1)]
 
 
-Stage = Literal["make", "verify", "measure"]
+Stage = Literal["make", "export", "verify", "measure"]
 STAGES: tuple[Stage, ...] = get_args(Stage)  #: in their order; each runs in a process of its own
 
 

@@ -35,7 +35,7 @@ from worker.quantization import (
     use_kernels_of,
     without_masks,
 )
-from worker.reporting import WEIGHTS, Outcome, complete, measure, verify_artifacts
+from worker.reporting import WEIGHTS, Outcome, complete, export_artifacts, measure, verify_artifacts
 from worker.steps.advise import advise_on_dynamic
 from worker.steps.calibrate import calibrate
 from worker.steps.check_calibration import check_calibration, measure_quality_spread
@@ -43,7 +43,7 @@ from worker.steps.choose_kernels import Converted, convert_for_this_cpu
 from worker.steps.convert_dynamic import convert_dynamic
 from worker.steps.evaluate import Yardstick, choose_yardstick, evaluate
 from worker.steps.export import wanted_runtimes
-from worker.steps.load import JobData, LoadedModel, load
+from worker.steps.load import JobData, LoadedModel, example_inputs, load
 from worker.steps.losses import choose_loss
 from worker.steps.static_draft import StaticDraft, draft_static
 from worker.steps.train import plan_course
@@ -84,7 +84,7 @@ def make(folder: JobFolder, report: Report) -> None:
 
 #: By stage, in order: each can run in a process of its own, and takes up what the one before left in the folder.
 RECIPE: Mapping[Stage, Callable[[JobFolder, Report], None]] = {
-    "make": make, "verify": verify_artifacts, "measure": measure,
+    "make": make, "export": export_artifacts, "verify": verify_artifacts, "measure": measure,
 }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def dynamic(
     advise_on_dynamic(spec, settled, tracker)
 
     with tracker.step(Step.CONVERT, "Quantizing the weights"):
-        example = data.example_inputs(model)
+        example = example_inputs(model, data.evaluation)
         converted = convert_dynamic(model, settled, data.evaluation, example, scratch=folder.tmp)
 
     with tracker.step(Step.EVALUATE, "Comparing float and int8") as advance:
@@ -122,7 +122,7 @@ def static(
 ) -> Outcome:
     """int8 weights and activations, with ranges fixed by calibration."""
     assert data.calibration is not None
-    example = data.example_inputs(model)
+    example = example_inputs(model, data.evaluation)
 
     with tracker.step(Step.PREPARE, "Inserting observers"):
         draft = draft_static(model, _plan(model, spec, data.calibration, tracker), spec, data.calibration, example)
@@ -160,7 +160,7 @@ def qat(
     loss_name = choose_loss(model, data.training, spec.qat.loss)
     course = plan_course(model, data.training, spec, loss_name=loss_name, yardstick=yardstick, tracker=tracker)
     calibration = data.calibration or data.training
-    example = data.example_inputs(model)
+    example = example_inputs(model, data.evaluation)
 
     with tracker.step(Step.PREPARE, "Inserting fake quantize"):
         settled = _plan(model, spec, calibration, tracker)

@@ -31,8 +31,8 @@ from worker.steps.benchmark import benchmark
 from worker.steps.contenders import float_contenders, in_file
 from worker.steps.convert import Quantized
 from worker.steps.evaluate import Yardstick
-from worker.steps.export import MadeFile, export
-from worker.steps.load import JobData, LoadedModel, load_again
+from worker.steps.export import MadeFile, export, leave_reference, wanted_runtimes
+from worker.steps.load import JobData, LoadedModel, example_inputs, load_again
 from worker.steps.not_finite import first_not_finite
 from worker.steps.package import package, write_report
 from worker.steps.verify import verify
@@ -40,7 +40,7 @@ from worker.verdict import judge
 
 # What each step is expected to take, as a share of the whole: it drives the progress bar and the time left.
 _AFTER = {
-    Step.ANALYSE: 8.0, Step.EXPORT: 4.0, Step.PACKAGE: 1.0, Step.VERIFY: 3.0, Step.BENCHMARK: 5.0,
+    Step.ANALYSE: 8.0, Step.PACKAGE: 1.0, Step.EXPORT: 4.0, Step.VERIFY: 3.0, Step.BENCHMARK: 5.0,
 }  # fmt: skip
 WEIGHTS = {
     "dynamic": {Step.LOAD: 3.0, Step.CONVERT: 2.0, Step.EVALUATE: 2.0, **_AFTER},
@@ -84,7 +84,7 @@ def complete(
     """Explain the int8 model, write its artifacts, and hand over to the stages that measure them."""
     spec, settled, quality = inputs.spec, outcome.plan, outcome.quality
     assert outcome.int8 is not None
-    example = data.example_inputs(model)
+    example = example_inputs(model, data.evaluation)
 
     with tracker.step(Step.ANALYSE, "Looking at every layer") as advance:
         analysis = analyse(
@@ -98,16 +98,8 @@ def complete(
             advance=advance,
         )
 
-    with tracker.step(Step.EXPORT, "Writing files for other runtimes"):
-        exported = export(
-            folder,
-            model,
-            example,
-            prepared=outcome.prepared,
-            converted=outcome.int8.module,
-            plan=settled,
-            spec=spec,
-        )
+    if outcome.prepared is not None and len(wanted_runtimes(spec.runtimes)) > 1:
+        leave_reference(folder, model, example, prepared=outcome.prepared, converted=outcome.int8.module, plan=settled)
 
     outcome.prepared = None  # as large as the model, and done with
     collect_garbage()
@@ -151,11 +143,30 @@ def complete(
         qengine=settled.qengine,
         yardstick=yardstick,
         explained=explained,
-        files=[MadeFile("torch", packed.int8_file), *exported.files],
+        float_layers=list(settled.float_layers),
         float_torch=packed.float_file,
-        float_onnx=exported.float_file,
+        files=[MadeFile("torch", packed.int8_file)],
     )
     hand_over(folder, handover)
+
+
+def export_artifacts(folder: JobFolder, report: Report) -> None:
+    """Write files for the other runtimes, and hand over to the stage that verifies them."""
+    inputs, handover = folder.read_inputs(), take_over(folder)
+    torch.set_num_threads(inputs.threads)
+    tracker = ProgressTracker(report, WEIGHTS[inputs.spec.method], handover.course)
+    with tracker.step(Step.EXPORT, "Writing files for other runtimes") as advance:
+        model = load_again(folder, handover.yardstick.samples)
+        exported = export(
+            folder,
+            model,
+            example_inputs(model, handover.yardstick.samples),
+            spec=inputs.spec,
+            float_layers=handover.float_layers,
+            advance=advance,
+        )
+    files = [*handover.files, *exported.files]
+    hand_over(folder, replace(handover, course=tracker.course, files=files, float_onnx=exported.float_file))
 
 
 def verify_artifacts(folder: JobFolder, report: Report) -> None:

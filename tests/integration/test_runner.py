@@ -259,7 +259,7 @@ def test_each_stage_is_a_process_of_its_own_and_waits_until_it_may_begin(start: 
         "with ids.open('a') as file: file.write(f'{os.getpid()} {sys.seen}\\n')\n"
         "try:\n    open('/etc/passwd')\nexcept PermissionError:\n    report(LogMessage(kind='log', message='locked'))",
         "make",
-        "verify",
+        "export",
     )
     runner.run(job(folder))
     heard: list[Any] = []
@@ -276,7 +276,7 @@ def test_each_stage_is_a_process_of_its_own_and_waits_until_it_may_begin(start: 
 
 
 def test_a_stage_that_is_killed_takes_the_runner_along(start: Start, folder: JobFolder) -> None:
-    runner = start("os.kill(os.getpid(), signal.SIGKILL)", "make", "verify")
+    runner = start("os.kill(os.getpid(), signal.SIGKILL)", "make", "export")
     runner.run(job(folder))
     with pytest.raises(RunnerLost):
         hear(runner)
@@ -285,7 +285,7 @@ def test_a_stage_that_is_killed_takes_the_runner_along(start: Start, folder: Job
 
 
 def test_a_stage_that_fails_is_the_last(start: Start, folder: JobFolder) -> None:
-    runner = start("raise NothingToQuantize('none of it')", "make", "verify")
+    runner = start("raise NothingToQuantize('none of it')", "make", "export")
     runner.run(job(folder))
     assert [message.kind for message in hear(runner)] == ["failed"]
 
@@ -394,5 +394,5 @@ def test_the_real_runner_does_a_real_job(folder: JobFolder) -> None:
     finally:
         runner.kill()
     assert heard[-1].kind == "finished", heard[-1]
-    assert [message.stage for message in heard if message.kind == "stage"] == ["verify", "measure"]
+    assert [message.stage for message in heard if message.kind == "stage"] == ["export", "verify", "measure"]
     assert (folder.outputs / "report.json").stat().st_size > 0

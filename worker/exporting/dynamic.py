@@ -23,7 +23,7 @@ def quantize_onnx_dynamically(source: Path, target: Path, *, float_layers: Colle
     Preparing it folds what an LSTM's weights are put together from: without that it stays in float.
     """
     prepared = scratch / "prepared.onnx"
-    quant_pre_process(source, prepared, auto_merge=True, skip_symbolic_shape=True)
+    quant_pre_process(source, prepared, skip_symbolic_shape=True, skip_onnx_shape=True)  # the exporter told all
     layers = _layers(ir.load(source))
     skipped = [
         name

@@ -1,4 +1,4 @@
-"""From a graph of PyTorch to an ONNX model, with the batch left open where the program leaves it open."""
+"""From a graph of PyTorch to an ONNX model, by way of a program that can wait in a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 from torch import Tensor, fx
+from torch.export import ExportedProgram
 
 from worker.quantization import InputSpec
 
@@ -28,17 +29,20 @@ class CannotExport(Exception):
     """An operator has no counterpart in ONNX; the message names it and its layer."""
 
 
-def export_onnx(
-    module: fx.GraphModule, inputs: tuple[Tensor, ...], specs: Sequence[InputSpec], outputs: Sequence[str]
-) -> ir.Model:
-    """The module as an ONNX model whose inputs and outputs bear the program's names. Raises CannotExport."""
+def trace(module: fx.GraphModule, inputs: tuple[Tensor, ...], specs: Sequence[InputSpec]) -> ExportedProgram:
+    """The module as a program of PyTorch, with the batch left open where `specs` leave it open."""
     open_sizes = tuple(
         {axis: torch.export.Dim.AUTO for axis, symbol in enumerate(spec.symbols) if symbol is not None}
         for spec in specs
     )
+    with torch.no_grad():
+        return torch.export.export(module, inputs, dynamic_shapes=open_sizes, strict=False)
+
+
+def export_onnx(program: ExportedProgram, specs: Sequence[InputSpec], outputs: Sequence[str]) -> ir.Model:
+    """The program as an ONNX model whose inputs and outputs bear these names. Raises CannotExport."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        program = torch.export.export(module, inputs, dynamic_shapes=open_sizes, strict=False)
         try:
             exported = torch.onnx.export(
                 program,
@@ -54,7 +58,12 @@ def export_onnx(
     return exported.model
 
 
-def _what_failed(error: BaseException, program: torch.export.ExportedProgram) -> str:
+def save(model: ir.Model, path: Path, *, weights_apart: bool = False) -> None:
+    """Write the model into one file, or its weights into another beside it: then they are never in memory twice."""
+    ir.save(model, path, external_data=f"{path.name}.data" if weights_apart else None)
+
+
+def _what_failed(error: BaseException, program: ExportedProgram) -> str:
     """The operator and where it is: the exporter names them deep in the chain of its errors."""
     chain, link = [str(error)], error.__cause__
     while link is not None:
@@ -67,7 +76,7 @@ def _what_failed(error: BaseException, program: torch.export.ExportedProgram) ->
     return f"{what}{f', at or behind the layer {layer},' if layer else ''} cannot be written as ONNX."
 
 
-def _layer_near(names: Sequence[str], program: torch.export.ExportedProgram) -> str | None:
+def _layer_near(names: Sequence[str], program: ExportedProgram) -> str | None:
     """The layer of the first of these nodes that lies in one, or of what it was computed from."""
     # The exporter decomposes the program first, into nodes of other names, and numbers some of them.
     nodes = {node.name: node for node in (*program.run_decompositions().graph.nodes, *program.graph.nodes)}
@@ -82,8 +91,3 @@ def _layer_near(names: Sequence[str], program: torch.export.ExportedProgram) -> 
         seen.update(behind)
         waiting += behind
     return None
-
-
-def save(model: ir.Model, path: Path) -> None:
-    """Write the model into one file."""
-    ir.save(model, path)

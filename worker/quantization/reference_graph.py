@@ -52,6 +52,7 @@ class _FromIntegers(nn.Module):
     def __init__(self, layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.layer = layer
+        layer.weight = nn.Parameter(torch.empty(0), requires_grad=False)  # it is given the integers': let go of floats
         self.axis = weight.q_per_channel_axis() if weight.qscheme() in _PER_CHANNEL else None
         integers = weight.int_repr()
         limits = torch.iinfo(integers.dtype)

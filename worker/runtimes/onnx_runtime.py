@@ -84,8 +84,9 @@ def _has_weight(node: ir.Node) -> bool:
 def _is_constant(value: ir.Value) -> bool:
     """Whether a value is the model's own, or dequantized from it: what was not fused."""
     maker = value.producer()
-    dequantized = maker is not None and maker.op_type == "DequantizeLinear" and maker.inputs[0] is not None
-    return value.const_value is not None or (dequantized and maker.inputs[0].const_value is not None)
+    if maker is not None and maker.op_type == "DequantizeLinear" and maker.inputs[0] is not None:
+        value = maker.inputs[0]
+    return value.const_value is not None
 
 
 def _named(node: ir.Node) -> str:

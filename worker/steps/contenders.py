@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from worker.steps.load import LoadedModel
 
 _BF16 = {"avx512_bf16", "amx_bf16"}
 _PRECISION = "INFERENCE_PRECISION_HINT"
+_MEMINFO = Path("/proc/meminfo")
+_WEIGHTS_HELD = 2
+"""How many times the float weights a runtime was seen to hold at most: as they are in the file, and packed."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +52,20 @@ def float_contenders(
     model: LoadedModel, frozen: Path, onnx: Path | None, runtimes: list[Runtime], tracker: ProgressTracker
 ) -> dict[str, Contender]:
     """The float models that people really deploy: in torch, and in each of these runtimes that takes the ONNX file."""
-    found = {
-        FLOAT_EAGER: Contender(lambda _: EagerSession(model.raised)),
-        FLOAT_FROZEN: in_file("torch", frozen),
-    }
+    # Those that are likely to be the fastest come first: of a model for which memory is short, the last are left out.
+    others = {FLOAT_FROZEN: in_file("torch", frozen)}
+    if onnx is not None:
+        others |= {float_in(name): in_file(name, onnx) for name in runtimes if name != "torch"}
+        if "openvino" in runtimes and _BF16 & set(cpu()[1]):
+            others[FLOAT_OPENVINO_BF16] = in_file("openvino", onnx, **{_PRECISION: "bf16"})
     if any(isinstance(module, nn.Conv2d) for module in model.raised.modules()):
-        found[FLOAT_CHANNELS_LAST] = Contender(lambda _: _channels_last(model), weight_bytes(model.raised))
-    if onnx is None:
-        return found
-    others = {float_in(name): in_file(name, onnx) for name in runtimes if name != "torch"}
-    if "openvino" in runtimes and _BF16 & set(cpu()[1]):
-        others[FLOAT_OPENVINO_BF16] = in_file("openvino", onnx, **{_PRECISION: "bf16"})
-    for name, contender in others.items():
+        others[FLOAT_CHANNELS_LAST] = Contender(lambda _: _channels_last(model), weight_bytes(model.raised))
+    found = {FLOAT_EAGER: Contender(lambda _: EagerSession(model.raised))}
+    room = int(_free_bytes() / (_WEIGHTS_HELD * max(1, weight_bytes(model.raised))))
+    for position, (name, contender) in enumerate(others.items()):
+        if position >= max(1, room):
+            tracker.warn("float_model_left_out", f"The float model is not measured as {name}: memory is short for it.")
+            continue
         try:
             contender.open(1)
         except ModelFailed as error:
@@ -67,6 +73,13 @@ def float_contenders(
         else:
             found[name] = contender
     return found
+
+
+def _free_bytes() -> int:
+    """What this process may still take, by its limit and by what the machine has."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    available = next(int(line.split()[1]) for line in _MEMINFO.read_text().splitlines() if "MemAvailable" in line)
+    return 1024 * available if limit == resource.RLIM_INFINITY else min(limit, 1024 * available)
 
 
 def _channels_last(model: LoadedModel) -> Session:

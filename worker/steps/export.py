@@ -1,25 +1,33 @@
-"""Export: the float model and the int8 one as ONNX, the latter in the form of each runtime that is wanted."""
+"""Export: the float model and the int8 one as ONNX, the latter in the form of each runtime that is wanted.
+
+What makes the int8 model leaves its reference graph in a file; a process that holds nothing else reads it and exports,
+for the exporter takes as much memory as the float model once more.
+"""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, fx, nn
 
 from shared.errors import RuntimeNotInstalled
 from shared.quantization_spec import DynamicSpec, QatSpec, Runtime, StaticSpec
 from worker.job_folder import JobFolder
 from worker.outputs import MODEL_NAMES
-from worker.quantization import Plan, collect_garbage, reference_graph
+from worker.progress import StepProgress
+from worker.quantization import Plan, reference_graph
 from worker.runtimes import installed
 from worker.steps.load import LoadedModel
 
+_REFERENCE_NAME = "reference.pt2"
 _FLOAT_NAME = "model_float.onnx"
 _NO_FLOAT16 = "ONNX Runtime has no kernels for float16 weights on CPUs."
 _NOT_DYNAMIC = "OpenVINO has no kernels that find ranges at run time: it would dequantize the weights first."
+_UNFORESEEN = "PyTorch's ONNX exporter failed on this model in a way that nobody foresaw."
 
 
 @dataclass(frozen=True)
@@ -49,58 +57,93 @@ def wanted_runtimes(asked: Sequence[Runtime] | None) -> list[Runtime]:
     return here if asked is None else list(asked)
 
 
+def leave_reference(
+    folder: JobFolder,
+    model: LoadedModel,
+    example: tuple[Tensor, ...],
+    *,
+    prepared: fx.GraphModule,
+    converted: nn.Module,
+    plan: Plan,
+) -> None:
+    """Write the reference graph for `export`; where that fails, it will tell."""
+    from worker.exporting import trace  # noqa: PLC0415 - what it is made of comes with the runtimes
+
+    assert isinstance(converted, fx.GraphModule)
+    try:
+        program = trace(reference_graph(prepared, converted, plan), example, model.inputs)
+        torch.export.save(program, folder.tmp / _REFERENCE_NAME)
+    except Exception:  # noqa: BLE001 - an exporter's bug must not cost the artifact that is made already
+        traceback.print_exc()
+
+
 def export(
     folder: JobFolder,
     model: LoadedModel,
     example: tuple[Tensor, ...],
     *,
-    prepared: fx.GraphModule | None,
-    converted: nn.Module,
-    plan: Plan,
     spec: DynamicSpec | StaticSpec | QatSpec,
+    float_layers: Sequence[str],
+    advance: StepProgress,
 ) -> Exported:
     """Write what the spec wants; what cannot be written is told, and costs the others nothing."""
-    others: list[Runtime] = [name for name in wanted_runtimes(spec.runtimes) if name != "torch"]
-    if not others:
+    paths: dict[Runtime, Path] = {
+        name: folder.outputs / MODEL_NAMES[name] for name in wanted_runtimes(spec.runtimes) if name != "torch"
+    }
+    if not paths:
         return Exported(None, [])
-    # Only now: what it is made of comes with the runtimes.
-    from worker.exporting import CannotExport, export_onnx, in_form, save  # noqa: PLC0415
+    from worker.exporting import export_onnx, save, trace  # noqa: PLC0415 - likewise
 
-    paths = {name: folder.outputs / MODEL_NAMES[name] for name in others}
     float_file = folder.tmp / _FLOAT_NAME
-    problems: dict[Runtime, str] = {}
+
+    def write_float() -> None:
+        program = trace(model.raised, example, model.inputs)
+        save(export_onnx(program, model.inputs, model.outputs), float_file, weights_apart=True)
+
+    problem = _problem(write_float)
+    advance(1, 2)
+    problems: dict[Runtime, str | None]
+    if problem is not None:
+        problems = dict.fromkeys(paths, problem)
+    elif isinstance(spec, DynamicSpec):
+        problems = {"openvino": _NOT_DYNAMIC, "onnxruntime": _NO_FLOAT16 if spec.precision == "float16" else None}
+        if "onnxruntime" in paths and problems["onnxruntime"] is None:
+            problems["onnxruntime"] = _problem(
+                lambda: _quantize_dynamically(float_file, paths["onnxruntime"], float_layers, folder.tmp)
+            )
+    else:
+        problems = dict.fromkeys(paths, _problem(lambda: _write_int8(folder, model, paths)))
+    for name, path in paths.items():
+        if problems[name] is not None:
+            path.unlink(missing_ok=True)
+    files = [MadeFile(name, path, problems[name]) for name, path in paths.items()]
+    return Exported(None if problem else float_file, files)
+
+
+def _write_int8(folder: JobFolder, model: LoadedModel, paths: dict[Runtime, Path]) -> None:
+    from worker.exporting import export_onnx, in_form, save  # noqa: PLC0415 - likewise
+
+    program = torch.export.load(folder.tmp / _REFERENCE_NAME)
+    exported = export_onnx(program, model.inputs, model.outputs)
+    for name, path in paths.items():
+        save(in_form(exported, name), path)
+
+
+def _quantize_dynamically(float_file: Path, path: Path, float_layers: Sequence[str], scratch: Path) -> None:
+    from worker.exporting.dynamic import quantize_onnx_dynamically  # noqa: PLC0415 - likewise
+
+    quantize_onnx_dynamically(float_file, path, float_layers=float_layers, scratch=scratch)
+
+
+def _problem(write: Callable[[], None]) -> str | None:
+    """What is to be told of an exporter that failed."""
+    from worker.exporting import CannotExport  # noqa: PLC0415 - likewise
+
     try:
-        save(export_onnx(model.raised, example, model.inputs, model.outputs), float_file)
-        collect_garbage()
-        if prepared is None:
-            problems = _quantize_dynamically(float_file, paths, plan, spec, scratch=folder.tmp)
-        else:
-            assert isinstance(converted, fx.GraphModule)
-            exported = export_onnx(reference_graph(prepared, converted, plan), example, model.inputs, model.outputs)
-            for name, path in paths.items():
-                save(in_form(exported, name), path)
+        write()
     except CannotExport as error:
-        problems = dict.fromkeys(paths, str(error))
+        return str(error)
     except Exception:  # noqa: BLE001 - an exporter's bug must not cost the artifact that is made already
         traceback.print_exc()
-        problems = dict.fromkeys(paths, "PyTorch's ONNX exporter failed on this model in a way that nobody foresaw.")
-    collect_garbage()
-    for name in problems:
-        paths[name].unlink(missing_ok=True)
-    files = [MadeFile(name, path, problems.get(name)) for name, path in paths.items()]
-    return Exported(float_file if float_file.exists() else None, files)
-
-
-def _quantize_dynamically(
-    float_file: Path, paths: dict[Runtime, Path], plan: Plan, spec: DynamicSpec | StaticSpec | QatSpec, *, scratch: Path
-) -> dict[Runtime, str]:
-    """Write the file for ONNX Runtime by its own quantizer; returns why there is none for a runtime."""
-    problems: dict[Runtime, str] = {"openvino": _NOT_DYNAMIC} if "openvino" in paths else {}
-    if "onnxruntime" not in paths:
-        return problems
-    if isinstance(spec, DynamicSpec) and spec.precision == "float16":
-        return problems | {"onnxruntime": _NO_FLOAT16}
-    from worker.exporting.dynamic import quantize_onnx_dynamically  # noqa: PLC0415 - onnxruntime, where it is installed
-
-    quantize_onnx_dynamically(float_file, paths["onnxruntime"], float_layers=plan.float_layers, scratch=scratch)
-    return problems
+        return _UNFORESEEN
+    return None

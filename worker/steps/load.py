@@ -52,10 +52,11 @@ class JobData:
         """The evaluation samples when they are a dataset of their own."""
         return self.evaluation if self.source == "evaluation" else None
 
-    def example_inputs(self, model: LoadedModel) -> tuple[Tensor, ...]:
-        """A small batch to trace with."""
-        samples = model.batch.clamp(_TRACED_SAMPLES)
-        return padded_to(self.evaluation.read(0, min(samples, self.evaluation.count)).inputs, samples)
+
+def example_inputs(model: LoadedModel, samples: Samples) -> tuple[Tensor, ...]:
+    """A small batch to trace with."""
+    size = model.batch.clamp(_TRACED_SAMPLES)
+    return padded_to(samples.read(0, min(size, samples.count)).inputs, size)
 
 
 def load(folder: JobFolder, inputs: JobInputs, tracker: ProgressTracker) -> tuple[LoadedModel, JobData]:

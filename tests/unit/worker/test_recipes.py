@@ -27,7 +27,10 @@ MODELS = {"dynamic": IN_TORCH_AND_ONNX_RUNTIME, "static": IN_ALL, "qat": IN_ALL}
 EXAMPLES = {
     "torch": "load_example.py", "onnxruntime": "load_example_onnxruntime.py", "openvino": "load_example_openvino.py",
 }  # fmt: skip
-LEFT_IN_SCRATCH = {"handover.pickle", "model_float.pt"}
+LEFT_FOR_TORCH = {"handover.pickle", "model_float.pt"}
+LEFT_BY_DYNAMIC = {*LEFT_FOR_TORCH, "model_float.onnx", "model_float.onnx.data"}
+LEFT_BY_STATIC = {*LEFT_BY_DYNAMIC, "reference.pt2"}
+LEFT_IN_SCRATCH = {"dynamic": LEFT_BY_DYNAMIC, "static": LEFT_BY_STATIC, "qat": LEFT_BY_STATIC}
 
 
 def run(folder: JobFolder) -> tuple[JobReport, list[Message]]:
@@ -81,7 +84,7 @@ def test_a_recipe_leaves_a_true_report_and_artifacts_that_run(
     assert report.environment.qengine in torch.backends.quantized.supported_engines
     assert report.spec["model"] == "mdl_0123456789abcdef"
     assert report.spec["metric"] == "top1"
-    assert {path.name for path in folder.tmp.iterdir()} == {*LEFT_IN_SCRATCH, "model_float.onnx"}
+    assert {path.name for path in folder.tmp.iterdir()} == LEFT_IN_SCRATCH[report.method]
 
 
 def check_quality(folder: JobFolder, report: JobReport, digits: Digits) -> None:
@@ -175,7 +178,7 @@ def check_progress(messages: list[Message], report: JobReport) -> None:
         "static": ["load", "prepare", "calibrate", "convert", "evaluate"],
         "qat": ["load", "prepare", "calibrate", "train", "convert", "evaluate"],
     }
-    assert steps == [*expected[report.method], "analyse", "export", "package", "verify", "benchmark"]
+    assert steps == [*expected[report.method], "analyse", "package", "export", "verify", "benchmark"]
 
 
 # --- data that is missing or scarce ----------------------------------------------------------------------------------
@@ -363,7 +366,7 @@ def test_a_training_that_diverges_leaves_the_static_model(
     (warning,) = [warning for warning in report.warnings if warning.code == "training_diverged"]
     assert warning.suggestion is not None
     assert warning.suggestion.patch == {"qat": {"learning_rate": 1e-3}}
-    assert {path.name for path in folder.tmp.iterdir()} == LEFT_IN_SCRATCH
+    assert {path.name for path in folder.tmp.iterdir()} == LEFT_FOR_TORCH
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------

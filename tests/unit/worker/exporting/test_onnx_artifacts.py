@@ -13,7 +13,7 @@ from tests.unit.worker.quantization.test_planning import sqnr_db
 from tests.unit.worker.quantization.test_simulating import calibrated
 from tests.zoo.models import FAMILIES, Family, trained
 from tests.zoo.test_zoo import SPECS, exported
-from worker.exporting import FORMS, export_onnx, in_form, save
+from worker.exporting import FORMS, export_onnx, in_form, save, trace
 from worker.quantization import (
     Plan,
     convert,
@@ -48,7 +48,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     prepared = calibrated(family, raised, settled)
     reference = reference_graph(prepared, convert(prepared, settled), settled)
     example = family.make_inputs(2, torch.Generator().manual_seed(5))
-    model = export_onnx(reference, example, input_specs(program), output_names(program))
+    specs = input_specs(program)
+    model = export_onnx(trace(reference, example, specs), specs, output_names(program))
     for runtime in FORMS:
         save(in_form(model, runtime), folder / f"{runtime}.onnx")
     return family, raised, prepared, settled, folder

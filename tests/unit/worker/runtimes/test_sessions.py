@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from shared.errors import ModelFailed
 from shared.quantization_spec import RUNTIMES, Runtime
-from worker.exporting import export_onnx, save
+from worker.exporting import export_onnx, save, trace
 from worker.quantization import freeze, input_specs, output_names, raise_program
 from worker.runtimes import Session, SessionSettings, installed, open_session
 
@@ -26,7 +26,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[Runtime, Path]
     raised = raise_program(program)
     folder = tmp_path_factory.mktemp("float")
     onnx, script = folder / "model.onnx", folder / "model.pt"
-    save(export_onnx(raised, (X[:2],), input_specs(program), output_names(program)), onnx)
+    specs = input_specs(program)
+    save(export_onnx(trace(raised, (X[:2],), specs), specs, output_names(program)), onnx)
     torch.jit.save(freeze(raised, (X[:2],)), script)
     with torch.inference_mode():
         return {"torch": script, "onnxruntime": onnx, "openvino": onnx}, network(X)

@@ -15,7 +15,7 @@ from tests.unit.worker.conftest import export
 from tests.unit.worker.test_datasets import spec as input_spec
 from worker.artifacts import worth_measuring
 from worker.datasets import InMemorySamples
-from worker.exporting import export_onnx, in_form, save
+from worker.exporting import export_onnx, in_form, save, trace
 from worker.inference import BatchRange
 from worker.quantization import (
     convert,
@@ -59,7 +59,8 @@ class Files:
             return prepared, convert(prepared, settled)
 
         def exported(module: fx.GraphModule, name: str) -> Path:
-            save(in_form(export_onnx(module, (X[:2],), specs, ["output"]), "onnxruntime"), folder / name)
+            program = trace(module, (X[:2],), specs)
+            save(in_form(export_onnx(program, specs, ["output"]), "onnxruntime"), folder / name)
             return folder / name
 
         prepared, converted = calibrated(X)
