@@ -9,7 +9,7 @@ sentence and a hint.
 
 It never touches the upload itself. Each stage is a fork of it, which locks itself down first: what measures an artifact
 is a process that has made none, and that costs no second import of torch. Forking after OpenMP has run is safe as long
-as it never had more than one thread here, which locking down insists on.
+as it never had more than one thread here, which is insisted on.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from shared.quantization_spec import BenchmarkSettings, DynamicSpec
 from worker.job_folder import JobFolder, JobInputs
 from worker.progress import FailedMessage, FinishedMessage, ProgressMessage, Report, Stage, StageMessage
 from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage
-from worker.sandbox import lock_down, probe_level
+from worker.sandbox import lock_down, probe_level, require_single_thread
 
 _PR_SET_PDEATHSIG = 1
 _MAX_MESSAGE_CHARACTERS = 8000
@@ -79,6 +79,8 @@ def serve(load_recipe: Callable[[], Recipe]) -> None:
     gc.collect()
     gc.freeze()  # torch's own objects live as long as the process: collections in the job need not look at them
     os.environ.clear()
+    if sys.platform == "linux":
+        require_single_thread()
     _send(protocol, ReadyMessage(level=probe_level()))
     start = StartMessage.model_validate_json(_next_line())
     for position, (stage, run) in enumerate(recipe.items()):
@@ -133,7 +135,13 @@ def _load_recipe() -> Recipe:
     try:
         with tempfile.TemporaryDirectory() as path:
             folder = JobFolder(Path(path))
-            spec = DynamicSpec(method="dynamic", model="mdl_" + "0" * 22, benchmark=BenchmarkSettings(max_seconds=0.01))
+            # For torch alone: other runtimes start threads when they are imported, and are for stages to load.
+            spec = DynamicSpec(
+                method="dynamic",
+                model="mdl_" + "0" * 22,
+                runtimes=["torch"],
+                benchmark=BenchmarkSettings(max_seconds=0.01),
+            )
             folder.create(JobInputs(job_id="warm-up", spec=spec, datasets={}, threads=1))
             shapes = ({0: torch.export.Dim.DYNAMIC},)
             program = torch.export.export(torch.nn.Linear(8, 8), (torch.zeros(2, 8),), dynamic_shapes=shapes)

@@ -80,6 +80,12 @@ def probe_level() -> SandboxLevel:
     return SandboxLevel.LANDLOCK if landlockpy.supported() and _seccomp_supported() else SandboxLevel.RLIMITS
 
 
+def require_single_thread() -> None:
+    """Raise RuntimeError if other threads run: locking down would leave them out, and a fork leaves them behind."""
+    if (threads := sum(1 for _ in Path("/proc/self/task").iterdir())) != 1:
+        raise RuntimeError(f"{threads} threads run already: those would stay outside of the sandbox")
+
+
 def lock_down(folder: Path, limits: SandboxLimits) -> SandboxLevel:
     """Lock the calling process into the folder, for good, and return the level reached.
 
@@ -88,8 +94,7 @@ def lock_down(folder: Path, limits: SandboxLimits) -> SandboxLevel:
     """
     if sys.platform != "linux":
         return SandboxLevel.NONE
-    if (threads := sum(1 for _ in Path("/proc/self/task").iterdir())) != 1:
-        raise RuntimeError(f"{threads} threads run already: those would stay outside of the sandbox")
+    require_single_thread()
     landlock, seccomp = landlockpy.supported(), _seccomp_supported()
     _limit_resources(limits)
     libc = ctypes.CDLL(None, use_errno=True)

@@ -19,7 +19,7 @@ from worker.quantization.copying import collect_garbage, copy_structure
 from worker.quantization.grouping import module_of
 from worker.quantization.int8_modules import is_per_channel, weight_scales
 from worker.quantization.plans import Plan
-from worker.quantization.simulating import FLOAT_BIASES
+from worker.quantization.simulating import restore_float_bias
 
 _NONE = (None, None)
 
@@ -69,7 +69,7 @@ def _take_out_float_layers(model: fx.GraphModule, plan: Plan) -> None:
     in_float = {node for node in model.graph.nodes if owners.get(str(node.meta.get("layer")), "") in plan.float_reasons}
     for node in in_float:
         qconfigs[node.name] = None
-        _restore_bias(model, node)
+        restore_float_bias(model, str(node.target))
     for node in model.graph.nodes:
         if isinstance(module_of(model, node), ObserverBase | FakeQuantizeBase):
             seen = node.all_input_nodes[0]
@@ -77,15 +77,6 @@ def _take_out_float_layers(model: fx.GraphModule, plan: Plan) -> None:
                 # FX would let every reader have what it quantizes for one of them.
                 node.replace_all_uses_with(seen, lambda user: user in in_float)
     model.recompile()
-
-
-def _restore_bias(model: fx.GraphModule, node: fx.Node) -> None:
-    """What was corrected for int8 is wrong in float."""
-    biases = model.meta.get(FLOAT_BIASES, {})
-    if str(node.target) in biases:
-        module: Any = model.get_submodule(str(node.target))
-        layer = next(iter(module)) if isinstance(module, nn.Sequential) else module
-        layer.bias = biases[str(node.target)]
 
 
 def _hide_float_operators(model: fx.GraphModule, plan: Plan) -> dict[Any, Any]:

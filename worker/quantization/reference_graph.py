@@ -21,7 +21,7 @@ from worker.quantization.copying import copy_structure
 from worker.quantization.int8_modules import int8_weights
 from worker.quantization.plans import Plan
 from worker.quantization.quantizers import quantizer_of
-from worker.quantization.simulating import first_layer
+from worker.quantization.simulating import first_layer, restore_float_bias
 
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric)
 
@@ -114,6 +114,7 @@ def _spell_out_weights(model: fx.GraphModule, converted: fx.GraphModule) -> None
             behind = [*module][1:] if isinstance(module, nn.Sequential) else []
             model.set_submodule(name, nn.Sequential(layer, *behind) if behind else layer)
         else:
+            restore_float_bias(model, name)
             model.set_submodule(name, module)
 
 

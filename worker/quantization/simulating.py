@@ -311,6 +311,13 @@ def _called_with(
     return result
 
 
+def restore_float_bias(model: fx.GraphModule, name: str) -> None:
+    """Give a layer of a prepared graph its own bias, in place: what was corrected for int8 is wrong in float."""
+    biases = model.meta.get(FLOAT_BIASES, {})
+    if name in biases:
+        first_layer(model.get_submodule(name)).bias = biases[name]
+
+
 def first_layer(module: nn.Module) -> Any:
     """The convolution or Linear of a module that is fused with an activation."""
     return module[0] if isinstance(module, nn.Sequential) else module

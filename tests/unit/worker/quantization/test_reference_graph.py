@@ -10,6 +10,8 @@ from tests.unit.worker.quantization.test_planning import raised, spec, sqnr_db
 from tests.unit.worker.quantization.test_preparing import CASES, calibrated, inputs
 from tests.unit.worker.quantization.test_simulating import Case, case  # noqa: F401 - a fixture
 from worker.quantization import convert, learn_scales, prepare_qat, reference_graph, simulate
+from worker.quantization.correcting import correct_biases
+from worker.quantization.float_reasons import FloatReason
 from worker.quantization.int8_modules import int8_weights
 from worker.quantization.planning import choose_plan
 
@@ -111,3 +113,19 @@ def test_what_a_float_layer_gives_is_quantized_for_int8_layers_alone() -> None:
     assert torch.equal(wanted[1], found[1])
     assert not torch.equal(wanted[0], found[0])
     assert sum("quantize_per_tensor" in each for each in operators(reference)) == 4  # in and out of `int8`
+
+
+@torch.no_grad()
+def test_what_is_corrected_for_int8_is_not_in_the_layers_that_stay_in_float() -> None:
+    """A layer given up after its bias was corrected computes with its own: to the bit as simulated."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 16), nn.ReLU(), nn.Linear(16, 4)
+    )
+    x = torch.randn(16, 3, 8, 8)
+    _, prepared, settled = calibrated(network, x)
+    correct_biases(prepared, {name: torch.full((channels,), 0.1) for name, channels in (("0", 8), ("3", 16), ("5", 4))})
+    sparing = settled.without("5", FloatReason("asked", "overridden: layer 5"))
+    reference = reference_graph(prepared, convert(prepared, sparing), sparing)
+    assert torch.equal(reference(x)[0], simulate(prepared, sparing).run(x)[0])
+    assert torch.equal(reference.get_submodule("5").bias, network[5].bias)
