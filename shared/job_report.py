@@ -96,6 +96,17 @@ class Quality(Reported):
     fidelity: list[OutputFidelity] = Field(description="One entry an output of the model, in order.")
 
 
+class Load(Reported):
+    """What it takes until a file has answered its first sample, in a process that has not met it before."""
+
+    cold_ms: float = Field(
+        description="The first time, with importing the runtime where the process had not yet; the file itself was just "
+        "written, so that it comes from the page cache."
+    )
+    warm_ms: float = Field(description="The second time.")
+    resident_bytes: int = Field(description="What the second one added to the process's resident memory.")
+
+
 class ArtifactResult(Reported):
     """A file of the int8 model for one runtime, opened there again in a fresh process and held against float."""
 
@@ -105,6 +116,7 @@ class ArtifactResult(Reported):
     quality: Quality | None = Field(
         description="On the evaluation data, as the runtime computes it; null when it is missing or does not run."
     )
+    load: Load | None = Field(default=None, description="null when it is missing.")
     int8_operators: int = Field(description="Operators with weights whose kernels multiply integers of 8 bits.")
     float_operators: int = Field(description="Operators with weights that the runtime computes in float.")
     labels: list[ArtifactLabel] = Field(

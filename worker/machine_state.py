@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC_STAT = Path("/proc/stat")
+_STATM = Path("/proc/self/statm")
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUPS = Path("/sys/fs/cgroup")
 _CGROUP_FILES = ("cpu.stat", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
@@ -210,3 +211,8 @@ def _text(path: Path) -> str:
     with suppress(OSError):
         return path.read_text().strip()
     return ""
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from shared.errors import InternalError, ModelFailed
-from shared.job_report import ArtifactLabel, ArtifactResult, Quality
+from shared.job_report import ArtifactLabel, ArtifactResult, Load, Quality
 from worker.closeness import NEAR_AGREEMENT, NEAR_DB, closeness
 from worker.inference import padded_to, run_model
+from worker.machine_state import resident_bytes
 from worker.runtimes import Kernels, Session, SessionSettings, open_session
 from worker.steps.choose_kernels import MAX_LOST_DB
 from worker.steps.evaluate import Yardstick, evaluate
@@ -34,10 +36,11 @@ def verify(
     torch.backends.quantized.engine = qengine
     problems = {file: file.problem for file in files}
     sessions: dict[MadeFile, Session] = {}
+    loads: dict[MadeFile, Load] = {}
     for file in files:
         if file.problem is None:
             try:
-                sessions[file] = _opened(file, model, yardstick, threads)
+                sessions[file], loads[file] = _opened(file, model, yardstick, threads)
             except ModelFailed as error:
                 if file.runtime == "torch":  # it ran a moment ago, in the process that made it
                     raise InternalError("The int8 model does not run in a fresh process.") from error
@@ -50,7 +53,7 @@ def verify(
     return [
         _missing(file, problems[file])
         if file not in sessions
-        else _judged(file, _Found(qualities[file], sessions[file].kernels()), expected)
+        else _judged(file, _Found(qualities[file], sessions[file].kernels()), expected, loads[file])
         for file in files
     ]
 
@@ -61,16 +64,26 @@ class _Found:
     kernels: Kernels
 
 
-def _opened(file: MadeFile, model: LoadedModel, yardstick: Yardstick, threads: int) -> Session:
+def _opened(file: MadeFile, model: LoadedModel, yardstick: Yardstick, threads: int) -> tuple[Session, Load]:
     """Open it and try it at two batch sizes; raises ModelFailed."""
-    session = open_session(file.runtime, file.path, SessionSettings(threads=threads))
+
+    def open_timed() -> tuple[Session, float]:
+        began_at = time.perf_counter()
+        session = open_session(file.runtime, file.path, SessionSettings(threads=threads))
+        session.run(padded_to(yardstick.samples.read(0, 1).inputs, model.batch.low))
+        return session, 1000 * (time.perf_counter() - began_at)
+
+    cold_ms = open_timed()[1]
+    before = resident_bytes()
+    session, warm_ms = open_timed()
+    load = Load(cold_ms=cold_ms, warm_ms=warm_ms, resident_bytes=max(0, resident_bytes() - before))
     for size in sorted({model.batch.low, model.batch.clamp(_TRIED_SAMPLES)}):
         inputs = padded_to(yardstick.samples.read(0, min(size, yardstick.samples.count)).inputs, size)
         wanted = [tuple(output.shape) for output in run_model(model.raised, inputs, model.batch)]
         found = [tuple(output.shape) for output in run_model(_called(session), inputs, model.batch)]
         if wanted != found:
             raise ModelFailed(f"At batch {size} it gives outputs of shape {found}, and the float model of {wanted}.")
-    return session
+    return session, load
 
 
 def _called(session: Session) -> Callable[..., list[torch.Tensor]]:
@@ -90,7 +103,7 @@ def _missing(file: MadeFile, problem: str | None) -> ArtifactResult:
     )
 
 
-def _judged(file: MadeFile, found: _Found, expected: _Found) -> ArtifactResult:
+def _judged(file: MadeFile, found: _Found, expected: _Found, load: Load) -> ArtifactResult:
     quality, kernels = found.quality, found.kernels
     labels: list[ArtifactLabel] = []
     notes = []
@@ -112,6 +125,7 @@ def _judged(file: MadeFile, found: _Found, expected: _Found) -> ArtifactResult:
         name=file.path.name,
         runtime=file.runtime,
         size_bytes=file.path.stat().st_size,
+        load=load,
         quality=quality,
         int8_operators=len(kernels.int8),
         float_operators=len(kernels.floating),

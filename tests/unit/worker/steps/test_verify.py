@@ -94,6 +94,9 @@ def test_right_artifacts_have_no_label_and_are_measured(files: Files) -> None:
     assert all(each.int8_operators for each in found)
     assert [each.size_bytes for each in found[:2]] == [files.torch.stat().st_size, files.onnx.stat().st_size]
     assert worth_measuring(found) == found
+    loads = [each.load for each in found if each.load is not None]
+    assert len(loads) == 3
+    assert all(load.cold_ms > 0 and load.warm_ms > 0 and load.resident_bytes >= 0 for load in loads)
 
 
 def test_one_that_computes_something_else_is_wrong_and_is_not_measured(files: Files) -> None:
@@ -122,7 +125,8 @@ def test_one_that_its_runtime_refuses_is_missing_with_the_reason(files: Files, t
 
 def test_one_that_was_not_made_is_missing_with_the_reason(files: Files, tmp_path: Path) -> None:
     _, missing = files.verify(MadeFile("onnxruntime", tmp_path / "model_int8.onnx", "It could not be."))
-    assert (missing.labels, missing.note, missing.quality) == (["missing"], "It could not be.", None)
+    assert (missing.labels, missing.note) == (["missing"], "It could not be.")
+    assert (missing.quality, missing.load, missing.size_bytes) == (None, None, None)
 
 
 def test_one_that_takes_one_batch_size_alone_is_refused(files: Files, tmp_path: Path) -> None:
