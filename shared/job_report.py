@@ -100,7 +100,7 @@ class Load(Reported):
     """What it takes until a file has answered its first sample, in a process that has not met it before."""
 
     cold_ms: float = Field(
-        description="The first time, with importing the runtime where the process had not yet; the file itself was just "
+        description="The first time, with importing the runtime where the process had not yet; the file was just "
         "written, so that it comes from the page cache."
     )
     warm_ms: float = Field(description="The second time.")
