@@ -80,6 +80,7 @@ class ClaimWatch:
         self._started_at = self._renewed_at = self._measured_at = time.monotonic()
         self._stop: Stopped | OctavoError | None = None
         self._process: Watched | None = None
+        self._forgiven: Callable[[], float] = lambda: 0.0
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch-{claim.job_id}", daemon=True)
@@ -105,6 +106,10 @@ class ClaimWatch:
             self._process = process
             if self._stop is not None:
                 process.kill()
+
+    def forgive(self, seconds: Callable[[], float]) -> None:
+        """Take these seconds off the time that the job has used: while it stood still for another's measurement."""
+        self._forgiven = seconds
 
     def _run(self) -> None:
         while not self._done.wait(self._settings.cancel_poll_seconds):
@@ -152,7 +157,7 @@ class ClaimWatch:
 
     def _exceeded_limit(self, now: float) -> OctavoError | None:
         limits = self._limits
-        if now - self._started_at > limits.wall_limit_seconds:
+        if now - self._started_at - self._forgiven() > limits.wall_limit_seconds:
             return JobTimedOut(f"The job ran longer than its limit of {limits.wall_limit_seconds:g} s.")
         if self._process is not None and self._process.rss_bytes() > limits.memory_limit_bytes:
             return JobOutOfMemory(f"The job used more than its limit of {limits.memory_limit_bytes / _GIB:.1f} GiB.")

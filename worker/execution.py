@@ -8,6 +8,7 @@ dropped, because somebody else's attempt has taken its place.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -38,6 +39,7 @@ from worker.claim_watch import Cancelled, ClaimLost, ClaimWatch, ShuttingDown
 from worker.job_folder import JobFolder, JobInputs
 from worker.job_limits import JobLimits
 from worker.outputs import check_outputs, complete_outputs, read_report
+from worker.node_sharing import NodeSharing
 from worker.progress import (
     CheckpointMessage,
     FailedMessage,
@@ -61,6 +63,7 @@ _RARE_PROGRESS_SECONDS = 30.0
 _START_SECONDS = 120.0
 _LISTEN_SECONDS = 60.0
 _MAX_EVENTS = 20_000
+_WAITING = "Waiting until no other job computes on this node"
 # Fetching and storing are the supervisor's: the recipe's own fraction is laid between them.
 _FETCH_SHARE, _STORE_SHARE = 0.02, 0.02
 
@@ -85,6 +88,7 @@ class Execution:
         store: ObjectStore,
         workspace: Workspace,
         runners: WarmRunners,
+        sharing: NodeSharing,
         settings: JobSettings,
         limits: JobLimits,
         sandbox_level: SandboxLevel,
@@ -96,6 +100,7 @@ class Execution:
         self._store = store
         self._workspace = workspace
         self._runners = runners
+        self._sharing = sharing
         self._settings = settings
         self._limits = limits
         self._sandbox_level = sandbox_level
@@ -191,16 +196,23 @@ class Execution:
         try:
             watch.guard(runner)
             runner.wait_ready(_START_SECONDS)
-            runner.run(
-                StartMessage(
-                    folder=folder.path,
-                    limits=SandboxLimits(
-                        memory_bytes=self._limits.memory_limit_bytes, file_bytes=self._limits.output_limit_bytes
-                    ),
-                    min_level=self._sandbox_level,
+            with self._sharing.computing(pause=runner.pause, resume=runner.resume) as share:
+                watch.forgive(lambda: share.paused_seconds)
+                runner.run(
+                    StartMessage(
+                        folder=folder.path,
+                        limits=SandboxLimits(
+                            memory_bytes=self._limits.memory_limit_bytes, file_bytes=self._limits.output_limit_bytes
+                        ),
+                        min_level=self._sandbox_level,
+                    )
                 )
-            )
-            self._listen(runner, recorder, lambda epoch: keeper.keep(folder.checkpoint, epoch))
+                keep = functools.partial(keeper.keep, folder.checkpoint)
+                if self._listen(runner, recorder, keep):
+                    recorder.move(Step.BENCHMARK, Progress(fraction=recorder.fraction, message=_WAITING))
+                    with share.alone(watch.check):
+                        runner.go_on()
+                        self._listen(runner, recorder, keep)
         except RunnerLost as lost:
             watch.check()  # it was we who killed it, and the watch knows why
             runner.kill()
@@ -212,7 +224,8 @@ class Execution:
             runner.kill()
             self._runners.refill()
 
-    def _listen(self, runner: RunnerProcess, recorder: ProgressRecorder, keep: Callable[[int], None]) -> None:
+    def _listen(self, runner: RunnerProcess, recorder: ProgressRecorder, keep: Callable[[int], None]) -> bool:
+        """Hear it out until it is finished, or wants to measure: whether it does."""
         while True:
             for message in runner.messages(_LISTEN_SECONDS):
                 match message:
@@ -226,12 +239,14 @@ class Execution:
                         recorder.tell(message.kind, {"message": message.message})
                     case CheckpointMessage():
                         keep(message.epoch)
+                    case StageMessage(stage="measure"):
+                        return True
                     case StageMessage():
                         runner.go_on()
                     case FailedMessage():
                         raise JobFailed(message.error)
                     case FinishedMessage():
-                        return
+                        return False
 
     def _store_results(
         self, claim: Claim, folder: JobFolder, asked: JobInputs, watch: ClaimWatch, recorder: ProgressRecorder
@@ -330,9 +345,11 @@ class ProgressRecorder:
         self._told = 0
         self._begun: set[Step] = set()
         self.step: Step | None = None
+        self.fraction = 0.0
 
     def move(self, step: Step, progress: Progress) -> None:
         """The job is this far; that a step begins is written at once, but not when it begins again."""
+        self.fraction = progress.fraction
         now = time.monotonic()
         pause = _PROGRESS_SECONDS if self._told < _MAX_EVENTS else _RARE_PROGRESS_SECONDS
         if step in self._begun and now - self._recorded_at < pause:

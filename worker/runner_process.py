@@ -32,6 +32,7 @@ _ENVIRONMENT = {
     "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"
 }  # fmt: skip
 _READ_BYTES = 64 * 1024
+_STOP_SECONDS = 1.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -144,15 +145,30 @@ class RunnerProcess:
             return 0
         return max(map(_rss_bytes, [self.pid, *_children(self.pid)]))
 
+    def pause(self) -> None:
+        """Let it stand still until `resume`; returns when it does. Nothing happens to one that is gone."""
+        self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(map(_is_running, [self.pid, *_children(self.pid)])) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To all of its processes. Unreaped, so the id cannot belong to anyone else; it is its group's id too."""
+        if self._running.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
     def kill(self) -> None:
         """Kill it and whatever it started, and reap it; may be called again, and on one that was never started."""
         process = self._process
         if process is None:
             return
         if process.returncode is None:
-            # Unreaped, so the id cannot belong to anyone else; as a session leader it is its group's id too.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            self._signal(signal.SIGKILL)
             process.wait()
         # A reader wakes at once, for the pipe has ended; unless an escaped child holds it open, which a garbage
         # collection will have to close.
@@ -221,6 +237,14 @@ def _children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:  # it has just ended
         return []
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process is neither stopped nor dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TtZX"
+    except (OSError, IndexError):
+        return False
 
 
 def _rss_bytes(pid: int) -> int:
