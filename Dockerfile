@@ -13,7 +13,7 @@ ENV PYTHONUNBUFFERED=1 \
     OCTAVO_LOG__FORMAT=json
 # A volume mounted at /data takes over this owner, so that the process need not be root.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin octavo \
-    && install --directory --owner=octavo --group=octavo --mode=0700 /data
+    && install --directory --owner=octavo --group=octavo --mode=0700 /data /data/node
 WORKDIR /data
 
 FROM ${PYTHON_IMAGE} AS build

@@ -5,6 +5,7 @@
   octavo.sqlite3    job state
   objects/          models, datasets, artifacts
   workspace/        folders of the jobs that run now
+  node/             locks by which jobs make way for each other's measurements
   broker/           the append-only file of hints that wait
   logs/             api.log, worker.log, broker.log, migrate.log
   lock              held while `octavo-server up` or anything it started runs

@@ -96,6 +96,11 @@ class WorkerSettings(BaseModel):
     concurrency: int = Field(default=1, ge=1, le=64, description="Jobs at once on this node.")
     threads: int | None = Field(default=None, ge=1, description="Threads of one job; unset: cores / concurrency.")
     workspace: Path | None = Field(default=None, description="Where job folders live; unset: <data-dir>/workspace.")
+    node_dir: Path | None = Field(
+        default=None,
+        description="Where all workers of a node agree on who measures: on a disk of the node, and their user's alone "
+        "(mode 0700); unset: <data-dir>/node.",
+    )
     memory_limit_bytes: int | None = Field(
         default=None, gt=0, description="Of one job; unset: 80 % of the memory / concurrency."
     )
@@ -170,3 +175,8 @@ class Settings(BaseSettings):
     def workspace_path(self) -> Path:
         """Directory of the job folders."""
         return (self.worker.workspace or self.data_dir / "workspace").absolute()
+
+    @property
+    def node_path(self) -> Path:
+        """Directory by which the workers of one node make way for each other's measurements."""
+        return (self.worker.node_dir or self.data_dir / "node").absolute()

@@ -22,6 +22,7 @@ from shared.telemetry import configure_logging
 from worker.execution import Execution
 from worker.job_limits import job_limits
 from worker.node import Presence, describe_worker
+from worker.node_sharing import NodeSharing
 from worker.sandbox import SandboxLevel, probe_level
 from worker.warm_runners import WarmRunners
 from worker.workspace import Workspace
@@ -54,6 +55,7 @@ def run_worker(settings: Settings) -> None:
         store=store,
         workspace=workspace,
         runners=runners,
+        sharing=NodeSharing(settings.node_path),
         settings=settings.jobs,
         limits=job_limits(settings.worker),
         sandbox_level=level,

@@ -38,8 +38,8 @@ from worker.checkpoints import CheckpointKeeper
 from worker.claim_watch import Cancelled, ClaimLost, ClaimWatch, ShuttingDown
 from worker.job_folder import JobFolder, JobInputs
 from worker.job_limits import JobLimits
-from worker.outputs import check_outputs, complete_outputs, read_report
 from worker.node_sharing import NodeSharing
+from worker.outputs import check_outputs, complete_outputs, read_report
 from worker.progress import (
     CheckpointMessage,
     FailedMessage,
@@ -239,14 +239,12 @@ class Execution:
                         recorder.tell(message.kind, {"message": message.message})
                     case CheckpointMessage():
                         keep(message.epoch)
-                    case StageMessage(stage="measure"):
-                        return True
+                    case FinishedMessage() | StageMessage(stage="measure"):
+                        return isinstance(message, StageMessage)
                     case StageMessage():
                         runner.go_on()
                     case FailedMessage():
                         raise JobFailed(message.error)
-                    case FinishedMessage():
-                        return False
 
     def _store_results(
         self, claim: Claim, folder: JobFolder, asked: JobInputs, watch: ClaimWatch, recorder: ProgressRecorder

@@ -86,3 +86,13 @@ def test_every_path_that_it_mounts_exists() -> None:
 def test_the_worker_is_given_longer_to_stop_than_its_jobs() -> None:
     grace = float(SERVICES["worker"]["environment"]["OCTAVO_WORKER__SHUTDOWN_GRACE_SECONDS"])
     assert float(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) > grace + 5
+
+
+def test_all_workers_of_the_host_share_the_folder_by_which_they_make_way_for_each_other() -> None:
+    """A named volume, where the worker looks for it in the data directory that the image sets and makes it in."""
+    dockerfile = (DEPLOY.parent / "Dockerfile").read_text()
+    (data_dir,) = re.findall(r"OCTAVO_DATA_DIR=(\S+)", dockerfile)
+    path = Settings(data_dir=Path(data_dir)).node_path
+    assert f"node:{path}" in SERVICES["worker"]["volumes"]
+    assert "node" in COMPOSE["volumes"]
+    assert re.search(rf"install --directory .*--mode=0700 .*{path}$", dockerfile, re.MULTILINE)
