@@ -3,10 +3,10 @@
     .tools/peers-venv/bin/python benchmarks/peers_networks.py [FAMILY ...]
 
 The definitions are torchvision's and transformers', images are 224 × 224 and sequences 128 tokens long. Each network is
-trained for a few steps on scikit-learn's digits, and its batch norms see what they normalize: of no use, but it tells one
-input from another, which a deep network of random numbers hardly does, and a decibel of its outputs then says
-something. quality.py has networks really trained, at sizes that are too small to time. Kept below `.tools/peers/` as a job's inputs are: model.pt2,
-calibration.npz, evaluation.npz.
+trained for a few steps on scikit-learn's digits, and its batch norms see what they normalize: of no use, but it tells
+one input from another, which a deep network of random numbers hardly does, and a decibel of its outputs then says
+something. quality.py has networks really trained, at sizes that are too small to time. Kept below `.tools/peers/` as a
+job's inputs are: model.pt2, calibration.npz, evaluation.npz.
 """
 
 from __future__ import annotations
