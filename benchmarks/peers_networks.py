@@ -44,9 +44,9 @@ class Reader(nn.Module):
             )
         )  # fmt: skip
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Logits; every token counts."""
-        logits: Tensor = self.bert(ids).logits
+        logits: Tensor = self.bert(x).logits
         return logits
 
 
@@ -69,6 +69,8 @@ class Family:
     make: Callable[..., nn.Module]
     inputs: Callable[[Tensor], Tensor] = images
     learning_rate: float = 1e-3
+    classes: int = 1000
+    """The digits are the first ten: as much of a network is its head as in those that people run."""
 
 
 FAMILIES = {
@@ -85,7 +87,7 @@ FAMILIES = {
     "convnext_tiny": Family(models.convnext_tiny, learning_rate=3e-4),
     "vit_tiny": Family(partial(models.VisionTransformer, IMAGE_SIZE, 16, 12, 3, 192, 768), learning_rate=3e-4),
     "swin_tiny": Family(models.swin_t, learning_rate=3e-4),
-    "bert": Family(Reader, tokens, 3e-4),
+    "bert": Family(Reader, tokens, 3e-4, CLASSES),
 }
 
 
@@ -113,7 +115,7 @@ def make(name: str, folder: Path) -> None:
     family = FAMILIES[name]
     x, y = digits(32)
     torch.manual_seed(0)
-    network = family.make(num_classes=CLASSES)
+    network = family.make(num_classes=family.classes)
     started_at = time.perf_counter()
     seen = _STEPS * _BATCH
     train(network, family, x[:seen], y[:seen])

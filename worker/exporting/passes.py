@@ -38,6 +38,8 @@ _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _INTEGER_OPERATORS = frozenset({
     "Add", "AveragePool", "Clip", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Relu", "Resize", "Sigmoid",
 })  # fmt: skip
+#: Done by the operator before them.
+_ACTIVATIONS = frozenset({"Clip", "Relu"})
 
 
 def fold_transposed_weights(model: ir.Model) -> None:
@@ -173,8 +175,19 @@ def _computes_in_int8(node: ir.Node) -> bool:
         return False
     if node.op_type in _PRODUCTS:
         return True
-    behind = [use.node.op_type for output in node.outputs for use in output.uses()]
-    return node.op_type in _INTEGER_OPERATORS and bool(behind) and set(behind) == {"QuantizeLinear"}
+    return node.op_type in _INTEGER_OPERATORS and all(_is_quantized(output) for output in node.outputs)
+
+
+def _is_quantized(value: ir.Value) -> bool:
+    """Whether all that is read of a value is its integers, or those of what an activation makes of it.
+
+    The sums of a resnet have a ReLU between: taken for float, three convolutions gave floats to OpenVINO's reorders.
+    """
+    behind = [use.node for use in value.uses()]
+    return bool(behind) and all(
+        node.op_type == "QuantizeLinear" or (node.op_type in _ACTIVATIONS and _is_quantized(node.outputs[0]))
+        for node in behind
+    )
 
 
 def plain_softmax(model: ir.Model) -> None:
