@@ -160,3 +160,20 @@ def test_a_product_without_zero_point_is_the_same_product() -> None:
     assert product is not None
     image = next(each for each in product.producer().inputs if each.name != "c")
     assert not image.producer().inputs[2].const_value.numpy().any()
+
+
+def test_a_convolution_before_a_sigmoid_is_left_in_float() -> None:
+    model = model_of(
+        """
+        c = Conv(xd, wd)
+        cq = QuantizeLinear(c, s, z)
+        cd = DequantizeLinear(cq, s, z)
+        p = Sigmoid(cd)
+        pq = QuantizeLinear(p, s, z)
+        y = DequantizeLinear(pq, s, z)
+        """
+    )
+    leave_convolutions_in_float(model)
+    (sigmoid,) = (node for node in model.graph if node.op_type == "Sigmoid")
+    assert sigmoid.inputs[0] is not None
+    assert sigmoid.inputs[0].name == "c"
