@@ -43,7 +43,7 @@ format: $(VENV)/installed-dev ## Format, and mend what the linter can mend
 docs: $(VENV)/installed-dev ## Write the generated pages of docs/reference/
 	$(BIN)/python docs/generate_reference.py
 
-bench: $(VENV)/installed-dev ## The figures of docs/explanation/benchmarks.md, into benchmarks/results/ (two hours at first, then one)
+bench: $(VENV)/installed-dev ## The figures of docs/explanation/benchmarks.md, into benchmarks/results/ (four hours at first, then two)
 	$(BIN)/python benchmarks/run_all.py
 
 clean: ## Remove the virtual environment and everything that was generated

@@ -75,7 +75,7 @@ def run_openvino(model: Any) -> Infer:
     return lambda x: compiled([x])[0]
 
 
-def with_onnxruntime(float_onnx: Path, calibration: Array, **types: QuantType) -> Infer:
+def by_onnxruntime(float_onnx: Path, calibration: Array, **types: QuantType) -> Path:
     """`quant_pre_process`, then `quantize_static` with per-channel weights and its default min-max ranges."""
     folder = float_onnx.parent
     prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
@@ -83,27 +83,45 @@ def with_onnxruntime(float_onnx: Path, calibration: Array, **types: QuantType) -
     name = onnxruntime.InferenceSession(prepared, providers=["CPUExecutionProvider"]).get_inputs()[0].name
     reader = Samples(name, calibration)
     quantize_static(prepared, quantized, reader, quant_format=QuantFormat.QDQ, per_channel=True, **types)
-    return run_onnx(quantized)
+    return quantized
 
 
-def with_nncf(float_onnx: Path, calibration: Array, **options: Any) -> Infer:
+def by_nncf(float_onnx: Path, calibration: Array, **options: Any) -> Any:
     """`nncf.quantize` on the OpenVINO model, fast bias correction included."""
     samples = nncf.Dataset(np.split(calibration, len(calibration)))
-    return run_openvino(nncf.quantize(openvino.convert_model(float_onnx), samples, **options))
+    return nncf.quantize(openvino.convert_model(float_onnx), samples, **options)
 
 
-VARIANTS: dict[str, dict[str, Callable[[Path, Array], Infer]]] = {
+Quantize = Callable[[Path, Array], Any]
+
+VARIANTS: dict[str, dict[str, Quantize]] = {
     "onnxruntime": {
-        "QUInt8 activations": partial(with_onnxruntime, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8),
-        "QInt8 activations": partial(with_onnxruntime, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8),
+        "QUInt8 activations": partial(by_onnxruntime, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8),
+        "QInt8 activations": partial(by_onnxruntime, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8),
     },
     "nncf": {
-        "performance": with_nncf,
-        "mixed": partial(with_nncf, preset=nncf.QuantizationPreset.MIXED),
+        "performance": by_nncf,
+        "mixed": partial(by_nncf, preset=nncf.QuantizationPreset.MIXED),
     },
 }
 # For networks with layer norms only: what NNCF does for transformers, SmoothQuant included.
-FOR_TRANSFORMERS = partial(with_nncf, model_type=nncf.ModelType.TRANSFORMER)
+FOR_TRANSFORMERS = partial(by_nncf, model_type=nncf.ModelType.TRANSFORMER)
+RUN: dict[str, Callable[[Any], Infer]] = {"onnxruntime": run_onnx, "nncf": run_openvino}
+
+
+def variants_for(program: torch.export.ExportedProgram) -> dict[str, dict[str, Quantize]]:
+    """By peer, what a user would try on this network."""
+    variants = {peer: dict(functions) for peer, functions in VARIANTS.items()}
+    if any("layer_norm" in str(node.target) for node in program.graph.nodes):
+        variants["nncf"]["transformer"] = FOR_TRANSFORMERS
+    return variants
+
+
+def write_float(program: torch.export.ExportedProgram, path: Path) -> None:
+    """What both peers start from."""
+    exported = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert exported is not None
+    exported.save(path)
 
 
 def compare(folder: Path) -> dict[str, Any]:
@@ -113,9 +131,6 @@ def compare(folder: Path) -> dict[str, Any]:
     x, labels = evaluation["x"], evaluation["labels"]
     program = torch.export.load(folder / "model.pt2")
     module = program.module()
-    variants = {peer: dict(functions) for peer, functions in VARIANTS.items()}
-    if any("layer_norm" in str(node.target) for node in program.graph.nodes):
-        variants["nncf"]["transformer"] = FOR_TRANSFORMERS
     with torch.inference_mode():
         reference = outputs(lambda batch: module(torch.from_numpy(batch)).numpy(), x)
 
@@ -129,15 +144,15 @@ def compare(folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"float_top1": float((reference.argmax(1) == labels).mean()), "versions": versions()}
     with tempfile.TemporaryDirectory() as directory:
         float_onnx = Path(directory) / "float.onnx"
-        torch.onnx.export(program, dynamo=True, verbose=False).save(float_onnx)
+        write_float(program, float_onnx)
         imported = [measured(run_onnx(float_onnx)), measured(run_openvino(openvino.convert_model(float_onnx)))]
         if min(float(each["sqnr_db"]) for each in imported) < _SAME_MODEL_DB:
             raise RuntimeError(f"The ONNX export is not the same model: {imported}")
-        for peer, functions in variants.items():
+        for peer, functions in variants_for(program).items():
             result[peer] = {}
             for variant, quantize in functions.items():
                 try:
-                    result[peer][variant] = measured(quantize(float_onnx, calibration))
+                    result[peer][variant] = measured(RUN[peer](quantize(float_onnx, calibration)))
                 except Exception as error:  # noqa: BLE001  # a peer that fails is a result
                     result[peer][variant] = {"error": f"{type(error).__name__}: {error}"[:500]}
     return result

@@ -118,8 +118,8 @@ def in_peers_venv(script: str, *arguments: str) -> bool:
     return subprocess.run(program, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode == 0
 
 
-def make_job(family: str, path: Path) -> Path:
-    """The folder of a job with the default static spec, apart from a short benchmark."""
+def make_job(source: Path, path: Path, **asked: Any) -> Path:
+    """The folder of a static job for torch, with a short benchmark and what is asked, on what is in another folder."""
     folder = JobFolder(path)
     spec = StaticSpec.model_validate(
         {
@@ -129,19 +129,20 @@ def make_job(family: str, path: Path) -> Path:
             "calibration": "dst_0000000000000000000000",
             "evaluation": "dst_0000000000000000000001",
             "benchmark": {"max_seconds": 0.1},
+            **asked,
         }
     )
     datasets = {role: f"{role}.npz" for role in ("calibration", "evaluation")}
     shutil.rmtree(path, ignore_errors=True)
     folder.create(JobInputs(job_id="job_benchmark", spec=spec, datasets=datasets, threads=1))
     for name in ("model.pt2", *datasets.values()):
-        os.link(TRAINED / family / name, folder.inputs / name)
+        os.link(source / name, folder.inputs / name)
     return path
 
 
 def octavo(family: str) -> tuple[Score, dict[str, Any]]:
     """Run the recipe; its folder, report included, stays at .tools/trained/<family>/job."""
-    path = make_job(family, TRAINED / family / "job")
+    path = make_job(TRAINED / family, TRAINED / family / "job")
     program = [sys.executable, "-W", "ignore", "-m", "worker.recipes", path]
     settings = os.environ | {"OMP_NUM_THREADS": "1"}
     finished = subprocess.run(program, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ from measuring import RESULTS, figures_of, run_script
 
 SCRIPTS = (
     "job_overhead", "cancel", "upload", "api_load", "memory", "analysis", "interval_coverage", "quality",
-    "qat_recovery",
+    "peers", "qat_recovery",
 )  # fmt: skip
 
 
@@ -26,7 +26,8 @@ def tabulate() -> None:
         "# Figures",
         "",
         "From the JSON files beside this one, which hold the raw samples, the machine, its load and the revision.",
-        "Quality beside ONNX Runtime's and NNCF's own quantization, family by family: [quality.md](quality.md).",
+        "Quality beside ONNX Runtime's and NNCF's own quantization, family by family: [quality.md](quality.md); the",
+        "speed of what each makes: [peers.md](peers.md).",
         "",
     ]
     lines += ["| Figure | Measured | Limit | |", "|---|---|---|---|"]

@@ -9,23 +9,33 @@ import onnx_ir as ir
 from shared.quantization_spec import Runtime
 from worker.exporting.passes import (
     average_floats,
+    drop_idle_masks,
     drop_unread,
     fold_transposed_weights,
     hold_biases_as_integers,
     leave_convolutions_in_float,
     leave_linears_in_float,
+    multiply_without_zero_point,
     plain_softmax,
     pool_over_all,
+    pool_over_integers,
     quantize_sigmoids,
 )
 
 _Pass = Callable[[ir.Model], None]
-_FOR_ALL: tuple[_Pass, ...] = (fold_transposed_weights, plain_softmax, pool_over_all, leave_linears_in_float)
+_FOR_ALL: tuple[_Pass, ...] = (
+    fold_transposed_weights,
+    drop_idle_masks,
+    plain_softmax,
+    pool_over_all,
+    pool_over_integers,
+    leave_linears_in_float,
+)
 
 #: By runtime, the passes in order.
 FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
     "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, drop_unread),
-    "openvino": (*_FOR_ALL, leave_convolutions_in_float, average_floats, drop_unread),
+    "openvino": (*_FOR_ALL, leave_convolutions_in_float, multiply_without_zero_point, average_floats, drop_unread),
 }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.ao.quantization.fx import _decomposed  # noqa: F401 - declares torch.ops.quantized_decomposed
 from torch.func import functional_call
+from torch.nn import functional
 
 from worker.quantization.copying import copy_structure
 from worker.quantization.int8_modules import int8_weights
@@ -98,7 +99,9 @@ class _Rows(nn.Module):
 
     def forward(self, indices: Tensor) -> Tensor:
         """The rows at these places."""
-        return self.weight[indices].float() * self.scale[indices] + self.offset[indices]
+        # An embedding is exported as Gather; indexing as GatherND, of which OpenVINO has its slow reference alone.
+        weight, scale, offset = (functional.embedding(indices, each) for each in (self.weight, self.scale, self.offset))
+        return weight.float() * scale + offset
 
 
 def _spell_out_weights(model: fx.GraphModule, converted: fx.GraphModule) -> None:

@@ -1,0 +1,148 @@
+"""Fourteen families of networks at the sizes that people run: what peers.py is measured with.
+
+    .tools/peers-venv/bin/python benchmarks/peers_networks.py [FAMILY ...]
+
+The definitions are torchvision's and transformers', images are 224 × 224 and sequences 128 tokens long. Each network is
+trained for a few steps on scikit-learn's digits, and its batch norms see what they normalize: of no use, but it tells
+one input from another, which a deep network of random numbers hardly does, and a decibel of its outputs then says
+something. quality.py has networks really trained, at sizes that are too small to time. Kept below `.tools/peers/` as a
+job's inputs are: model.pt2, calibration.npz, evaluation.npz.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from trained_networks import CLASSES, BertConfig, BertForSequenceClassification, digits, models
+
+NETWORKS = Path(__file__).parent.parent / ".tools" / "peers"
+IMAGE_SIZE = 224
+TOKENS = 128
+CALIBRATION_SAMPLES = EVALUATION_SAMPLES = 64
+_STEPS, _BATCH = 16, 8
+_NOISE = 0.1
+_GENTLE = 3e-5  # ten times that, and in a few steps a BERT gives the same answer to everything
+
+
+class Reader(nn.Module):
+    """BERT of the size of MiniLM: logits for token ids of shape (batch, 128)."""
+
+    def __init__(self, *, num_classes: int) -> None:
+        super().__init__()
+        self.bert = BertForSequenceClassification(
+            BertConfig(  # type: ignore[call-arg] # the library's own types
+                vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536,
+                max_position_embeddings=TOKENS, num_labels=num_classes,
+            )
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits; every token counts."""
+        logits: Tensor = self.bert(x).logits
+        return logits
+
+
+def images(samples: Tensor) -> Tensor:
+    """Digits as large as photographs, with a little noise: filters for fine detail see something."""
+    large = functional.interpolate(samples, size=IMAGE_SIZE, mode="bilinear", align_corners=False)
+    return large + _NOISE * torch.randn(large.shape, generator=torch.Generator().manual_seed(len(samples)))
+
+
+def tokens(samples: Tensor) -> Tensor:
+    """Digits as text: the pixels of 8 rows of 16, of a hundred shades."""
+    shades = functional.interpolate(samples[:, :1], size=(8, 16), mode="bilinear", align_corners=False)
+    return (50 + 25 * shades).round().clamp(0, 99).long().flatten(1)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a family is made, what it reads and how fast it learns."""
+
+    make: Callable[..., nn.Module]
+    inputs: Callable[[Tensor], Tensor] = images
+    learning_rate: float = 1e-3
+    classes: int = 1000
+    """The digits are the first ten: as much of a network is its head as in those that people run."""
+
+
+FAMILIES = {
+    "resnet18": Family(models.resnet18),
+    "resnet50": Family(models.resnet50),
+    "mobilenet_v2": Family(models.mobilenet_v2),
+    "mobilenet_v3_large": Family(models.mobilenet_v3_large),
+    "efficientnet_b0": Family(models.efficientnet_b0),
+    "regnet_y_400mf": Family(models.regnet_y_400mf),
+    "densenet121": Family(models.densenet121),
+    "googlenet": Family(partial(models.googlenet, aux_logits=False, init_weights=False)),
+    "shufflenet_v2": Family(models.shufflenet_v2_x1_0),
+    "squeezenet": Family(models.squeezenet1_1, learning_rate=3e-4),
+    "convnext_tiny": Family(models.convnext_tiny, learning_rate=_GENTLE),
+    "vit_tiny": Family(partial(models.VisionTransformer, IMAGE_SIZE, 16, 12, 3, 192, 768), learning_rate=_GENTLE),
+    "swin_tiny": Family(models.swin_t, learning_rate=_GENTLE),
+    "bert": Family(Reader, tokens, _GENTLE, CLASSES),
+}
+
+
+def train(network: nn.Module, family: Family, x: Tensor, y: Tensor) -> None:
+    """Some steps of Adam; then batch norms take the mean statistics of those samples."""
+    optimizer = torch.optim.AdamW(network.parameters(), family.learning_rate)
+    batches = [(family.inputs(some), labels) for some, labels in zip(x.split(_BATCH), y.split(_BATCH), strict=True)]
+    network.train()
+    for inputs, labels in batches:
+        optimizer.zero_grad()
+        functional.cross_entropy(network(inputs), labels).backward()
+        optimizer.step()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a plain mean over all batches
+    with torch.no_grad():
+        for inputs, _ in batches:
+            network(inputs)
+    network.eval()
+
+
+def make(name: str, folder: Path) -> None:
+    """Train a family and write model.pt2, calibration.npz and evaluation.npz into the folder."""
+    family = FAMILIES[name]
+    x, y = digits(32)
+    torch.manual_seed(0)
+    network = family.make(num_classes=family.classes)
+    started_at = time.perf_counter()
+    seen = _STEPS * _BATCH
+    train(network, family, x[:seen], y[:seen])
+    held_out = seen + CALIBRATION_SAMPLES
+    calibration = family.inputs(x[seen:held_out])
+    evaluation = family.inputs(x[held_out : held_out + EVALUATION_SAMPLES])
+    with torch.inference_mode():
+        found = torch.cat([network(batch).argmax(1) for batch in evaluation.split(_BATCH)])
+    top1 = float((found == y[held_out : held_out + EVALUATION_SAMPLES]).double().mean())
+    print(f"{name:20} {time.perf_counter() - started_at:6.0f} s   top-1 {top1:.3f}", flush=True)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "calibration.npz", x=calibration.numpy())
+    np.savez(folder / "evaluation.npz", x=evaluation.numpy())
+    dynamic_batch = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(network, (calibration[:2],), dynamic_shapes=dynamic_batch)
+    torch.export.save(program, folder / "model.pt2")
+
+
+def main() -> None:
+    """Make the families that are named and not made yet; all of them when none is named."""
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or FAMILIES:
+        if not (NETWORKS / name / "model.pt2").exists():
+            make(name, NETWORKS / name)
+
+
+if __name__ == "__main__":
+    main()

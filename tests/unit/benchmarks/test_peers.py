@@ -1,0 +1,62 @@
+"""What peers.py compares with what, and which of everything it times for long."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("peers")
+
+
+@pytest.fixture
+def timing(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("peers_timing")
+
+
+def taking(medians_ms: dict[str, float]) -> dict[str, Any]:
+    return {name: np.full(10, ms) for name, ms in medians_ms.items()}
+
+
+def test_what_cannot_be_the_fastest_of_its_kind_is_timed_no_further(timing: Any) -> None:
+    medians_ms = {
+        "octavo torch": 9.0, "octavo onnxruntime": 2.0, "octavo openvino f32": 3.0, "octavo openvino bf16": 2.0,
+        "onnxruntime QUInt8": 2.0, "onnxruntime QInt8": 4.0, "nncf mixed f32": 1.5, "float eager": 8.0,
+        "float openvino bf16": 1.9,
+    }  # fmt: skip
+    entries = [timing.Entry(name.partition(" ")[0], name, lambda: None) for name in medians_ms]
+    assert timing.near_the_fastest(entries, taking(medians_ms)) == [
+        "octavo torch", "octavo onnxruntime", "octavo openvino bf16", "onnxruntime QUInt8", "nncf mixed f32",
+        "float openvino bf16",
+    ]  # fmt: skip
+
+
+def test_a_peer_that_is_wrong_is_no_competitor_and_octavo_may_not_be_below_its_own_torch_artifact(timing: Any) -> None:
+    quality = {
+        "octavo torch": 30.0, "octavo onnxruntime": 29.5, "octavo openvino f32": 28.5, "nncf mixed f32": 7.0,
+        "nncf performance f32": -9.0, "onnxruntime QInt8": "it raised",
+    }  # fmt: skip
+    entries = [timing.Entry(name.partition(" ")[0], name, lambda: None) for name in quality]
+    assert [each.name for each in timing.right_ones(entries, quality)] == [
+        "octavo torch", "octavo onnxruntime", "nncf mixed f32",
+    ]  # fmt: skip
+
+
+def test_each_side_is_there_with_its_fastest(peers: Any) -> None:
+    samples_ms = taking(
+        {"octavo torch": 3.0, "octavo openvino f32": 2.0, "nncf mixed f32": 4.0, "nncf mixed bf16": 2.5, "float a": 1.0}
+    )
+    by_title = {contest.title: peers.compared(samples_ms, contest) for contest in peers.CONTESTS}
+    assert by_title["ONNX Runtime"] is None
+    assert (by_title["NNCF"].value, by_title["NNCF"].theirs) == (0.8, "nncf mixed bf16")
+    assert (by_title["all"].value, by_title["all"].theirs) == (2.0, "float a")

@@ -1,0 +1,179 @@
+"""Each pass on the smallest graph that it is for."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+
+from worker.exporting.passes import (
+    drop_idle_masks,
+    drop_unread,
+    leave_convolutions_in_float,
+    multiply_without_zero_point,
+    plain_softmax,
+    pool_over_all,
+    pool_over_integers,
+)
+from worker.exporting.rewriting import Array
+
+_HEADER = '<ir_version: 10, opset_import: ["" : 18]>'
+
+
+def model_of(body: str) -> ir.Model:
+    """A model of one convolution's weight and one pair of qparams; x is its input and y its output."""
+    return ir.from_onnx_text(
+        f"""{_HEADER}
+        g (float[N, 1, 4, 4] x) => (float[N, 1, 4, 4] y)
+        <float s = {{0.1}}, uint8 z = {{0}}, float ws = {{0.1}}, int8[1, 1, 1, 1] w = {{1}}>
+        {{
+            xq = QuantizeLinear(x, s, z)
+            xd = DequantizeLinear(xq, s, z)
+            wd = DequantizeLinear(w, ws)
+            {body}
+        }}"""
+    )
+
+
+def operators(model: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph)
+
+
+def test_a_convolution_in_an_int8_sum_stays_quantized_where_an_activation_follows() -> None:
+    model = model_of(
+        """
+        c = Conv(xd, wd)
+        cq = QuantizeLinear(c, s, z)
+        cd = DequantizeLinear(cq, s, z)
+        a = Add(cd, xd)
+        r = Relu(a)
+        rq = QuantizeLinear(r, s, z)
+        y = DequantizeLinear(rq, s, z)
+        """
+    )
+    before = operators(model)
+    leave_convolutions_in_float(model)
+    drop_unread(model)
+    assert operators(model) == before
+
+
+def test_a_convolution_in_a_sum_that_is_read_as_floats_too_is_left_in_float() -> None:
+    model = model_of(
+        """
+        c = Conv(xd, wd)
+        cq = QuantizeLinear(c, s, z)
+        cd = DequantizeLinear(cq, s, z)
+        a = Add(cd, xd)
+        r = Relu(a)
+        rq = QuantizeLinear(r, s, z)
+        rd = DequantizeLinear(rq, s, z)
+        y = Sub(rd, a)
+        """
+    )
+    before = operators(model)
+    leave_convolutions_in_float(model)
+    drop_unread(model)
+    assert before - operators(model) == Counter(QuantizeLinear=1, DequantizeLinear=1)
+
+
+_ATTENTION = """<ir_version: 10, opset_import: ["" : 18]>
+    g (float[N, 2, 4, 8] q, float[N, 2, 8, 4] k, int64[4] shape) => (float[N, 2, 4, 4] y)
+    <bool[1, 1, 4, 1] keeps = {1, 1, 1, LAST}, float zero = {0}, float least = {-1e9}>
+    {
+        expanded = Expand(keeps, shape)
+        mask = Where(expanded, zero, least)
+        scores = MatMul(q, k)
+        masked = Add(scores, mask)
+        p = Softmax<axis = -1>(masked)
+        nan = IsNaN(p)
+        y = Where(nan, zero, p)
+    }"""
+
+
+def test_a_mask_that_masks_nothing_goes_with_what_guards_the_softmax_against_it() -> None:
+    model = ir.from_onnx_text(_ATTENTION.replace("LAST", "1"))
+    drop_idle_masks(model)
+    plain_softmax(model)
+    drop_unread(model)
+    assert operators(model) == Counter(MatMul=1, Softmax=1)
+
+
+def test_a_mask_that_masks_something_stays() -> None:
+    model = ir.from_onnx_text(_ATTENTION.replace("LAST", "0"))
+    before = operators(model)
+    drop_idle_masks(model)
+    plain_softmax(model)
+    drop_unread(model)
+    assert operators(model) == before
+
+
+_SQUEEZE_AND_EXCITE = """<ir_version: 10, opset_import: ["" : 18]>
+    g (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y)
+    <float s = {0.05}, uint8 z = {9}, float cs = {0.004}, uint8 cz = {0}, int64[2] axes = {2, 3}>
+    {
+        silu = Mul(x, x)
+        q = QuantizeLinear(silu, s, z)
+        d = DequantizeLinear(q, s, z)
+        mean = ReduceMean<keepdims = 1>(silu, axes)
+        sigmoid = Sigmoid(mean)
+        cq = QuantizeLinear(sigmoid, cs, cz)
+        c = DequantizeLinear(cq, cs, cz)
+        y = Mul(c, d)
+    }"""
+
+
+def squeeze_and_excite() -> ir.Model:
+    """With the shapes that an exported model has."""
+    model = ir.from_onnx_text(_SQUEEZE_AND_EXCITE)
+    for node in model.graph:
+        square = node.op_type in {"ReduceMean", "Sigmoid"} or node.inputs[0].name in {"sigmoid", "cq"}
+        node.outputs[0].shape = ir.Shape(["N", 2, *([1, 1] if square else [4, 4])])
+    return model
+
+
+def outputs_of(model: ir.Model, x: Array) -> Array:
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    found: Array = session.run(None, {"x": x})[0]
+    return found
+
+
+def test_a_mean_reads_the_integers_that_others_read() -> None:
+    model = squeeze_and_excite()
+    pool_over_all(model)
+    pool_over_integers(model)
+    (pool,) = (node for node in model.graph if node.op_type == "GlobalAveragePool")
+    assert pool.inputs[0] is not None
+    assert pool.inputs[0].name == "d"
+    assert operators(model)["ReduceMean"] == 0
+    onnx.checker.check_model(ir.to_proto(model))  # nodes are in an order in which they can run
+
+
+def test_a_product_without_zero_point_is_the_same_product() -> None:
+    model, before = squeeze_and_excite(), squeeze_and_excite()
+    multiply_without_zero_point(model)
+    x = np.random.default_rng(0).normal(size=(3, 2, 4, 4)).astype(np.float32)
+    assert np.allclose(outputs_of(model, x), outputs_of(before, x), atol=1e-6)
+    product = next(node for node in model.graph if node.outputs[0].name == "y_Sub").inputs[0]
+    assert product is not None
+    image = next(each for each in product.producer().inputs if each.name != "c")
+    assert not image.producer().inputs[2].const_value.numpy().any()
+
+
+def test_a_convolution_before_a_sigmoid_is_left_in_float() -> None:
+    model = model_of(
+        """
+        c = Conv(xd, wd)
+        cq = QuantizeLinear(c, s, z)
+        cd = DequantizeLinear(cq, s, z)
+        p = Sigmoid(cd)
+        pq = QuantizeLinear(p, s, z)
+        y = DequantizeLinear(pq, s, z)
+        """
+    )
+    leave_convolutions_in_float(model)
+    (sigmoid,) = (node for node in model.graph if node.op_type == "Sigmoid")
+    assert sigmoid.inputs[0] is not None
+    assert sigmoid.inputs[0].name == "c"
