@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
-# How late a wish to measure is seen. A look costs some 20 microseconds, most of it the waking of the thread.
+# How late a wish to measure is seen. A look costs some 40 microseconds, most of it the waking of the thread.
 _LOOK_SECONDS = 0.1
 
 
@@ -45,9 +45,9 @@ class NodeSharing:
     def computing(self, *, pause: Callable[[], None], resume: Callable[[], None]) -> Iterator[NodeShare]:
         """Let a runner compute inside the block, but for the time that others measure.
 
-        `pause` returns once the runner stands still, `resume` lets it go on. A thread of the share's own calls them at
-        any time, from before the block is entered, one at a time, and also when the runner is dead: neither may raise
-        or wait long. A runner that stands still when the block is left is not resumed: it has to be killed.
+        `pause` returns once the runner stands still, `resume` lets it go on. They are called one at a time, by this
+        thread or the share's own, from before the block is entered, and also when the runner is dead: neither may
+        raise or wait long. A runner that stands still when the block is left is not resumed: it has to be killed.
         """
         with contextlib.ExitStack() as opened:
             share = NodeShare(*self._open_locks(opened), pause=pause, resume=resume)

@@ -64,6 +64,7 @@ class RunnerProcess:
         self._awaited = iter(STAGES[1:])
         self._ended = False
         self._reading = threading.Lock()
+        self._reaping = threading.Lock()
 
     def start(self) -> None:
         """Start the interpreter, which takes about two seconds to be ready; returns at once."""
@@ -156,20 +157,21 @@ class RunnerProcess:
         """Let it go on."""
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals, *, reap: bool = False) -> None:
         """To all of its processes. Unreaped, so the id cannot belong to anyone else; it is its group's id too."""
-        if self._running.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
+        with self._reaping:
+            if self._running.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, number)
+                if reap:
+                    self._running.wait()
 
     def kill(self) -> None:
         """Kill it and whatever it started, and reap it; may be called again, and on one that was never started."""
         process = self._process
         if process is None:
             return
-        if process.returncode is None:
-            self._signal(signal.SIGKILL)
-            process.wait()
+        self._signal(signal.SIGKILL, reap=True)
         # A reader wakes at once, for the pipe has ended; unless an escaped child holds it open, which a garbage
         # collection will have to close.
         if self._reading.acquire(timeout=1):
