@@ -136,6 +136,10 @@ JOB_REQUESTS: dict[str, Any] = {
             "qat": {"epochs": 3, "learning_rate": 0.0001},
         },
     },
+    "runtimes": {
+        "summary": "An artifact for ONNX Runtime beside the one for torch, and none for OpenVINO",
+        "value": {**_STATIC, "runtimes": ["torch", "onnxruntime"]},
+    },
     "hardware": {
         "summary": "Run and measured on the hardware that it will be deployed on",
         "value": {
@@ -165,36 +169,86 @@ def _latency(name: str, scale: float) -> report.LatencyStats:
     )
 
 
+_quality = report.Quality(
+    data="evaluation",
+    samples=360,
+    metric=report.MetricResult(
+        name="top1", float_value=0.9806, int8_value=0.9778, drop=0.0028, max_drop=0.01, met=True
+    ),
+    fidelity=[report.OutputFidelity(output="0", sqnr_db=31.4, cosine=0.9996, agreement=0.9972)],
+)
 _report = report.JobReport(
     method="static",
     verdict=report.Verdict(
         word="recommended",
-        sentence="int8 is 2.00× faster (1.92 to 2.07) and 3.6× smaller; top-1 drops by 0.28 points, within the target.",
+        sentence=(
+            "top1 0.9806 → 0.9778 (drop 0.0028, target 0.0100 met); 2.00× faster (1.92–2.07) than ONNX Runtime float "
+            "with model_int8.onnx at batch 1, 1 thread; 3.6× smaller."
+        ),
         accuracy="met",
     ),
-    quality=report.Quality(
-        data="evaluation",
-        samples=360,
-        metric=report.MetricResult(
-            name="top1", float_value=0.9806, int8_value=0.9778, drop=0.0028, max_drop=0.01, met=True
+    recommended="model_int8.onnx",
+    artifacts=[
+        report.ArtifactResult(
+            name="model_int8.pt",
+            runtime="torch",
+            size_bytes=30_310,
+            quality=_quality,
+            int8_operators=3,
+            float_operators=0,
+            labels=[],
         ),
-        fidelity=[report.OutputFidelity(output="0", sqnr_db=31.4, cosine=0.9996, agreement=0.9972)],
-    ),
+        report.ArtifactResult(
+            name="model_int8.onnx",
+            runtime="onnxruntime",
+            size_bytes=29_120,
+            quality=_quality,
+            int8_operators=3,
+            float_operators=0,
+            labels=[],
+        ),
+        report.ArtifactResult(
+            name="model_int8.openvino.onnx",
+            runtime="openvino",
+            size_bytes=None,
+            quality=None,
+            int8_operators=0,
+            float_operators=0,
+            labels=["missing"],
+            note="At batch 3 it gives outputs of shape [(1, 10)], and the float model of [(3, 10)].",
+        ),
+    ],
+    quality=_quality,
     latency=[
         report.BenchmarkResult(
             batch_size=1,
             threads=1,
             rounds=3,
-            baseline="float_frozen",
-            candidates=[_latency("float_eager", 2.4), _latency("float_frozen", 2.0), _latency("int8", 1.0)],
+            baseline="float_onnxruntime",
+            int8="int8_onnxruntime",
+            candidates=[
+                _latency("float_eager", 2.4),
+                _latency("float_frozen", 2.2),
+                _latency("float_onnxruntime", 2.0),
+                _latency("int8_torch", 1.25),
+                _latency("int8_onnxruntime", 1.0),
+            ],
             speedup=2.0,
             speedup_ci95=(1.92, 2.07),
             significant=True,
             speedup_vs_eager=2.4,
-            conclusion="int8 is 2.00 times as fast as float_frozen (1.92 to 2.07).",
+            conclusion="int8_onnxruntime is 2.00 times as fast as float_onnxruntime (1.92 to 2.07).",
             speedups=[
                 report.Speedup(
-                    name="int8", speedup=2.0, speedup_ci95=(1.92, 2.07), significant=True, speedup_vs_eager=2.4
+                    name=name,
+                    speedup=speedup,
+                    speedup_ci95=interval,
+                    significant=True,
+                    speedup_vs_eager=round(1.2 * speedup, 2),
+                )
+                for name, speedup, interval in (
+                    ("int8_onnxruntime", 2.0, (1.92, 2.07)),
+                    ("int8_torch", 1.6, (1.53, 1.68)),
                 )
             ],
             cores=[1],
@@ -251,10 +305,18 @@ _report = report.JobReport(
         affinity=[0, 1],
         smt=False,
         load_average=[0.4, 0.3, 0.2],
-        versions={"numpy": "2.4.1"},
+        versions={"numpy": "2.4.1", "onnxruntime": "1.32.0", "openvino": "2026.4.1"},
         thread_settings={"job": "2"},
     ),
-    timings={"load": 0.41, "calibrate": 0.35, "evaluate": 0.22, "benchmark": 5.0, "package": 0.6},
+    timings={
+        "load": 0.41,
+        "calibrate": 0.35,
+        "evaluate": 0.22,
+        "export": 0.9,
+        "package": 0.6,
+        "verify": 0.8,
+        "benchmark": 5.0,
+    },
 )
 
 _queued = JobRecord(
@@ -290,12 +352,13 @@ _succeeded = JobRecord(
         "sandbox_level": "landlock",
         "artifacts": [
             Artifact(
-                name="model_int8.pt",
+                name=name,
                 kind="model",
                 media_type="application/octet-stream",
-                size_bytes=29_120,
+                size_bytes=size_bytes,
                 sha256=_ARTIFACT_SHA256,
             )
+            for name, size_bytes in (("model_int8.onnx", 29_120), ("model_int8.pt", 30_310))
         ],
         "event_seq": 7,
         "report": _report.model_dump(mode="json"),

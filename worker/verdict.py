@@ -5,8 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from shared.job_report import BenchmarkResult, MetricResult, OutputFidelity, Quality, Size, Verdict, VerdictWord
+from shared.job_report import (
+    BenchmarkResult,
+    MetricResult,
+    OutputFidelity,
+    Quality,
+    Size,
+    Speedup,
+    Verdict,
+    VerdictWord,
+)
+from worker.artifacts import int8_in
+from worker.candidate_names import candidate_name
 from worker.closeness import is_poor
+from worker.outputs import MODEL_NAMES
+
+_FILES = {int8_in(runtime): name for runtime, name in MODEL_NAMES.items()}
 
 
 def judge(quality: Quality, latency: Sequence[BenchmarkResult], size: Size) -> Verdict:
@@ -59,16 +73,25 @@ def _told_fidelity(quality: Quality) -> str:
 def _told_latency(latency: Sequence[BenchmarkResult]) -> str:
     headline = latency[0]
     low, high = headline.speedup_ci95
-    baseline = headline.baseline.replace("float_", "") + " float"
-    at = _place(headline)
+    baseline = candidate_name(headline.baseline)
+    at = f"with {_FILES.get(headline.int8, headline.int8)} {_place(headline)}"
     if not headline.significant:
         told = f"no significant difference in latency ({low:.2f}–{high:.2f}×) from {baseline} {at}"
     elif headline.speedup > 1:
         told = f"{headline.speedup:.2f}× faster ({low:.2f}–{high:.2f}) than {baseline} {at}"
     else:
         told = f"{1 / headline.speedup:.2f}× slower ({1 / high:.2f}–{1 / low:.2f}) than {baseline} {at}"
-    slower = [_place(result) for result in latency[1:] if result.significant and result.speedup < 1]
+    slower = [_place(result) for result in latency[1:] if _is_slower(_of(headline.int8, result))]
     return f"{told}, and slower {', '.join(slower)}" if slower else told
+
+
+def _of(candidate: str, result: BenchmarkResult) -> Speedup | BenchmarkResult:
+    """The same candidate elsewhere, where another may be the fastest."""
+    return next((each for each in result.speedups if each.name == candidate), result)
+
+
+def _is_slower(measured: Speedup | BenchmarkResult) -> bool:
+    return measured.significant and measured.speedup < 1
 
 
 def _told_size(size: Size) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, Field
 
 from octavo._figures import NOTHING, outcome_rows, sqnr_text
-from octavo._job_report import BenchmarkResult, Quality, Size, Verdict
+from octavo._job_report import ArtifactResult, BenchmarkResult, Quality, Size, Verdict
 from octavo._printable import printable
 from octavo._report import Report
 from octavo._tables import aligned, shortened, side_by_side
@@ -44,6 +44,8 @@ class ComparedJob(BaseModel):
     name: str | None
     method: str
     verdict: Verdict
+    recommended: str | None
+    artifacts: list[ArtifactResult]
     quality: Quality
     latency: list[BenchmarkResult]
     size: Size
@@ -88,7 +90,10 @@ class Comparison(BaseModel):
         """Accuracy, size, latency and verdict, a column a job."""
         marks = self._marks()
         legend = [[mark, each.job or "", each.name or ""] for mark, each in zip(marks, self.jobs, strict=True)]
-        table = side_by_side([["", *marks], *outcome_rows(self.jobs)], width)
+        rows = [["", *marks], *outcome_rows(self.jobs)]
+        if any(each.recommended for each in self.jobs):
+            rows.append(["recommended", *(each.recommended or NOTHING for each in self.jobs)])
+        table = side_by_side(rows, width)
         return printable(f"{aligned(legend)}\n\n{table}" if any(each.job for each in self.jobs) else table)
 
     def __str__(self) -> str:
@@ -137,6 +142,8 @@ def compare(jobs: Iterable[HasReport | Report]) -> Comparison:
             name=report.spec.get("name"),
             method=report.method,
             verdict=report.verdict,
+            recommended=report.recommended,
+            artifacts=report.artifacts,
             quality=report.quality,
             latency=[_without_samples(result) for result in report.latency],
             size=report.size,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from octavo._job_report import BenchmarkResult, JobReport, MetricResult, OutputFidelity, Quality, Size, Verdict
+from octavo._candidate_names import candidate_name
+from octavo._job_report import BenchmarkResult, JobReport, MetricResult, OutputFidelity, Quality, Size, Speedup, Verdict
 from octavo._layer_report import LayerSummary
 from octavo._tables import bytes_text
 
@@ -59,7 +60,9 @@ def report_rows(report: JobReport) -> list[list[str]]:
         label = f"p50, batch {result.batch_size}, {threads}"
         doubt = "" if result.significant else ", no significant difference"
         doubt += ", noisy" if result.noisy else ""
-        rows.append([label, _p50(result, result.baseline), _p50(result, result.int8), _speedup_text(result) + doubt])
+        rows.append(
+            [label, p50_text(result, result.baseline), p50_text(result, result.int8), speedup_text(result) + doubt]
+        )
     return rows
 
 
@@ -70,11 +73,16 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
         ["verdict", *(each.verdict.word for each in outcomes)],
         [_metric_label(outcomes), *(_metric_change(each.quality.metric) for each in outcomes)],
         ["change", *(_drop(each.quality.metric) for each in outcomes)],
-        ["same arg max", *(_agreement(each.quality.fidelity) for each in outcomes)],
-        ["SQNR", *(_worst_sqnr(each.quality.fidelity) for each in outcomes)],
+        ["same arg max", *(agreement_text(each.quality.fidelity) for each in outcomes)],
+        ["SQNR", *(worst_sqnr_text(each.quality.fidelity) for each in outcomes)],
         ["file", *(_size_change(each) for each in outcomes)],
+        [
+            "fastest float",
+            *(candidate_name(each.latency[0].baseline) if each.latency else NOTHING for each in outcomes),
+        ],
+        ["fastest int8", *(candidate_name(each.latency[0].int8) if each.latency else NOTHING for each in outcomes)],
         ["p50", *(_p50_change(each.latency) for each in outcomes)],
-        ["speedup (95 % CI)", *(_speedup_text(each.latency[0]) if each.latency else NOTHING for each in outcomes)],
+        ["speedup (95 % CI)", *(speedup_text(each.latency[0]) if each.latency else NOTHING for each in outcomes)],
     ]
     return [row for row in rows if set(row[1:]) != {NOTHING}]
 
@@ -114,12 +122,14 @@ def _is_share(metric: MetricResult) -> bool:
     return metric.name.startswith("top")
 
 
-def _p50(result: BenchmarkResult, name: str) -> str:
+def p50_text(result: BenchmarkResult, name: str) -> str:
+    """Of one candidate, where it was measured."""
     stats = result.candidate(name)
     return NOTHING if stats is None else f"{stats.p50_ms:.3g} ms"
 
 
-def _speedup_text(result: BenchmarkResult) -> str:
+def speedup_text(result: BenchmarkResult | Speedup) -> str:
+    """With its interval."""
     low, high = result.speedup_ci95
     return f"{result.speedup:.2f}× ({low:.2f}–{high:.2f})"
 
@@ -142,12 +152,14 @@ def _drop(metric: MetricResult | None) -> str:
     return NOTHING if metric is None else drop_text(metric)
 
 
-def _agreement(fidelity: Sequence[OutputFidelity]) -> str:
+def agreement_text(fidelity: Sequence[OutputFidelity]) -> str:
+    """Of the output that agrees least."""
     found = [each.agreement for each in fidelity if each.agreement is not None]
     return f"{min(found):.2%}" if found else NOTHING
 
 
-def _worst_sqnr(fidelity: Sequence[OutputFidelity]) -> str:
+def worst_sqnr_text(fidelity: Sequence[OutputFidelity]) -> str:
+    """Of the output that is furthest from float."""
     weighed = [each for each in fidelity if not each.discrete]
     if not weighed:
         return NOTHING
@@ -160,4 +172,6 @@ def _size_change(outcome: Outcome) -> str:
 
 
 def _p50_change(latency: Sequence[BenchmarkResult]) -> str:
-    return f"{_p50(latency[0], latency[0].baseline)} → {_p50(latency[0], latency[0].int8)}" if latency else NOTHING
+    return (
+        f"{p50_text(latency[0], latency[0].baseline)} → {p50_text(latency[0], latency[0].int8)}" if latency else NOTHING
+    )

@@ -11,7 +11,7 @@ from html import escape
 from octavo._figures import layers_by_error, outcome_rows, report_rows, sqnr_text
 from octavo._job_report import JobReport, ReportWarning
 from octavo._layer_report import LayerSummary
-from octavo._report_parts import Part, report_parts
+from octavo._report_parts import Part, artifacts_part, report_parts
 from octavo._report_text import changes_text, what_to_type
 from octavo._tables import shortened
 
@@ -31,6 +31,7 @@ def report_card(report: JobReport) -> str:
     wrong = report.first_wrong
     parts = [
         f"<b>{escape(report.method)}: {escape(report.verdict.word)}</b><p>{escape(report.verdict.sentence)}</p>",
+        _part(artifacts_part(report)) if report.artifacts else "",
         _advice(report),
         table(report_rows(report)),
         _before(report),

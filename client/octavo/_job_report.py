@@ -60,6 +60,23 @@ class Quality(Reported):
     fidelity: list[OutputFidelity] = Field(default=[])
 
 
+class ArtifactResult(Reported):
+    """A file of the int8 model for one runtime, opened there in a fresh process and held against float."""
+
+    name: str
+    runtime: str = Field(description="`torch`, `onnxruntime` or `openvino`.")
+    size_bytes: int | None = Field(default=None, description="None when it is missing.")
+    quality: Quality | None = Field(default=None, description="As the runtime computes it.")
+    int8_operators: int = Field(description="Operators with weights that multiply integers of 8 bits.")
+    float_operators: int = Field(description="Operators with weights that the runtime computes in float.")
+    labels: list[str] = Field(
+        default=[],
+        description="`missing`, `wrong`, `accuracy_not_met`, `in_float`, `slower`: any of them keeps it from being "
+        "recommended.",
+    )
+    note: str | None = Field(default=None, description="Why, in a sentence.")
+
+
 class LatencyStats(Reported):
     """Latency of one candidate in milliseconds, after warm-up."""
 
@@ -118,7 +135,7 @@ class BenchmarkResult(Reported):
     threads: int
     rounds: int
     baseline: str
-    int8: str = "int8"
+    int8: str = "int8_torch"
     candidates: list[LatencyStats]
     speedup: float
     speedup_ci95: tuple[float, float]
@@ -139,7 +156,7 @@ class BenchmarkResult(Reported):
 
 
 class Size(Reported):
-    """Bytes on disk, both in the same format."""
+    """Bytes on disk: the float model as frozen TorchScript, and the int8 artifact that the verdict is of."""
 
     float_bytes: int
     int8_bytes: int
@@ -305,7 +322,11 @@ class JobReport(Reported):
     schema_version: str
     method: str
     verdict: Verdict
-    quality: Quality
+    recommended: str | None = Field(
+        default=None, description="The fastest right artifact, where it beats the fastest float model."
+    )
+    artifacts: list[ArtifactResult] = Field(default=[], description="One for each runtime that was wanted.")
+    quality: Quality = Field(description="Of the artifact that the verdict is of, and so are latency and size.")
     latency: list[BenchmarkResult] = Field(default=[])
     size: Size
     inputs: list[ExampleInput] = Field(default=[])

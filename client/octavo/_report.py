@@ -16,6 +16,15 @@ class Report(JobReport):
         """What the warnings advise, the most telling first; `job.retry_with(suggestion)` does it."""
         return [warning.suggestion for warning in self.warnings if warning.suggestion is not None]
 
+    @property
+    def recommended_files(self) -> list[str]:
+        """The recommended artifact, and the example that loads it; none where none is recommended."""
+        for each in self.artifacts:
+            if each.name == self.recommended:
+                suffix = "" if each.runtime == "torch" else f"_{each.runtime}"
+                return [each.name, f"load_example{suffix}.py"]
+        return []
+
     def warning_number(self, advice: Suggestion | ReportWarning) -> int:
         """The number of the warning that gives this advice: its place in `warnings`.
 

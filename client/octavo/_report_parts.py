@@ -5,10 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from octavo._figures import NOTHING, layers_by_error, metric_text, sqnr_text
-from octavo._job_report import CalibrationResult, JobReport, KernelTrial, RangeTrial, RecoveryResult, TrainingResult
+from octavo._candidate_names import candidate_name, runtime_name
+from octavo._figures import (
+    NOTHING,
+    agreement_text,
+    layers_by_error,
+    metric_text,
+    p50_text,
+    speedup_text,
+    sqnr_text,
+    worst_sqnr_text,
+)
+from octavo._job_report import (
+    ArtifactResult,
+    BenchmarkResult,
+    CalibrationResult,
+    JobReport,
+    KernelTrial,
+    RangeTrial,
+    RecoveryResult,
+    TrainingResult,
+)
 from octavo._layer_report import LayerSensitivity, LayerSummary, QuantBoundary, Sensitivity
-from octavo._tables import shortened
+from octavo._tables import bytes_text, shortened
 
 _WORST = 8
 _FEW = 5
@@ -35,17 +54,25 @@ class Part:
         ]
 
 
+def artifacts_part(report: JobReport) -> Part:
+    """What each file of the int8 model is worth, which one to take, and what is wrong with the others."""
+    metric = report.quality.metric
+    speedups = {each.name: each for each in report.latency[0].speedups} if report.latency else {}
+    rows = [["file", "size", "same arg max" if metric is None else metric.name, "SQNR", "in int8", "speedup"]]
+    for each in report.artifacts:
+        speedup = speedups.get(f"int8_{each.runtime}")
+        size = NOTHING if each.size_bytes is None else bytes_text(each.size_bytes)
+        faster = NOTHING if speedup is None else speedup_text(speedup)
+        rows.append([each.name, size, *_of_artifact(each), faster])
+    told = [f"{each.name}, for {_said(each, report.recommended)}" for each in report.artifacts]
+    return Part("Artifacts", rows, told, range(1, 6))
+
+
 def report_parts(report: JobReport) -> Iterator[Part]:
-    """Those that the report has, in the order of `report.html`."""
-    if layers_by_error(report.layers):
-        yield _layers(report)
-    if report.sensitivity is not None and report.sensitivity.layers:
-        yield _sensitivity(report.sensitivity)
-    if report.boundaries:
-        yield _boundaries(report.boundaries)
-    left = [layer for layer in report.layers if layer.precision == "float32"]
-    if left:
-        yield _left_in_float(left, len(report.layers))
+    """Those that the report has, in the order of `report.html`; artifacts come before, beside the verdict."""
+    if report.latency:
+        yield _latency(report.latency)
+    yield from _of_layers(report)
     if report.calibration is not None:
         yield _calibration(report.calibration)
     if report.ranges:
@@ -56,6 +83,47 @@ def report_parts(report: JobReport) -> Iterator[Part]:
         yield _kernels(report.kernels)
     if report.training is not None:
         yield _training(report.training)
+
+
+def _of_layers(report: JobReport) -> Iterator[Part]:
+    if layers_by_error(report.layers):
+        yield _layers(report)
+    if report.sensitivity is not None and report.sensitivity.layers:
+        yield _sensitivity(report.sensitivity)
+    if report.boundaries:
+        yield _boundaries(report.boundaries)
+    left = [layer for layer in report.layers if layer.precision == "float32"]
+    if left:
+        yield _left_in_float(left, len(report.layers))
+
+
+def _of_artifact(artifact: ArtifactResult) -> list[str]:
+    """The metric or else the agreement, SQNR, and how many operators run in int8."""
+    quality = artifact.quality
+    if quality is None:
+        return [NOTHING] * 3
+    operators = f"{artifact.int8_operators} of {artifact.int8_operators + artifact.float_operators}"
+    metric = quality.metric
+    near = agreement_text(quality.fidelity) if metric is None else metric_text(metric, metric.int8_value)
+    return [near, worst_sqnr_text(quality.fidelity), operators]
+
+
+def _said(artifact: ArtifactResult, recommended: str | None) -> str:
+    words = ["recommended"] if artifact.name == recommended else []
+    words += [label.replace("_", " ") for label in artifact.labels]
+    runtime = runtime_name(artifact.runtime)
+    first = f"{runtime}: {', '.join(words)}." if words else f"{runtime}."
+    return first if artifact.note is None else f"{first} {artifact.note}"
+
+
+def _latency(latency: Sequence[BenchmarkResult]) -> Part:
+    """Every candidate at the first combinations, the fastest first."""
+    shown = latency[:_FEW]
+    candidates = sorted(shown[0].candidates, key=lambda each: each.p50_ms)
+    at = [f"batch {each.batch_size}, {_threads_text(each.threads)}" for each in shown]
+    rows = [["p50", *at]]
+    rows += [[candidate_name(each.name), *(p50_text(result, each.name) for result in shown)] for each in candidates]
+    return Part("Latency of each candidate", rows, right=range(1, len(shown) + 1))
 
 
 def _layers(report: JobReport) -> Part:
@@ -185,6 +253,10 @@ def _training(found: TrainingResult) -> Part:
 
 def _milliseconds(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3g} ms"
+
+
+def _threads_text(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _layers_text(count: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from octavo._figures import outcome_rows, report_rows
 from octavo._job_report import Before, JobReport, ReportWarning
-from octavo._report_parts import Part, report_parts
+from octavo._report_parts import Part, artifacts_part, report_parts
 from octavo._tables import aligned
 
 _LEAST_NAME = 16
@@ -23,6 +23,7 @@ def report_text(report: JobReport, *, width: int, job_id: str | None = None) -> 
     """
     parts = [
         _wrapped(f"{report.method}, {report.verdict.word}: {report.verdict.sentence}", width),
+        _part(artifacts_part(report), width) if report.artifacts else "",
         _advice(report, width, job_id),
         aligned(report_rows(report), right=(1, 2)),
         "" if report.before is None else _before(report, report.before, width),

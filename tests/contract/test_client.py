@@ -23,7 +23,13 @@ from tests.hostile.models import SmallNet
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32)
 LABELS = np.arange(6) % 4
-ARTIFACTS = {"model_int8.pt": b"not really a model" * 10_000, "report.json": b"{}", "empty": b""}
+ARTIFACTS = {
+    "model_int8.pt": b"not really a model" * 10_000,
+    "model_int8.onnx": b"nor this",
+    "load_example_onnxruntime.py": b"print()",
+    "report.json": b"{}",
+    "empty": b"",
+}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from api import examples
 from api.app import documented_app
 from api.openapi import document
-from octavo import _job_report, _layer_report, _report, _spec, _types
+from octavo import _candidate_names, _job_report, _layer_report, _report, _spec, _types
 from octavo._exceptions import FieldError
 from octavo._sync.jobs import Jobs
 from shared import job_report, layer_report
@@ -21,6 +21,8 @@ from shared import quantization_spec as server_spec
 from shared.job import FINISHED
 from shared.job_report import JobReport
 from tests.unit.client import samples
+from worker import candidate_names
+from worker.outputs import EXAMPLE_NAMES, MODEL_NAMES
 
 SCHEMAS: dict[str, Any] = document(documented_app())["components"]["schemas"]
 
@@ -121,6 +123,17 @@ def test_the_report_of_the_unit_tests_is_one_that_a_server_could_send() -> None:
     assert contains(JobReport.model_validate(samples.report()).model_dump(mode="json"), samples.report())
 
 
+def test_the_client_calls_runtimes_and_candidates_what_the_server_calls_them() -> None:
+    assert _candidate_names.RUNTIME_NAMES == candidate_names.RUNTIME_NAMES
+    assert _candidate_names.CANDIDATE_NAMES == candidate_names.CANDIDATE_NAMES
+
+
+def test_an_artifact_and_its_example_have_the_names_that_the_server_gives_them() -> None:
+    for runtime, name in MODEL_NAMES.items():
+        found = samples.report(recommended=name, artifacts=[samples.artifact_result(name, runtime)])
+        assert _report.Report.model_validate(found).recommended_files == [name, EXAMPLE_NAMES[runtime]]
+
+
 def choices(annotation: Any) -> set[Any]:
     """The words of every Literal in an annotation."""
     if get_origin(annotation) is Literal:
@@ -142,7 +155,7 @@ def test_quantize_takes_every_field_of_the_spec_and_no_other() -> None:
     given = set(inspect.signature(Jobs.quantize).parameters) - {"self"}
     assert given == set(spec_fields()) | {"based_on", "apply"}
     assert choices(hints["method"]) == set(server_spec.METHODS)
-    for name in ("metric", "qengine", "precision"):
+    for name in ("metric", "qengine", "precision", "runtimes"):
         assert choices(hints[name]) == choices(spec_fields()[name])
 
 

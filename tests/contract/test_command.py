@@ -23,6 +23,7 @@ from octavo.cli import main
 from shared.database.job_repository import JobRepository
 from shared.database.worker_repository import WorkerRepository
 from shared.errors import DatasetNotFinite
+from shared.job import Artifact
 from tests.api_server import PretendedWorker, images
 from tests.contract.conftest import Served
 from tests.contract.test_client import ARTIFACTS, succeed, working
@@ -56,13 +57,16 @@ def dataset_file(tmp_path: Path) -> Path:
     return path
 
 
+LEFT_BEHIND = Artifact(name="SHA256SUMS", kind="manifest", media_type="text/plain", size_bytes=0, sha256="0" * 64)
+
+
 def finish_with(**report: Any) -> Callable[[PretendedWorker], None]:
     """The end of a job whose report differs from the example's."""
 
     def work(worker: PretendedWorker) -> None:
         changed = {**deepcopy(SUCCEEDED_JOB["report"]), **report}
         with worker._api.database.write() as connection:
-            JobRepository(connection).succeed(worker._claim, changed, [])
+            JobRepository(connection).succeed(worker._claim, changed, [LEFT_BEHIND])
 
     return work
 
@@ -120,7 +124,7 @@ def test_quantize_uploads_files_and_sends_every_option(server: Served, small_net
         *("--calibration", str(dataset_file), "--evaluation", str(dataset_file)),
         *("--metric", "auto", "--max-accuracy-drop", "0.5", "--qengine", "x86", "--epochs", "2"),
         *("--learning-rate", "0.001", "--batch-size", "4", "--loss", "distillation", "--seed", "3"),
-        *("--threads", "1", "--threads", "2", "--benchmark-batch", "8"),
+        *("--threads", "1", "--threads", "2", "--benchmark-batch", "8", "--runtime", "openvino"),
         *("--float", "conv*", "--float", "op=Linear", "--override", '{"layer": "fc", "precision": "int8"}'),
         *("--set", "analysis.histograms=all", "--set", "qat.learnable_scales=true", "--name", "all of it"),
         *("--metadata", "team=vision", "--metadata", "run=a=b"),
@@ -131,6 +135,7 @@ def test_quantize_uploads_files_and_sends_every_option(server: Served, small_net
     assert (spec["qat"]["epochs"], spec["qat"]["learning_rate"], spec["qat"]["batch_size"]) == (2, 0.001, 4)
     assert spec["qat"]["loss"] == "distillation"
     assert (spec["benchmark"]["threads"], spec["benchmark"]["batch_sizes"]) == ([1, 2], [8])
+    assert spec["runtimes"] == ["torch", "openvino"]
     overrides = [(each["layer"], each["op"], each["precision"]) for each in spec["overrides"]]
     assert overrides == [("conv*", None, "float32"), (None, "Linear", "float32"), ("fc", None, "int8")]
     assert (spec["analysis"]["histograms"], spec["qat"]["learnable_scales"]) == ("all", True)
@@ -214,6 +219,8 @@ def test_without_wait_the_id_is_printed_and_how_to_watch(model_id: str) -> None:
         ["quantize", "mdl_x", "--metadata", "=x"],
         ["quantize", "mdl_x", "--max-accuracy-drop", "much"],
         ["quantize", "mdl_x", "--method", "magic"],
+        ["quantize", "mdl_x", "--runtime", "tensorrt"],
+        ["artifacts", "download", "job_x", "model_int8.pt", "--recommended"],
         ["models", "upload", "nowhere.pt2"],
         ["jobs", "list", "--status", "lost"],
         ["nonsense"],
@@ -230,7 +237,7 @@ def test_wrong_usage_is_exit_code_2(server: Served, arguments: list[str]) -> Non
 def test_wait_prints_the_report(server: Served, job_id: str) -> None:
     with working(server, job_id, succeed):
         result = run("jobs", "watch", job_id)
-    assert result.stdout.startswith("static, recommended: int8 is 2.00× faster")
+    assert result.stdout.startswith("static, recommended: top1 0.9806 → 0.9778")
     assert "p50, batch 1, 1 thread" in result.stdout
     assert f"octavo artifacts download {job_id}" in result.stderr
     assert run("report", job_id).stdout == result.stdout
@@ -372,6 +379,27 @@ def test_artifacts_are_listed_and_downloaded(server: Served, job_id: str, tmp_pa
     one = run_json("artifacts", "download", job_id, "empty", "-o", str(tmp_path / "one"))
     assert one == {"empty": str(tmp_path / "one" / "empty")}
     assert "there are: " in run("artifacts", "download", job_id, "nothing", code=1).stderr
+
+
+def test_the_recommended_artifact_is_downloaded_alone_with_what_to_run(
+    server: Served, job_id: str, tmp_path: Path
+) -> None:
+    with working(server, job_id, succeed):
+        run("jobs", "watch", job_id)
+    out = tmp_path / "out"
+    result = run("artifacts", "download", job_id, "--recommended", "-o", str(out))
+    assert {path.name for path in out.iterdir()} == {"model_int8.onnx", "load_example_onnxruntime.py"}
+    assert f"cd {out} && python load_example_onnxruntime.py" in result.stderr
+
+
+def test_where_no_artifact_is_recommended_none_is_downloaded_and_it_is_said(
+    server: Served, job_id: str, tmp_path: Path
+) -> None:
+    with working(server, job_id, finish_with(recommended=None)):
+        run("jobs", "watch", job_id)
+    result = run("artifacts", "download", job_id, "--recommended", "-o", str(tmp_path / "out"), code=1)
+    assert f"recommends no artifact; octavo report {job_id} says why" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # --- the server ------------------------------------------------------------------------------------------------------

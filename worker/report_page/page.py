@@ -10,6 +10,7 @@ from shared.job_report import JobReport
 from worker.report_page.layout import Section, name
 from worker.report_page.markup import Html, element, join, shorten
 from worker.report_page.sections.advice import advice
+from worker.report_page.sections.artifacts import artifacts
 from worker.report_page.sections.calibration import calibration
 from worker.report_page.sections.graphs import graphs
 from worker.report_page.sections.histograms import histograms
@@ -84,6 +85,7 @@ def _sections(report: JobReport, job_id: str, room: int) -> tuple[list[Section],
     """What there is to tell, in order, and the titles of what there is not."""
     asked: list[tuple[str, Section | None]] = [
         ("verdict", verdict(report)),
+        ("artifacts", artifacts(report)),
         ("what to do", advice(report, job_id, room)),
         ("quality", quality(report, room)),
         ("latency", latency(report)),

@@ -107,7 +107,8 @@ class AsyncJob:
     @property
     def artifacts(self) -> AsyncArtifacts:
         """The result files; none before the job has succeeded."""
-        return AsyncArtifacts(self._transport, self.data.artifacts)
+        report = self.data.report
+        return AsyncArtifacts(self._transport, self.data.artifacts, () if report is None else report.recommended_files)
 
     def raise_for_status(self) -> Self:
         """Raise JobRefused, ServiceFailed or JobCancelled if that is what became of it."""

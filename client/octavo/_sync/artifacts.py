@@ -21,9 +21,18 @@ BROKEN_CONNECTIONS = 5  #: in a row, without a byte arriving between them, befor
 class Artifacts:
     """The result files of a job: a collection, by name."""
 
-    def __init__(self, transport: Transport, artifacts: Sequence[Artifact]) -> None:
+    def __init__(self, transport: Transport, artifacts: Sequence[Artifact], recommended: Sequence[str] = ()) -> None:
         self._transport = transport
         self._artifacts = {artifact.name: artifact for artifact in artifacts}
+        self._recommended = recommended
+
+    @property
+    def recommended(self) -> list[str]:
+        """Names of the file that the report recommends and of its example, to download; empty if it recommends none.
+
+        So it is too of a job from a list, which has no report until a `refresh()`.
+        """
+        return [name for name in self._recommended if name in self._artifacts]
 
     def __iter__(self) -> Iterator[Artifact]:
         return iter(self._artifacts.values())

@@ -108,7 +108,8 @@ class Job:
     @property
     def artifacts(self) -> Artifacts:
         """The result files; none before the job has succeeded."""
-        return Artifacts(self._transport, self.data.artifacts)
+        report = self.data.report
+        return Artifacts(self._transport, self.data.artifacts, () if report is None else report.recommended_files)
 
     def raise_for_status(self) -> Self:
         """Raise JobRefused, ServiceFailed or JobCancelled if that is what became of it."""

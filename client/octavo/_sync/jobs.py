@@ -51,6 +51,7 @@ class Jobs:
         overrides: Sequence[Override] | NotGiven = NOT_GIVEN,
         recovery: RecoverySettings | NotGiven = NOT_GIVEN,
         qat: QatSettings | NotGiven = NOT_GIVEN,
+        runtimes: Sequence[Literal["torch", "onnxruntime", "openvino"]] | NotGiven = NOT_GIVEN,
         benchmark: BenchmarkSettings | NotGiven = NOT_GIVEN,
         analysis: AnalysisSettings | NotGiven = NOT_GIVEN,
         hardware: Hardware | NotGiven = NOT_GIVEN,
@@ -79,6 +80,8 @@ class Jobs:
                 own; the last that matches wins.
             recovery: means of accuracy recovery for static; without it those that help are kept.
             qat: epochs, learning rate, loss and schedule.
+            runtimes: what to make artifacts for and to measure float models in: torch, always among them, and ONNX
+                Runtime or OpenVINO; without it all that the worker has.
             benchmark: batch sizes and thread counts to measure latency at.
             analysis: what the report explains layer by layer, and how long that may take.
             hardware: what the worker must have, such as `{"isa": ["avx512_vnni"], "labels": {"pool": "edge"}}`; the job
@@ -111,6 +114,7 @@ class Jobs:
             overrides=overrides,
             recovery=recovery,
             qat=qat,
+            runtimes=runtimes,
             benchmark=benchmark,
             analysis=analysis,
             hardware=hardware,

@@ -41,6 +41,13 @@ _PREFIXES = (("model", "mdl_"), ("calibration", "dst_"), ("evaluation", "dst_"),
 @click.option("--learning-rate", type=float, help="QAT: learning rate.")
 @click.option("--batch-size", type=int, help="QAT: batch size.")
 @click.option("--loss", type=click.Choice(["auto", "cross_entropy", "mse", "distillation"]), help="QAT: loss.")
+@click.option(
+    "--runtime",
+    "runtimes",
+    type=click.Choice(["torch", "onnxruntime", "openvino"]),
+    multiple=True,
+    help="Make an artifact for this, beside torch. [default: all that the worker has]",
+)
 @click.option("--threads", type=int, multiple=True, help="Measure latency with so many threads.")
 @click.option("--benchmark-batch", type=int, multiple=True, help="Measure latency at this batch size.")
 @click.option(
@@ -77,12 +84,13 @@ def quantize(
     octavo quantize mdl_019abc… --method qat --training train.npz --evaluation dst_019abc… --epochs 3
     octavo quantize net.pt2 --calibration images.npz --float 'layer4.*' --float op=LayerNorm
     octavo quantize net.pt2 --calibration images.npz --set recovery.smooth_quant=true
+    octavo quantize net.pt2 --calibration images.npz --runtime openvino
     octavo quantize net.pt2 --calibration images.npz --hardware isa=avx512_vnni,label.pool=edge
     octavo quantize --from job_019abc… --apply 0 --max-accuracy-drop 0.005 --wait
 
     MODEL is a model's id or a .pt2 file, which is uploaded; content that the server has is not sent again. The report
     numbers its warnings: --from JOB --apply N does what warning N advises. What may be given several times: --apply,
-    --float, --override, --set, --threads, --benchmark-batch, --hardware, --metadata. PATH is like
+    --float, --override, --set, --runtime, --threads, --benchmark-batch, --hardware, --metadata. PATH is like
     activation.observer, VALUE is JSON or else text.
     """
     spec = read_spec(spec_file, options)

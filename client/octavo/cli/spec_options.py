@@ -42,6 +42,8 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
         spec["max_accuracy_drop"] = _drop(options["max_accuracy_drop"])
     if options["hardware"]:
         spec["hardware"] = _hardware(",".join(options["hardware"]))
+    if options["runtimes"]:
+        spec["runtimes"] = list(options["runtimes"])
     if options["metadata"]:
         spec["metadata"] = dict(_pair(text, "--metadata") for text in options["metadata"])
     qat = {key: options[key] for key in _OF_QAT if options[key] is not None}

@@ -10,7 +10,7 @@ CREATED_AT = "2026-11-23T13:00:00Z"
 
 def report(**changes: Any) -> dict[str, Any]:
     return {
-        "schema_version": "2.1",
+        "schema_version": "3.0",
         "method": "static",
         "verdict": {"word": "recommended", "sentence": "1.80 times as fast, accuracy holds.", "accuracy": "met"},
         "quality": {
@@ -25,7 +25,7 @@ def report(**changes: Any) -> dict[str, Any]:
             {
                 "batch_size": 1, "threads": 1, "rounds": 200, "baseline": "float_frozen",
                 "candidates": [
-                    _stats("float_eager", 0.9), _stats("float_frozen", 0.72), _stats("int8", 0.4),
+                    _stats("float_eager", 0.9), _stats("float_frozen", 0.72), _stats("int8_torch", 0.4),
                 ],
                 "speedup": 1.8, "speedup_ci95": [1.74, 1.86], "significant": True, "speedup_vs_eager": 2.25,
                 "note": None,
@@ -45,6 +45,45 @@ def report(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def report_of_every_runtime(**changes: Any) -> dict[str, Any]:
+    """Of a job for three runtimes, of whose files one is right, one wrong and one missing."""
+    plain = report()
+    speedup = {**{key: plain["latency"][0][key] for key in _OF_SPEEDUP}, "name": "int8_torch"}
+    wrong = {
+        "data": "evaluation",
+        "samples": 597,
+        "metric": {"name": "top1", "float": 0.9933, "int8": 0.98, "drop": 0.0133, "max_drop": 0.01, "met": False},
+        "fidelity": [{"output": "0", "sqnr_db": 8.9, "cosine": 0.93, "agreement": 0.98}],
+    }
+    return report(
+        **{
+            "recommended": "model_int8.pt",
+            "artifacts": [
+                artifact_result("model_int8.pt", "torch", quality=plain["quality"]),
+                artifact_result(
+                    "model_int8.onnx", "onnxruntime", quality=wrong, size_bytes=390_000, int8_operators=0,
+                    float_operators=2, labels=["wrong", "accuracy_not_met", "in_float"],
+                    note="It is 22.3 dB further from float than the torch artifact.",
+                ),
+                artifact_result(
+                    "model_int8.openvino.onnx", "openvino", size_bytes=None, int8_operators=0, labels=["missing"],
+                    note="OpenVINO refuses it.",
+                ),
+            ],
+            "latency": [{**plain["latency"][0], "speedups": [speedup]}],
+            **changes,
+        }
+    )  # fmt: skip
+
+
+def artifact_result(name: str, runtime: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": name, "runtime": runtime, "size_bytes": 400_000, "quality": None, "int8_operators": 2,
+        "float_operators": 0, "labels": [], "note": None, **changes,
+    }  # fmt: skip
+
+
+_OF_SPEEDUP = ("speedup", "speedup_ci95", "significant", "speedup_vs_eager")
 SUGGESTION = {
     "title": "Take the range of layer4.1.conv2 by percentile",
     "patch": {"overrides": [{"layer": "layer4.1.conv2", "activation": {"observer": "percentile"}}]},

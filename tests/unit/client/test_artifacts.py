@@ -130,6 +130,32 @@ def test_a_missing_artifact_is_an_error_and_not_retried(serve: Serve, tmp_path: 
     assert len(ranges(server)) == 1
 
 
+class RecommendingServer(ArtifactServer):
+    """Its job's report recommends the file for OpenVINO."""
+
+    def __call__(self, request: Request) -> Reply:
+        best = samples.artifact_result("model_int8.openvino.onnx", "openvino")
+        report = samples.report(recommended=best["name"], artifacts=[best])
+        if "/artifacts/" in request.path:
+            return Reply(200, CONTENT, {"Content-Type": "application/octet-stream"})
+        return as_json(samples.job("succeeded", artifacts=self.artifacts, report=report))
+
+
+def test_the_recommended_artifact_is_downloaded_with_its_example(serve: Serve, tmp_path: Path) -> None:
+    names = ["load_example.py", "load_example_openvino.py", "model_int8.openvino.onnx", "model_int8.pt"]
+    server = serve(RecommendingServer(artifacts=[artifact(name) for name in names]))
+    with octavo.Client(server.url, max_retries=0) as client:
+        artifacts = client.jobs.get(samples.JOB_ID).artifacts
+        assert artifacts.recommended == ["model_int8.openvino.onnx", "load_example_openvino.py"]
+        assert set(artifacts.download(tmp_path, artifacts.recommended)) == set(artifacts.recommended)
+    assert {path.name for path in tmp_path.iterdir()} == set(artifacts.recommended)
+
+
+def test_where_the_report_recommends_nothing_no_artifact_is_recommended(serve: Serve) -> None:
+    with octavo.Client(serve(ArtifactServer()).url) as client:
+        assert client.jobs.get(samples.JOB_ID).artifacts.recommended == []
+
+
 def test_the_async_client_downloads_alike(serve: Serve, tmp_path: Path) -> None:
     server = serve(ArtifactServer(1000))
 

@@ -47,9 +47,17 @@ change             −0.17 pp                 –
 same arg max       99.50%                   99.50%
 SQNR               31.2 dB                  31.2 dB
 file               1.5 MB → 400 kB (3.75×)  1.5 MB → 400 kB (3.75×)
+fastest float      frozen torch float       frozen torch float
+fastest int8       torch int8               torch int8
 p50                0.72 ms → 0.4 ms         0.72 ms → 0.4 ms
 speedup (95 % CI)  1.80× (1.74–1.86)        0.99× (0.90–1.10)"""
     assert octavo.compare([report(), dynamic]).figures() == expected
+
+
+def test_what_each_recommends_stands_last_and_the_artifacts_are_there_for_programs() -> None:
+    comparison = octavo.compare([Report.model_validate(samples.report_of_every_runtime()), report()])
+    assert comparison.figures().splitlines()[-1].split() == ["recommended", "model_int8.pt", "–"]
+    assert [len(each.artifacts) for each in comparison.jobs] == [3, 0]
 
 
 def test_jobs_are_named_before_their_figures() -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from octavo._job_card import job_card
 from octavo._report import Report
-from octavo._report_parts import report_parts
+from octavo._report_parts import artifacts_part, report_parts
 from octavo._types import JobData
 from tests.unit.client import samples
+
+OF_FILES = {name: samples.report_of_every_runtime()[name] for name in ("recommended", "artifacts", "latency")}
 
 
 def card(**changes: object) -> str:
@@ -40,8 +42,10 @@ def test_a_report_card_escapes_too() -> None:
     warning = {"code": "c", "message": hostile, "layer": hostile, "evidence": hostile, "hint": hostile}
     advised = {**warning, "suggestion": {"title": hostile, "patch": {}, "expected": hostile}}
     layer = {**samples.explained_report()["layers"][0], "name": hostile, "op": hostile}
+    artifact = samples.artifact_result(hostile, hostile, labels=[hostile], note=hostile)
     html = card(
         method=hostile,
+        artifacts=[artifact],
         verdict=verdict,
         quality=samples.report()["quality"] | {"fidelity": fidelity},
         warnings=[warning, advised],
@@ -53,9 +57,17 @@ def test_a_report_card_escapes_too() -> None:
     assert "99.16%" in html
 
 
-def test_a_card_says_the_verdict_first_then_what_to_do_then_figures_then_layers() -> None:
-    html = card()
-    order = ["static: recommended", "What to do", "job.retry_with(0)", "99.16%", "Before (job_", "<svg"]
+def test_a_card_says_the_verdict_first_then_the_files_what_to_do_figures_and_layers() -> None:
+    html = card(**OF_FILES)
+    order = [
+        "static: recommended",
+        "model_int8.onnx",
+        "What to do",
+        "job.retry_with(0)",
+        "−0.17 pp",
+        "Before (job_",
+        "<svg",
+    ]
     places = [html.index(each) for each in order]
     assert places == sorted(places)
 
@@ -77,15 +89,15 @@ def test_a_card_is_well_formed_and_has_a_bar_for_each_layer_that_was_compared() 
 
 
 def test_a_card_tells_all_that_the_terminal_does() -> None:
-    report = Report.model_validate(samples.full_report())
+    report = Report.model_validate(samples.full_report(**OF_FILES))
     tree, text = ET.fromstring(report._repr_html_()), report.table(1000)
     parts = list(report_parts(report))
     assert [part.title.split(",")[0].split(":")[0] for part in parts] == [
-        "Layers", "Sensitivity", "Quant boundaries", "In float", "Calibration", "Ranges that were tried",
-        "Accuracy recovery", "Kernels", "Training",
+        "Latency of each candidate", "Layers", "Sensitivity", "Quant boundaries", "In float", "Calibration",
+        "Ranges that were tried", "Accuracy recovery", "Kernels", "Training",
     ]  # fmt: skip
     said = "\n".join(tree.itertext())
-    for part in parts:
+    for part in [artifacts_part(report), *parts]:
         for each in (part.title, *part.told, *(cell for row in part.rows for cell in row)):
             assert each in said
             assert each in text

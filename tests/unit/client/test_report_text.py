@@ -8,6 +8,8 @@ from octavo._report import Report
 from octavo._report_text import changes_text, report_text, what_to_type
 from tests.unit.client import samples
 
+OF_FILES = {name: samples.report_of_every_runtime()[name] for name in ("recommended", "artifacts", "latency")}
+
 
 def report(**changes: object) -> Report:
     return Report.model_validate(samples.report(**changes))
@@ -32,7 +34,39 @@ def test_a_report_as_a_table() -> None:
         "SQNR                             31.2 dB",
         "file                     1.5 MB   400 kB  3.75× smaller",
         "p50, batch 1, 1 thread  0.72 ms   0.4 ms  1.80× (1.74–1.86)",
+        "",
+        "Latency of each candidate",
+        "p50                 batch 1, 1 thread",
+        "torch int8                     0.4 ms",
+        "frozen torch float            0.72 ms",
+        "eager torch float              0.9 ms",
     ]
+
+
+def test_every_artifact_has_a_line_after_the_verdict_and_what_is_to_be_said_of_it_below() -> None:
+    lines = Report.model_validate(samples.report_of_every_runtime()).table(80).splitlines()
+    start = lines.index("Artifacts")
+    assert start < lines.index("What to do")
+    assert lines[start + 1 : start + 9] == [
+        "file                        size    top1     SQNR  in int8            speedup",
+        "model_int8.pt             400 kB  99.16%  31.2 dB   2 of 2  1.80× (1.74–1.86)",
+        "model_int8.onnx           390 kB  98.00%   8.9 dB   0 of 2                  –",
+        "model_int8.openvino.onnx       –       –        –        –                  –",
+        "  model_int8.pt, for torch: recommended.",
+        "  model_int8.onnx, for ONNX Runtime: wrong, accuracy not met, in float. It is",
+        "    22.3 dB further from float than the torch artifact.",
+        "  model_int8.openvino.onnx, for OpenVINO: missing. OpenVINO refuses it.",
+    ]
+
+
+def test_without_a_metric_artifacts_are_told_with_their_agreement() -> None:
+    without = {**samples.report()["quality"], "metric": None}
+    artifacts = [samples.artifact_result("model_int8.pt", "torch", quality=without)]
+    lines = report(quality=without, artifacts=artifacts).table().splitlines()
+    start = lines.index("Artifacts")
+    assert "same arg max" in lines[start + 1]
+    assert "99.50%" in lines[start + 2]
+    assert lines[start + 3] == "  model_int8.pt, for torch."
 
 
 def test_an_output_of_choices_has_an_agreement_and_no_sqnr() -> None:
@@ -166,7 +200,9 @@ def test_what_stands_behind_the_figures_is_told_in_small_tables() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_all_that_a_job_can_have_fits_into_the_line(width: int) -> None:
-    lines = report_text(Report.model_validate(samples.full_report()), width=width, job_id=samples.JOB_ID).splitlines()
+    lines = report_text(
+        Report.model_validate(samples.full_report(**OF_FILES)), width=width, job_id=samples.JOB_ID
+    ).splitlines()
     assert [line for line in lines if len(line) > width and not line.startswith("    $ ")] == []
 
 

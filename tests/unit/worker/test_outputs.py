@@ -11,7 +11,7 @@ import pytest
 from shared.errors import InternalError, OutputTooLarge
 from shared.job_report import SCHEMA_VERSION, ExampleInput, JobReport, OutputFidelity, ReportWarning, Suggestion
 from shared.quantization_spec import StaticSpec
-from tests.unit.worker.report_page.samples import residual_cnn
+from tests.unit.worker.report_page.samples import every_runtime, none_recommended, residual_cnn
 from worker.job_folder import JobInputs
 from worker.outputs import check_outputs, complete_outputs, read_report
 
@@ -73,6 +73,23 @@ def test_the_report_is_completed_by_its_page_an_example_and_the_hashes_of_all(tm
     assert JobReport.model_validate_json(files["report.json"]) == residual_cnn(3)
 
 
+def test_every_artifact_has_its_example_and_a_missing_one_has_none(tmp_path: Path) -> None:
+    for report, expected in (
+        (every_runtime(), {"load_example.py", "load_example_onnxruntime.py", "load_example_openvino.py"}),
+        (none_recommended(), {"load_example.py", "load_example_onnxruntime.py"}),
+    ):
+        (outputs := tmp_path / report.verdict.word).mkdir()
+        models = {each.name for each in report.artifacts if "missing" not in each.labels}
+        for name in models:
+            (outputs / name).touch()
+        made = complete_outputs(outputs, report, job_id="job_1")
+        assert {each.name for each in made if each.kind == "example"} == expected
+        assert {each.name for each in made if each.kind == "model"} == models
+        assert "onnxruntime 1.2.3 or a version" in (outputs / "load_example_onnxruntime.py").read_text()
+        for name in expected:
+            compile((outputs / name).read_text(), name, "exec")
+
+
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (outside := tmp_path / "outside").write_text("precious")
     (outputs := tmp_path / "outputs").mkdir()
@@ -111,6 +128,7 @@ def honest() -> dict[str, Any]:
 
 
 def read(folder: Path, report: dict[str, Any]) -> JobReport:
+    (folder / "model_int8.pt").touch()
     (folder / "report.json").write_text(json.dumps(report))
     return read_report(folder, ASKED)
 
@@ -136,6 +154,17 @@ def test_text_in_a_report_obeys_no_terminal_and_reads_in_one_direction(tmp_path:
     assert list(found.timings) == ["�[8m"]
 
 
+def test_a_report_tells_of_exactly_the_files_that_are_there(tmp_path: Path) -> None:
+    report = every_runtime().model_dump(mode="json") | {"spec": SPEC.model_dump(mode="json")}
+    for name in ("model_int8.onnx", "model_int8.openvino.onnx"):
+        with pytest.raises(InternalError, match="not one"):
+            read(tmp_path, report)
+        (tmp_path / name).touch()
+    assert read(tmp_path, report).recommended == "model_int8.openvino.onnx"
+    with pytest.raises(InternalError, match="not one"):
+        read(tmp_path, honest())
+
+
 def suggests(patch: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     warning = ReportWarning(code="c", message="m", suggestion=Suggestion(title="t", patch=patch))
     return lambda report: report["warnings"].append(warning.model_dump(mode="json"))
@@ -149,6 +178,13 @@ def suggests(patch: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         lambda report: report["latency"][0].update(speedup=1e30),
         lambda report: report["latency"][0].update(speedup=-1.0),
         lambda report: report["quality"]["metric"].update(drop=1e30),
+        lambda report: report.update(artifacts=[]),
+        lambda report: report["artifacts"][0].update(name="model_int8.onnx"),
+        lambda report: report["artifacts"][0].update(runtime="openvino"),
+        lambda report: report["artifacts"][0].update(labels=["missing"]),
+        lambda report: report["artifacts"].append(report["artifacts"][0] | {"name": "x.py", "runtime": "onnxruntime"}),
+        lambda report: report.update(recommended="model_int8.onnx"),
+        lambda report: report.update(recommended="../secret"),
         lambda report: report["size"].update(int8_bytes=10**300),
         lambda report: report.update(method="qat"),
         lambda report: report["spec"].update(model="mdl_0000000000000000000000"),

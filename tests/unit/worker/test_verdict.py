@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.job_report import BenchmarkResult, MetricResult, OutputFidelity, Quality, Size
+from shared.job_report import BenchmarkResult, MetricResult, OutputFidelity, Quality, Size, Speedup
 from worker.verdict import judge
 
 SIZE = Size(float_bytes=3800, int8_bytes=1000, ratio=3.8)
@@ -42,20 +42,24 @@ def test_quality_held_and_faster_is_recommended() -> None:
     assert (verdict.word, verdict.accuracy) == ("recommended", "met")
     assert verdict.sentence == (
         "top1 0.9720 → 0.9700 (drop 0.0020, target 0.0100 met); "
-        "1.92× faster (1.85–1.99) than frozen float at batch 1, 1 thread; 3.8× smaller."
+        "1.92× faster (1.85–1.99) than frozen torch float with model_int8.pt at batch 1, "
+        "1 thread; 3.8× smaller."
     )
 
 
 def test_quality_held_without_a_significant_difference_is_no_faster() -> None:
     verdict = judge(quality(top1(0.9, 0.9)), [NO_DIFFERENCE], SIZE)
     assert verdict.word == "no_faster"
-    assert "no significant difference in latency (0.90–1.20×)" in verdict.sentence
+    assert (
+        "no significant difference in latency (0.90–1.20×) from frozen torch float with model_int8.pt"
+        in verdict.sentence
+    )
 
 
 def test_quality_held_and_slower_says_slower_with_the_interval_turned_over() -> None:
     verdict = judge(quality(top1(0.9, 0.9)), [SLOWER], SIZE)
     assert verdict.word == "slower"
-    assert "2.00× slower (1.25–2.50) than frozen float" in verdict.sentence
+    assert "2.00× slower (1.25–2.50) than frozen torch float" in verdict.sentence
 
 
 def test_a_missed_target_outweighs_any_speed() -> None:
@@ -127,3 +131,21 @@ def test_a_metric_without_a_target_is_told_and_not_judged() -> None:
 def test_combinations_at_which_int8_is_slower_are_named() -> None:
     several = [FASTER, latency(0.8, 0.7, 0.9, 8, 2), latency(1.5, 1.4, 1.6, 8, 1)]
     assert "at batch 1, 1 thread, and slower at batch 8, 2 threads; 3.8×" in judge(quality(), several, SIZE).sentence
+
+
+def test_the_artifact_and_what_it_is_held_against_are_named_in_words() -> None:
+    fastest = FASTER.model_copy(update={"baseline": "float_onnxruntime", "int8": "int8_openvino"})
+    told = "than ONNX Runtime float with model_int8.openvino.onnx at batch 1, 1 thread;"
+    assert told in judge(quality(), [fastest], SIZE).sentence
+
+
+def test_slower_elsewhere_is_said_of_the_artifact_of_the_verdict_and_not_of_the_fastest_there() -> None:
+    def of(name: str, speedup: float) -> Speedup:
+        return Speedup(name=name, speedup=speedup, speedup_ci95=(speedup, speedup), significant=True)
+
+    elsewhere = latency(1.5, 1.4, 1.6, 8)
+    several = [of("int8_onnxruntime", 1.5), of("int8_torch", 0.8)]
+    found = elsewhere.model_copy(update={"int8": "int8_onnxruntime", "speedups": several})
+    assert ", and slower at batch 8, 1 thread; " in judge(quality(), [FASTER, found], SIZE).sentence
+    other = latency(0.8, 0.7, 0.9, 8).model_copy(update={"speedups": [of("int8_openvino", 0.8), of("int8_torch", 1.2)]})
+    assert "slower" not in judge(quality(), [FASTER, other], SIZE).sentence

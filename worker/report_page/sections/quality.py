@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from shared.job_report import BenchmarkResult, JobReport, LatencyStats, OutputFidelity
+from worker.candidate_names import RUNTIME_NAMES, candidate_name
 from worker.report_page.figures import (
     NONE,
     byte_size,
@@ -15,25 +18,34 @@ from worker.report_page.figures import (
     times,
     whole,
 )
-from worker.report_page.layout import Column, Section, figure, name, note, table
-from worker.report_page.markup import Content, Html, element, join
+from worker.report_page.layout import Column, Section, badge, figure, name, note, table
+from worker.report_page.markup import Content, Html, element, join, shorten
 from worker.report_page.plots import Scale, bottom_axis, distribution, finite, line, svg, text
-from worker.report_page.sections.verdict import DATA_NAMES, METRIC_NAMES, metric_drop, metric_value
+from worker.report_page.sections.verdict import (
+    DATA_NAMES,
+    METRIC_NAMES,
+    artifact_of_verdict,
+    metric_drop,
+    metric_value,
+)
 
-CANDIDATE_NAMES = {"float_eager": "float, eager", "float_frozen": "float, frozen", "int8": "int8"}
 _MAX_BENCHMARKS_DRAWN = 6
+_FEW = 4
+"""Candidates that are drawn at full height."""
+_MAX_NAME, _MAX_NAME_WIDTH = 28, 190
 
 
 def quality(report: JobReport, room: int) -> Section:
     """The metric where there are labels, and the distance of the outputs always."""
     measured = report.quality
     parts: list[Content] = [
+        _whose(report),
         note(
             f"Both models ran on the same {plural(measured.samples, 'sample')} of {DATA_NAMES[measured.data]}. "
             "SQNR tells how far the outputs are apart: 20 dB is a noise of 10 %, 40 dB of 1 %. "
             "Agreement is the share of samples for which both choose the same class; of an output of integers, "
             "the share of its values that are equal."
-        )
+        ),
     ]
     metric = measured.metric
     if metric is not None:
@@ -44,6 +56,14 @@ def quality(report: JobReport, room: int) -> Section:
         parts.append(table("Metric", columns, [row]))
     parts.append(fidelity_table("Outputs", measured.fidelity, room))
     return Section("quality", "Quality", join(parts))
+
+
+def _whose(report: JobReport) -> Content:
+    """Which of several files the section is of."""
+    artifact = artifact_of_verdict(report)
+    if artifact is None or len(report.artifacts) == 1:
+        return None
+    return element("p", "int8 is ", name(artifact.name), f" here, as {RUNTIME_NAMES[artifact.runtime]} computes it.")
 
 
 def fidelity_table(caption: str, fidelity: list[OutputFidelity], room: int) -> Html:
@@ -72,8 +92,9 @@ def latency(report: JobReport) -> Section | None:
         return None
     told = note(
         "The candidates took turns in one process. The speedup is the p50 of the fastest float candidate over that of "
-        "int8; an interval that holds 1 means that no significant difference was shown. “At most” is MLPerf's bound: "
-        "with 99 % confidence the percentile is not above it; where there are too few samples, none is given."
+        "the fastest int8 one; an interval that holds 1 means that no significant difference was shown. “At most” is "
+        "MLPerf's bound: with 99 % confidence the percentile is not above it; where there are too few samples, none is "
+        "given."
     )
     drawn = [_drawing(each) for each in report.latency[:_MAX_BENCHMARKS_DRAWN] if _has_samples(each)]
     parts = [
@@ -88,17 +109,34 @@ def latency(report: JobReport) -> Section | None:
 
 def size(report: JobReport) -> Section:
     """Bytes on disk."""
-    columns = [Column("Model"), Column("Bytes", "number"), Column("Size", "number")]
-    both = {"float": report.size.float_bytes, "int8": report.size.int8_bytes}
-    rows: list[list[Content]] = [[which, whole(count), byte_size(count)] for which, count in both.items()]
-    told = note(f"Both stored the same way, as frozen TorchScript: int8 is {size_change(report.size.ratio)}.")
+    columns = [Column("File"), Column("Runtime"), Column("Bytes", "number"), Column("Size", "number")]
+    columns += [Column("Float / int8", "number")]
+    float_bytes, int8_bytes = report.size.float_bytes, report.size.int8_bytes
+    rows: list[list[Content]] = [
+        ["float, frozen TorchScript", "torch", whole(float_bytes), byte_size(float_bytes), NONE]
+    ]
+    for each in report.artifacts:
+        if each.size_bytes is not None:
+            counts = [whole(each.size_bytes), byte_size(each.size_bytes), _ratio(float_bytes, each.size_bytes)]
+            rows.append([name(each.name), RUNTIME_NAMES[each.runtime], *counts])
+    if len(rows) == 1:
+        rows.append(["int8", "torch", whole(int8_bytes), byte_size(int8_bytes), times(report.size.ratio)])
+    artifact = artifact_of_verdict(report)
+    of_verdict: Content = "int8" if artifact is None else name(artifact.name)
+    told = note(of_verdict, f" is {size_change(report.size.ratio)} than the float model as frozen TorchScript.")
     return Section("size", "Size", join([told, table("Size on disk", columns, rows)]))
+
+
+def _ratio(float_bytes: int, int8_bytes: int) -> str:
+    return times(float_bytes / int8_bytes) if int8_bytes > 0 else NONE
 
 
 def _speedups(benchmarks: list[BenchmarkResult]) -> Html:
     columns = [
         Column("Batch size", "number"),
         Column("Threads", "number"),
+        Column("Fastest float"),
+        Column("Fastest int8"),
         Column("Speedup", "number"),
         Column("95 % interval", "number"),
         Column("Against eager", "number"),
@@ -116,6 +154,8 @@ def _speedups(benchmarks: list[BenchmarkResult]) -> Html:
             [
                 whole(each.batch_size),
                 whole(each.threads),
+                candidate_name(each.baseline),
+                candidate_name(each.int8),
                 times(each.speedup),
                 f"{decimal(low, 2)} to {decimal(high, 2)}",
                 times(each.speedup_vs_eager),
@@ -134,7 +174,7 @@ def _speedups_of_each(benchmarks: list[BenchmarkResult]) -> Html | None:
     columns += [Column("Speedup", "number"), Column("95 % interval", "number"), Column("To note")]
     rows: list[list[Content]] = [
         [
-            CANDIDATE_NAMES.get(each.name, each.name),
+            candidate_name(each.name),
             whole(benchmark.batch_size),
             whole(benchmark.threads),
             times(each.speedup),
@@ -149,14 +189,15 @@ def _speedups_of_each(benchmarks: list[BenchmarkResult]) -> Html | None:
 
 
 def _candidates(benchmarks: list[BenchmarkResult]) -> Html:
+    """Float and int8 apart by colour, at each combination the fastest first."""
     columns = [Column("Candidate"), Column("Batch size", "number"), Column("Threads", "number")]
     columns += [Column(f"{each}, ms", "number") for each in ("p50", "p90", "p90 at most", "p99", "p99 at most", "mean")]
     columns += [Column("Samples a second", "number", "batch size / p50")]
     rows: list[list[Content]] = []
     for each in benchmarks:
-        for stats in each.candidates:
+        for stats in _fastest_first(each):
             shown: list[Content] = [
-                _candidate(stats),
+                badge(candidate_name(stats.name), f"p-{_kind(stats, each)}"),
                 " ",
                 element("small", "baseline") if stats.name == each.baseline else None,
             ]
@@ -164,7 +205,7 @@ def _candidates(benchmarks: list[BenchmarkResult]) -> Html:
             times_ms = [significant(value) for value in (stats.p50_ms, *bounded, stats.mean_ms)]
             counts = [whole(each.batch_size), whole(each.threads)]
             rows.append([shown, *counts, *times_ms, decimal(stats.throughput_per_second, 0)])
-    return table("Latency of each candidate", columns, rows)
+    return table("Latency of each candidate", columns, rows, find="candidate")
 
 
 def _has_samples(benchmark: BenchmarkResult) -> bool:
@@ -172,34 +213,44 @@ def _has_samples(benchmark: BenchmarkResult) -> bool:
 
 
 def _drawing(benchmark: BenchmarkResult) -> Html:
-    left, right, pitch, top = 92, 430, 44, 6
-    greatest = max(_far_enough(each) for each in benchmark.candidates)
+    candidates = _fastest_first(benchmark)
+    names = [candidate_name(each.name) for each in candidates]
+    left, top = min(_MAX_NAME_WIDTH, 6.4 * max(map(len, names)) + 12), 6
+    right, pitch = 460, 44 if len(candidates) <= _FEW else 36
+    greatest = max(_far_enough(each) for each in candidates)
     scale = Scale(0.0, greatest or 1.0, left, right)
-    bottom = top + pitch * len(benchmark.candidates)
-    of_int8 = {each.name for each in benchmark.speedups}
+    bottom = top + pitch * len(candidates)
     drawn = [bottom_axis(scale, bottom, top, "ms")]
     beyond = 0
-    for index, each in enumerate(benchmark.candidates):
+    for index, each in enumerate(candidates):
         baseline = top + pitch * (index + 1)
-        kind = "int8" if each.name == benchmark.int8 or each.name in of_int8 else "float32"
         inside = [sample for sample in finite(each.samples_ms) if sample <= greatest]
         beyond += len(each.samples_ms) - len(inside)
-        drawn.append(text(left - 8, baseline - 12, _candidate(each), anchor="end"))
-        drawn.append(distribution(inside, scale, baseline, pitch - 10, kind))
+        drawn.append(text(left - 8, baseline - 10, shorten(names[index], _MAX_NAME), anchor="end"))
+        drawn.append(distribution(inside, scale, baseline, pitch - 10, _kind(each, benchmark)))
         drawn.append(line(scale(each.p50_ms), baseline - pitch + 6, scale(each.p50_ms), baseline, "median"))
-        drawn.append(text(scale(each.p50_ms) + 4, baseline - pitch + 14, significant(each.p50_ms), class_="strong"))
+        drawn.append(text(scale(each.p50_ms) + 4, baseline - pitch + 15, significant(each.p50_ms), class_="strong"))
     label = f"Latency at batch {benchmark.batch_size}, {plural(benchmark.threads, 'thread')}"
-    caption = f"{label}: how the samples are spread; the mark is the p50."
+    caption: list[Content] = [
+        f"{label}: how the samples are spread; the mark is the p50. ", badge("int8", "p-int8"), " ",
+        badge("float", "p-float32"), ", the fastest first.",
+    ]  # fmt: skip
     if beyond:
-        caption += f" {plural(beyond, 'sample')} beyond the right edge."
-    return figure(caption, svg(480, bottom + 34, drawn, label=label), label=label)
+        caption.append(f" {plural(beyond, 'sample')} beyond the right edge.")
+    return figure(caption, svg(right + 40, bottom + 34, drawn, label=label), label=label)
+
+
+def _fastest_first(benchmark: BenchmarkResult) -> list[LatencyStats]:
+    return sorted(benchmark.candidates, key=lambda each: math.inf if math.isnan(each.p50_ms) else each.p50_ms)
+
+
+def _kind(stats: LatencyStats, benchmark: BenchmarkResult) -> str:
+    """The colour: of int8 or of float."""
+    of_int8 = {benchmark.int8, *(each.name for each in benchmark.speedups)}
+    return "int8" if stats.name in of_int8 else "float32"
 
 
 def _far_enough(stats: LatencyStats) -> float:
     """Where the axis may end: past nearly all samples, but a few late ones do not squeeze the others."""
     tail = max(finite([stats.p90_ms * 1.25, stats.p99_ms]), default=1.0)
     return max(finite([stats.p50_ms * 1.1, min(tail, stats.p90_ms * 2)]), default=1.0)
-
-
-def _candidate(stats: LatencyStats) -> str:
-    return CANDIDATE_NAMES.get(stats.name, stats.name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from shared.job_report import BenchmarkResult, JobReport, MetricResult, Quality
+from shared.job_report import ArtifactResult, BenchmarkResult, JobReport, MetricResult, Quality
+from worker.artifacts import int8_in
+from worker.candidate_names import candidate_name
 from worker.closeness import worst_output
 from worker.report_page.figures import (
     NONE,
@@ -63,6 +65,12 @@ def verdict_title(word: str) -> str:
     return _WORDS[word][1]
 
 
+def artifact_of_verdict(report: JobReport) -> ArtifactResult | None:
+    """The fastest right one: what quality, size and speedup are of."""
+    fastest = report.latency[0].int8 if report.latency else None
+    return next((each for each in report.artifacts if int8_in(each.runtime) == fastest), None)
+
+
 def metric_value(name: str, value: float | None) -> str:
     """Accuracies in percent, losses as they are."""
     return significant(value, 4) if name == "mse" else percent(value, 2)
@@ -111,6 +119,7 @@ def _speedup(latency: list[BenchmarkResult]) -> Html:
         f"{', noisy' if first.noisy else ''}",
         f"{milliseconds(medians.get(first.baseline))} → {milliseconds(medians.get(first.int8))} at "
         f"batch {first.batch_size}, {plural(first.threads, 'thread')}",
+        f"{candidate_name(first.baseline)} → {candidate_name(first.int8)}",
     )
 
 

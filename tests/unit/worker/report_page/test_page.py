@@ -20,11 +20,19 @@ import pytest
 
 from shared.job_report import JobReport
 from tests.unit.worker.report_page.parsed import Node, parse
-from tests.unit.worker.report_page.samples import bare_dynamic, enormous, residual_cnn, trained, very_large
+from tests.unit.worker.report_page.samples import (
+    bare_dynamic,
+    enormous,
+    every_runtime,
+    none_recommended,
+    residual_cnn,
+    trained,
+    very_large,
+)
 from worker.report_page import figures, render_page
 
 JOB = "job_019abc5d1f0e7a33c49d20"
-SAMPLES = [bare_dynamic, residual_cnn, trained]
+SAMPLES = [bare_dynamic, residual_cnn, trained, every_runtime, none_recommended]
 HOSTILE = [
     "</script><img src=x onerror=document.title='hacked'>",
     "\"><script>document.title='hacked'</script>",
@@ -56,10 +64,11 @@ def changed(value: Any, change: Callable[[Any], Any]) -> Any:
 # --- what is on it ----------------------------------------------------------------------------------------------------
 
 
-def test_the_verdict_comes_first_then_what_to_do_then_the_evidence() -> None:
+def test_the_verdict_comes_first_then_the_files_what_to_do_and_the_evidence() -> None:
     sections = [each["aria-labelledby"] for each in page_of(residual_cnn()).all("section")]
     assert sections == [
         "verdict",
+        "artifacts",
         "advice",
         "quality",
         "latency",
@@ -86,7 +95,8 @@ def test_what_is_absent_is_said_to_be() -> None:
         "provenance",
     ]
     assert (
-        "Not in this report, because it was not asked for or dynamic quantization has none: sensitivity;" in page.text()
+        "Not in this report, because it was not asked for or dynamic quantization has none: artifacts; sensitivity;"
+        in page.text()
     )
 
 
@@ -198,9 +208,17 @@ def test_the_policy_allows_this_style_and_script_and_nothing_else() -> None:
         assert directives[f"{tag}-src"] == f"'sha256-{digest}'"
 
 
+def noted() -> JobReport:
+    """Something is to be said of the artifact."""
+    report = residual_cnn(3)
+    return report.model_copy(
+        update={"artifacts": [each.model_copy(update={"note": "See below."}) for each in report.artifacts]}
+    )
+
+
 def hostile_report() -> JobReport:
     """Every text that is not one of the contract's own words comes from an attacker."""
-    report = residual_cnn(3)
+    report = noted()
     texts = iter(range(10**9))
 
     def attack(value: Any) -> Any:
@@ -220,6 +238,8 @@ def hostile_report() -> JobReport:
     ):
         fields[part] = changed(fields[part], attack)
     fields["latency"][0]["candidates"][0]["name"] = HOSTILE[0]
+    fields["latency"][0]["baseline"] = HOSTILE[3]
+    fields["artifacts"][0]["note"] = HOSTILE[4]
     fields["quality"]["fidelity"][0]["output"] = HOSTILE[1]
     fields["before"]["job"] = HOSTILE[2]
     fields["timings"] = dict.fromkeys(HOSTILE, 1.0)
@@ -240,7 +260,7 @@ def _literals_kept(fields: Any, original: Any) -> Any:
 
 
 def test_hostile_names_are_text() -> None:
-    harmless, attacked = page_of(residual_cnn(3)), page_of(hostile_report())
+    harmless, attacked = page_of(noted()), page_of(hostile_report())
     assert {each.tag for each in attacked.walk()} == {each.tag for each in harmless.walk()}
     assert len(attacked.all("script")) == len(attacked.all("style")) == 1
     names = {name for each in attacked.walk() for name in each.attributes}

@@ -7,7 +7,14 @@ import json
 from shared.job_report import JobReport, OutputFidelity, ReportWarning, Roofline, Speedup, Suggestion
 from shared.layer_report import FirstWrong
 from tests.unit.worker.report_page.parsed import Node, parse
-from tests.unit.worker.report_page.samples import WRONG_LAYER, bare_dynamic, residual_cnn, trained
+from tests.unit.worker.report_page.samples import (
+    WRONG_LAYER,
+    bare_dynamic,
+    every_runtime,
+    none_recommended,
+    residual_cnn,
+    trained,
+)
 from worker.report_page import render_page
 
 JOB = "job_019abc5d1f0e7a33c49d20"
@@ -26,6 +33,12 @@ def rows(node: Node, caption: str) -> dict[str, list[str]]:
         row.all("th")[0].text(): [cell.text().replace("\u00a0", " ").strip() for cell in row.all("td")]
         for row in table.one("tbody").all("tr")
     }
+
+
+def rows_of(node: Node, caption: str) -> list[list[str]]:
+    """All cells, of a table whose rows may have the same name."""
+    [table] = [each for each in node.all("table") if each.one("caption").text() == caption]
+    return [[cell.text() for cell in row.all("th", "td")] for row in table.one("tbody").all("tr")]
 
 
 def plain(node: Node) -> str:
@@ -62,6 +75,69 @@ def test_an_output_of_choices_has_an_agreement_and_no_sqnr() -> None:
     assert "Fidelity (SQNR)38.1 dB" in plain(section(both, "verdict"))
     assert "Agreement91.3 %" in plain(section(alone, "verdict"))
     assert "SQNR" not in plain(section(alone, "verdict"))
+
+
+def test_each_artifact_has_a_row_and_the_recommended_one_is_marked() -> None:
+    said = section(every_runtime(), "artifacts")
+    table = rows(said, "Artifacts")
+    assert {name: " | ".join(cells) for name, cells in table.items()} == {
+        "model_int8.pt torch": "11.4 MB | 93.15 % | 31.2 dB | 99.15 % | 17 of 18 | 1.63× | 1.60 to 1.66",
+        "model_int8.onnx ONNX Runtime": "11.3 MB | 93.15 % | 31.2 dB | 99.15 % | 15 of 18 | 1.96× | 1.92 to 1.99",
+        "model_int8.openvino.onnx OpenVINO recommended": (
+            "11.3 MB | 93.15 % | 30.4 dB | 99.00 % | 17 of 18 | 2.98× | 2.92 to 3.04"
+        ),
+    }
+    assert "model_int8.openvino.onnx, for OpenVINO, is recommended." in said.text()
+    assert "model_int8.onnx: The runtime computes 3 of 18 operators with weights in float" in said.text()
+    assert "The speedup is against OpenVINO float at batch 1, 1 thread." in plain(said)
+
+
+def test_what_is_wrong_with_an_artifact_stands_beside_its_name_and_a_missing_one_says_why() -> None:
+    said = section(none_recommended(), "artifacts")
+    table = rows(said, "Artifacts")
+    assert list(table) == [
+        "model_int8.pt torch slower",
+        "model_int8.onnx ONNX Runtime wrong accuracy not met in float",
+        "model_int8.openvino.onnx OpenVINO missing",
+    ]
+    assert table["model_int8.onnx ONNX Runtime wrong accuracy not met in float"][4:] == ["0 of 18", "–", "–"]
+    assert set(table["model_int8.openvino.onnx OpenVINO missing"]) == {"–"}
+    assert "model_int8.openvino.onnx: OpenVINO has no kernels that find ranges at run time" in said.text()
+    assert "None of the files is recommended" in said.text()
+    assert "is recommended." not in said.text().replace("None of the files is recommended", "")
+
+
+def test_quality_latency_and_size_say_which_file_they_are_of() -> None:
+    report = every_runtime()
+    assert "int8 is model_int8.openvino.onnx here, as OpenVINO computes it." in section(report, "quality").text()
+    assert rows(section(report, "size"), "Size on disk") == {
+        "float, frozen TorchScript": ["torch", "44\u202f712\u202f300", "44.7 MB", "–"],
+        "model_int8.pt": ["torch", "11\u202f402\u202f120", "11.4 MB", "3.92×"],
+        "model_int8.onnx": ["ONNX Runtime", "11\u202f310\u202f004", "11.3 MB", "3.95×"],
+        "model_int8.openvino.onnx": ["OpenVINO", "11\u202f298\u202f440", "11.3 MB", "3.96×"],
+    }
+    told = plain(section(report, "verdict"))
+    assert "OpenVINO float → OpenVINO int8" in told
+    [first, second] = rows_of(section(report, "latency"), "Speedup")
+    assert first[1:4] == second[1:4] == ["1", "OpenVINO float", "OpenVINO int8"]
+
+
+def test_all_nine_candidates_are_drawn_by_name_the_fastest_first_int8_and_float_apart() -> None:
+    first, *_ = section(every_runtime(), "latency").all("figure")
+    drawn = [each.text() for each in first.all("text") if each["text-anchor"] == "end" and each["class"] is None]
+    assert drawn == [
+        "OpenVINO int8",
+        "ONNX Runtime int8",
+        "torch int8",
+        "OpenVINO float",
+        "OpenVINO bf16",
+        "ONNX Runtime float",
+        "channels-last torch float",
+        "frozen torch float",
+        "eager torch float",
+    ]
+    kinds = [each["class"] for each in first.all("path")]
+    assert kinds == ["area int8"] * 3 + ["area float32"] * 6
 
 
 def test_a_warning_comes_with_its_evidence_its_patch_and_the_command_that_applies_it() -> None:
@@ -259,7 +335,7 @@ def test_a_noisy_latency_says_so_with_cores_bounds_the_peak_and_every_int8_candi
     measured = report.latency[0]
     several = [
         Speedup(name=name, speedup=speedup, speedup_ci95=(speedup - 0.03, speedup + 0.03), significant=speedup > 1.1)
-        for name, speedup in (("int8", 2.31), ("int8_openvino", 1.02))
+        for name, speedup in (("int8_torch", 2.31), ("int8_openvino", 1.02))
     ]
     report.latency[0] = measured.model_copy(
         update={
@@ -272,6 +348,6 @@ def test_a_noisy_latency_says_so_with_cores_bounds_the_peak_and_every_int8_candi
         }
     )
     latency = plain(section(report, "latency"))
-    for told in ("Other processes had 40 %", "3, 5", "10.0 %", "77.7", "int8_openvino", "no significant difference"):
+    for told in ("Other processes had 40 %", "3, 5", "10.0 %", "77.7", "OpenVINO int8", "no significant difference"):
         assert told in latency
     assert "noisy" in plain(section(report, "verdict"))

@@ -1,0 +1,26 @@
+"""What runtimes, and the candidates of a latency measurement, are called where people read."""
+
+from __future__ import annotations
+
+RUNTIME_NAMES = {"torch": "torch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+CANDIDATE_NAMES = {
+    "float_eager": "eager torch float",
+    "float_channels_last": "channels-last torch float",
+    "float_frozen": "frozen torch float",
+    "float_onnxruntime": "ONNX Runtime float",
+    "float_openvino": "OpenVINO float",
+    "float_openvino_bf16": "OpenVINO bf16",
+    "int8_torch": "torch int8",
+    "int8_onnxruntime": "ONNX Runtime int8",
+    "int8_openvino": "OpenVINO int8",
+}
+
+
+def runtime_name(runtime: str) -> str:
+    """In words; one of a later server keeps the name that the report gives it."""
+    return RUNTIME_NAMES.get(runtime, runtime)
+
+
+def candidate_name(name: str) -> str:
+    """In words; one of a later server keeps the name that the report gives it."""
+    return CANDIDATE_NAMES.get(name, name)

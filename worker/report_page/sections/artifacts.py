@@ -1,0 +1,107 @@
+"""The int8 model in a file for each runtime: what each is worth, and which one to take."""
+
+from __future__ import annotations
+
+from shared.job_report import ArtifactLabel, ArtifactResult, JobReport, Quality, Speedup
+from worker.artifacts import int8_in
+from worker.candidate_names import RUNTIME_NAMES, candidate_name
+from worker.closeness import worst_output
+from worker.report_page.figures import NONE, byte_size, decibels, decimal, percent, plural, times, whole
+from worker.report_page.layout import Column, Section, badge, name, note, table
+from worker.report_page.markup import Content, Html, element, join, shorten
+from worker.report_page.sections.verdict import METRIC_NAMES, metric_value
+
+_MAX_NOTE = 600
+_LABELS: dict[ArtifactLabel, tuple[str, str]] = {
+    "missing": ("missing", "flag"),
+    "wrong": ("wrong", "flag"),
+    "accuracy_not_met": ("accuracy not met", "flag"),
+    "in_float": ("in float", "warn"),
+    "slower": ("slower", "warn"),
+}
+
+
+def artifacts(report: JobReport) -> Section | None:
+    """One row a file, a missing one with its reason."""
+    if not report.artifacts:
+        return None
+    metric = None if report.quality.metric is None else report.quality.metric.name
+    columns = [
+        Column("File"),
+        Column("Size", "number"),
+        Column("Metric" if metric is None else METRIC_NAMES[metric], "number"),
+        Column("SQNR", "number", "Of the output that is furthest from float"),
+        Column("Agreement", "number", "Of the output that is furthest from float"),
+        Column("Operators in int8", "number", "Of those with weights: how many multiply integers of 8 bits"),
+        Column("Speedup", "number"),
+        Column("95 % interval", "number"),
+    ]
+    speedups = {each.name: each for benchmark in report.latency[:1] for each in benchmark.speedups}
+    rows = [
+        _row(each, speedups.get(int8_in(each.runtime)), recommended=each.name == report.recommended)
+        for each in report.artifacts
+    ]
+    written = table("Artifacts, one for each runtime", columns, rows)
+    return Section("artifacts", "Artifacts", join([_told(report), written, _notes(report), _how_to_read(report)]))
+
+
+def _told(report: JobReport) -> Html:
+    for each in report.artifacts:
+        if each.name == report.recommended:
+            runtime = RUNTIME_NAMES[each.runtime]
+            return element("p", name(each.name), f", for {runtime}, is recommended.", class_="finding good")
+    return element("p", "None of the files is recommended: the verdict says why.", class_="finding fair")
+
+
+def _notes(report: JobReport) -> list[Html]:
+    """Below the table, where a sentence has room."""
+    return [
+        element("p", name(each.name), ": ", shorten(each.note, _MAX_NOTE)) for each in report.artifacts if each.note
+    ]
+
+
+def _how_to_read(report: JobReport) -> Html:
+    told = (
+        "Each file was opened in its runtime by a process that had made none of them, and its outputs were held "
+        "against the float model's. Recommended is the fastest of those without a label, if it is faster than the "
+        "fastest float model."
+    )
+    if not report.latency:
+        return note(told)
+    first = report.latency[0]
+    at = f"batch {first.batch_size}, {plural(first.threads, 'thread')}"
+    return note(f"{told} The speedup is against {candidate_name(first.baseline)} at {at}.")
+
+
+def _row(artifact: ArtifactResult, speedup: Speedup | None, *, recommended: bool) -> list[Content]:
+    operators = f"{whole(artifact.int8_operators)} of {whole(artifact.int8_operators + artifact.float_operators)}"
+    return [
+        [
+            name(artifact.name),
+            " ",
+            element("small", RUNTIME_NAMES[artifact.runtime]),
+            _badges(artifact, recommended=recommended),
+        ],
+        NONE if artifact.size_bytes is None else byte_size(artifact.size_bytes),
+        *_quality(artifact.quality),
+        NONE if "missing" in artifact.labels else operators,
+        NONE if speedup is None else times(speedup.speedup),
+        NONE if speedup is None else " to ".join(decimal(end, 2) for end in speedup.speedup_ci95),
+    ]
+
+
+def _quality(quality: Quality | None) -> list[str]:
+    """The metric, SQNR and agreement."""
+    if quality is None:
+        return [NONE] * 3
+    metric, worst = quality.metric, worst_output(quality.fidelity)
+    value = NONE if metric is None else metric_value(metric.name, metric.int8_value)
+    if worst is None:
+        return [value, NONE, NONE]
+    return [value, NONE if worst.discrete else decibels(worst.sqnr_db), percent(worst.agreement, 2)]
+
+
+def _badges(artifact: ArtifactResult, *, recommended: bool) -> list[Content]:
+    badges = [badge("recommended", "yes")] if recommended else []
+    badges += [badge(*_LABELS[label]) for label in artifact.labels]
+    return [[" ", each] for each in badges]
