@@ -60,6 +60,14 @@ class Quality(Reported):
     fidelity: list[OutputFidelity] = Field(default=[])
 
 
+class Load(Reported):
+    """What it takes until a file has answered its first sample, in a process that has not met it before."""
+
+    cold_ms: float
+    warm_ms: float
+    resident_bytes: int
+
+
 class ArtifactResult(Reported):
     """A file of the int8 model for one runtime, opened there in a fresh process and held against float."""
 
@@ -67,6 +75,7 @@ class ArtifactResult(Reported):
     runtime: str = Field(description="`torch`, `onnxruntime` or `openvino`.")
     size_bytes: int | None = Field(default=None, description="None when it is missing.")
     quality: Quality | None = Field(default=None, description="As the runtime computes it.")
+    load: Load | None = None
     int8_operators: int = Field(description="Operators with weights that multiply integers of 8 bits.")
     float_operators: int = Field(description="Operators with weights that the runtime computes in float.")
     labels: list[str] = Field(

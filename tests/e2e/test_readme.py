@@ -61,7 +61,8 @@ def test_curl_alone_uploads_submits_waits_and_downloads(directory: Path, shell: 
     assert re.search(r"^mdl_\w+ dst_\w+ dst_\w+$", printed, re.MULTILINE)
     assert '"status":"succeeded"' in printed
     assert re.search(r'"sentence":"top1 0\.\d+ → 0\.\d+ ', printed)
-    assert "model_int8.pt: OK" in printed
+    for name in ("model_int8.pt", "report.json", "report.html", "load_example.py"):
+        assert f"{name}: OK" in printed
 
 
 def test_the_sdk_snippet_quantizes_the_same_network(directory: Path, shell: dict[str, str]) -> None:
