@@ -263,7 +263,8 @@ def test_each_stage_is_a_process_of_its_own_and_waits_until_it_may_begin(start: 
     )
     runner.run(job(folder))
     heard: list[Any] = []
-    wait_until(lambda: bool(heard.extend(runner.messages(1.0)) or heard[-1].kind == "stage"))
+    while not heard or heard[-1].kind != "stage":
+        heard += runner.messages(WAIT_SECONDS)
     time.sleep(0.3)  # what it would need to begin all the same
     ids = (folder.tmp / "ids").read_text().split("\n")
     assert len(ids) == 2
