@@ -33,7 +33,7 @@ from worker.runtimes import RuntimeName, SessionSettings, open_session
 from worker.runtimes.openvino_runtime import PRECISION
 
 BATCH_SIZES = (1, 8)
-WRONG_DB = 6.0  #: of a model that is no nearer than this, half the signal is noise: it is no competitor
+WRONG_DB = 0.0  #: below, there is more noise than signal: it is no competitor
 LOST_DB = 1.0  #: Octavo recommends nothing that is further than this below its torch artifact, unless it is ALIKE_DB
 _TRIAL_SHARE = 0.2  # of the time
 _FAR = 1.3  # times the fastest of its kind
