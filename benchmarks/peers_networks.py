@@ -6,8 +6,8 @@ The definitions are torchvision's and transformers', images are 224 × 224 and s
 trained for a minute on scikit-learn's digits, most of it on small images: of no use, but it tells one input from
 another, which a deep network of random numbers hardly does. Without that not only is a decibel of its outputs worth
 nothing: of a model that is far from float the recipe leaves layers in float, and its speed would be such a model's.
-quality.py has networks really trained, at sizes that are too small to time. Kept below `.tools/peers/` as a job's inputs
-are: model.pt2, calibration.npz, evaluation.npz.
+quality.py has networks really trained, at sizes that are too small to time. Kept below `.tools/peers/` as a job's
+inputs are: model.pt2, calibration.npz, evaluation.npz.
 """
 
 from __future__ import annotations
