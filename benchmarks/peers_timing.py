@@ -137,7 +137,9 @@ def qualities(entries: Sequence[Entry], x: Tensor) -> dict[str, float | str]:
                 found[entry.name] = error.message
                 continue
             reference = outputs if reference is None else reference
-            found[entry.name] = sqnr_db(reference, outputs)
+            found[entry.name] = (
+                sqnr_db(reference, outputs) if outputs.isfinite().all() else "its outputs are not finite"
+            )
     return found
 
 
