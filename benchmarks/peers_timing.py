@@ -137,9 +137,7 @@ def qualities(entries: Sequence[Entry], x: Tensor) -> dict[str, float | str]:
                 found[entry.name] = error.message
                 continue
             reference = outputs if reference is None else reference
-            found[entry.name] = (
-                sqnr_db(reference, outputs) if outputs.isfinite().all() else "its outputs are not finite"
-            )
+            found[entry.name] = sqnr_db(reference, outputs) if outputs.isfinite().all() else "gives no finite numbers"
     return found
 
 
