@@ -56,6 +56,9 @@ def quantize(folder: Path) -> None:
         "qengine": outcome.int8.qengine,
         "sqnr_db": outcome.quality.fidelity[0].sqnr_db,
         "kernels": [trial.model_dump() for trial in outcome.kernels],
+        "ranges": [trial.model_dump() for trial in outcome.ranges],
+        "recovery": [each.model_dump() for each in outcome.recovery],
+        "float_layers": outcome.plan.float_layers,
         "timings": tracker.timings,
     }
     (folder / "octavo.json").write_text(json.dumps(details, indent=1) + "\n")
