@@ -118,7 +118,7 @@ def prepare(family: str, *, kept: bool) -> None:
     made = (folder / "model.pt2").exists() or in_peers_venv("peers_networks.py", family)
     if not made or not ((folder / "peers.json").exists() or in_peers_venv("peers_files.py", str(folder))):
         raise SystemExit(f"{family} could not be made or quantized by the peers: see above.")
-    if kept and (folder / "reference.onnx").exists():
+    if kept and (folder / "octavo.json").exists():
         form(folder)
     elif not run_alone("octavo_files.py", str(folder)):
         raise SystemExit(f"Octavo could not quantize {family}: see above.")
