@@ -51,12 +51,14 @@ class Contest:
     worst: float
     """What no network may exceed; the geometric mean of the first two may not exceed 1."""
     mean: float | None = 1.0
+    recommended: bool = False
+    """Whether only those of Octavo's files count that lose no more than its torch artifact."""
 
 
 CONTESTS = (
     Contest("ONNX Runtime", "octavo onnxruntime", ("onnxruntime",), 1.03),
     Contest("NNCF", "octavo openvino", ("nncf",), 1.05),
-    Contest("all", "octavo", ("onnxruntime", "nncf", "float"), 1.02, mean=None),
+    Contest("all", "octavo", ("onnxruntime", "nncf", "float"), 1.02, mean=None, recommended=True),
 )
 
 
@@ -85,9 +87,11 @@ class Row:
     """By contest; one is absent where a side has nothing that is right."""
 
 
-def compared(samples_ms: dict[str, Samples], contest: Contest) -> Ratio | None:
-    """The fastest of one side against the fastest of the other."""
-    mine = [name for name in samples_ms if name.startswith(contest.ours)]
+def compared(samples_ms: dict[str, Samples], contest: Contest, offered: Collection[str]) -> Ratio | None:
+    """The fastest of one side against the fastest of the other; None where one has nothing."""
+    mine = [
+        name for name in samples_ms if name.startswith(contest.ours) and (name in offered or not contest.recommended)
+    ]
     theirs = [name for name in samples_ms if name.startswith(contest.theirs)]
     if not mine or not theirs:
         return None
@@ -101,7 +105,7 @@ def rows_of(family: str, measured: dict[str, Any]) -> list[Row]:
     rows = []
     for size, found in measured["latency"].items():
         samples_ms = {name: np.array(taken) for name, taken in found["samples_ms"].items()}
-        ratios = {contest.title: compared(samples_ms, contest) for contest in CONTESTS}
+        ratios = {contest.title: compared(samples_ms, contest, measured["offered"]) for contest in CONTESTS}
         medians = found["trial_p50_ms"] | {name: float(np.median(taken)) for name, taken in samples_ms.items()}
         rows.append(Row(family, int(size), medians, {title: each for title, each in ratios.items() if each}))
     return rows

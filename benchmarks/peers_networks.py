@@ -3,10 +3,11 @@
     .tools/peers-venv/bin/python benchmarks/peers_networks.py [FAMILY ...]
 
 The definitions are torchvision's and transformers', images are 224 × 224 and sequences 128 tokens long. Each network is
-trained for a few steps on scikit-learn's digits, and its batch norms see what they normalize: of no use, but it tells
-one input from another, which a deep network of random numbers hardly does, and a decibel of its outputs then says
-something. quality.py has networks really trained, at sizes that are too small to time. Kept below `.tools/peers/` as a
-job's inputs are: model.pt2, calibration.npz, evaluation.npz.
+trained for a minute on scikit-learn's digits, most of it on small images: of no use, but it tells one input from
+another, which a deep network of random numbers hardly does. Without that not only is a decibel of its outputs worth
+nothing: of a model that is far from float the recipe leaves layers in float, and its speed would be such a model's.
+quality.py has networks really trained, at sizes that are too small to time. Kept below `.tools/peers/` as a job's
+inputs are: model.pt2, calibration.npz, evaluation.npz.
 """
 
 from __future__ import annotations
@@ -22,15 +23,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from trained_networks import CLASSES, BertConfig, BertForSequenceClassification, digits, models
+from trained_networks import (
+    CLASSES,
+    TRAINING_SAMPLES,
+    BertConfig,
+    BertForSequenceClassification,
+    digits,
+    models,
+)
 
 NETWORKS = Path(__file__).parent.parent / ".tools" / "peers"
 IMAGE_SIZE = 224
 TOKENS = 128
 CALIBRATION_SAMPLES = EVALUATION_SAMPLES = 64
-_STEPS, _BATCH = 16, 8
+_BATCH = 8
+_WARMING = 64  # samples
 _NOISE = 0.1
 _GENTLE = 3e-5  # ten times that, and in a few steps a BERT gives the same answer to everything
+
+_Course = tuple[tuple[int, int, int], ...]
+#: Size, steps and samples a step: small images cost little, and then the network is used to large ones.
+_GROWING: _Course = ((64, 150, 16), (IMAGE_SIZE, 8, 8))
+_FIXED: _Course = ((IMAGE_SIZE, 32, 8),)
+_READING: _Course = ((TOKENS, 32, 8),)
 
 
 class Reader(nn.Module):
@@ -51,25 +66,26 @@ class Reader(nn.Module):
         return logits
 
 
-def images(samples: Tensor) -> Tensor:
+def images(samples: Tensor, size: int = IMAGE_SIZE) -> Tensor:
     """Digits as large as photographs, with a little noise: filters for fine detail see something."""
-    large = functional.interpolate(samples, size=IMAGE_SIZE, mode="bilinear", align_corners=False)
+    large = functional.interpolate(samples, size=size, mode="bilinear", align_corners=False)
     return large + _NOISE * torch.randn(large.shape, generator=torch.Generator().manual_seed(len(samples)))
 
 
-def tokens(samples: Tensor) -> Tensor:
-    """Digits as text: the pixels of 8 rows of 16, of a hundred shades."""
-    shades = functional.interpolate(samples[:, :1], size=(8, 16), mode="bilinear", align_corners=False)
+def tokens(samples: Tensor, count: int = TOKENS) -> Tensor:
+    """Digits as text: the pixels of 8 rows, of a hundred shades."""
+    shades = functional.interpolate(samples[:, :1], size=(8, count // 8), mode="bilinear", align_corners=False)
     return (50 + 25 * shades).round().clamp(0, 99).long().flatten(1)
 
 
 @dataclass(frozen=True)
 class Family:
-    """How a family is made, what it reads and how fast it learns."""
+    """How a family is made, what it reads and how it learns."""
 
     make: Callable[..., nn.Module]
-    inputs: Callable[[Tensor], Tensor] = images
+    inputs: Callable[..., Tensor] = images
     learning_rate: float = 1e-3
+    course: _Course = _GROWING
     classes: int = 1000
     """The digits are the first ten: as much of a network is its head as in those that people run."""
 
@@ -86,28 +102,30 @@ FAMILIES = {
     "shufflenet_v2": Family(models.shufflenet_v2_x1_0),
     "squeezenet": Family(models.squeezenet1_1, learning_rate=3e-4),
     "convnext_tiny": Family(models.convnext_tiny, learning_rate=_GENTLE),
-    "vit_tiny": Family(partial(models.VisionTransformer, IMAGE_SIZE, 16, 12, 3, 192, 768), learning_rate=_GENTLE),
+    "vit_tiny": Family(
+        partial(models.VisionTransformer, IMAGE_SIZE, 16, 12, 3, 192, 768), learning_rate=_GENTLE, course=_FIXED
+    ),
     "swin_tiny": Family(models.swin_t, learning_rate=_GENTLE),
-    "bert": Family(Reader, tokens, _GENTLE, CLASSES),
+    "bert": Family(Reader, tokens, _GENTLE, _READING, CLASSES),
 }
 
 
 def train(network: nn.Module, family: Family, x: Tensor, y: Tensor) -> None:
-    """Some steps of Adam; then batch norms take the mean statistics of those samples."""
+    """Some steps of Adam; then batch norms take the mean statistics of a few samples at the size that is timed."""
     optimizer = torch.optim.AdamW(network.parameters(), family.learning_rate)
-    batches = [(family.inputs(some), labels) for some, labels in zip(x.split(_BATCH), y.split(_BATCH), strict=True)]
     network.train()
-    for inputs, labels in batches:
-        optimizer.zero_grad()
-        functional.cross_entropy(network(inputs), labels).backward()
-        optimizer.step()
+    for size, steps, batch in family.course:
+        for chosen in torch.randint(len(x), (steps, batch)):
+            optimizer.zero_grad()
+            functional.cross_entropy(network(family.inputs(x[chosen], size)), y[chosen]).backward()
+            optimizer.step()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # a plain mean over all batches
     with torch.no_grad():
-        for inputs, _ in batches:
-            network(inputs)
+        for some in x[:_WARMING].split(_BATCH):
+            network(family.inputs(some))
     network.eval()
 
 
@@ -118,10 +136,9 @@ def make(name: str, folder: Path) -> None:
     torch.manual_seed(0)
     network = family.make(num_classes=family.classes)
     started_at = time.perf_counter()
-    seen = _STEPS * _BATCH
-    train(network, family, x[:seen], y[:seen])
-    held_out = seen + CALIBRATION_SAMPLES
-    calibration = family.inputs(x[seen:held_out])
+    train(network, family, x[:TRAINING_SAMPLES], y[:TRAINING_SAMPLES])
+    held_out = TRAINING_SAMPLES + CALIBRATION_SAMPLES
+    calibration = family.inputs(x[TRAINING_SAMPLES:held_out])
     evaluation = family.inputs(x[held_out : held_out + EVALUATION_SAMPLES])
     with torch.inference_mode():
         found = torch.cat([network(batch).argmax(1) for batch in evaluation.split(_BATCH)])

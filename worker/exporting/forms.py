@@ -20,6 +20,7 @@ from worker.exporting.passes import (
     pool_over_all,
     pool_over_integers,
     quantize_sigmoids,
+    spell_out_hard_sigmoids,
 )
 
 _Pass = Callable[[ir.Model], None]
@@ -35,7 +36,14 @@ _FOR_ALL: tuple[_Pass, ...] = (
 #: By runtime, the passes in order.
 FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
     "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, drop_unread),
-    "openvino": (*_FOR_ALL, leave_convolutions_in_float, multiply_without_zero_point, average_floats, drop_unread),
+    "openvino": (
+        *_FOR_ALL,
+        leave_convolutions_in_float,
+        spell_out_hard_sigmoids,
+        multiply_without_zero_point,
+        average_floats,
+        drop_unread,
+    ),
 }
 
 

@@ -101,9 +101,7 @@ def quantize_sigmoids(model: ir.Model) -> None:
             add_initializer(model, np.array(0, np.uint8), "sigmoid_zero_point"),
         ]
         integers = insert_after(node, "QuantizeLinear", [gives, *qparams])
-        producer = integers.producer()
-        assert producer is not None
-        made = insert_after(producer, "DequantizeLinear", [integers, *qparams])
+        made = insert_after(_maker(integers), "DequantizeLinear", [integers, *qparams])
         for position, value in enumerate(product.inputs):
             if value is gives:
                 product.replace_input_with(position, made)
@@ -139,6 +137,31 @@ def pool_over_integers(model: ir.Model) -> None:
     model.graph.sort()
 
 
+def spell_out_hard_sigmoids(model: ir.Model) -> None:
+    """Write a hard sigmoid as the product, sum and limits that it is. For OpenVINO.
+
+    It computes those within the convolution before; for the operator it has a slow reference alone, which wants
+    channels first, and then reordered the whole image that is multiplied by it.
+    """
+    for node in nodes_of(model, "HardSigmoid"):
+        given = (node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5), 0.0, 1.0)
+        names = ("alpha", "beta", "least", "most")
+        alpha, beta, least, most = (
+            add_initializer(model, np.array(number, np.float32), f"hard_sigmoid_{name}")
+            for number, name in zip(given, names, strict=True)
+        )
+        product = insert_after(node, "Mul", [node.inputs[0], alpha])
+        total = insert_after(_maker(product), "Add", [product, beta])
+        replace(node.outputs[0], insert_after(_maker(total), "Clip", [total, least, most]))
+        model.graph.remove(node, safe=True)
+
+
+def _maker(value: ir.Value) -> ir.Node:
+    node = value.producer()
+    assert node is not None
+    return node
+
+
 def multiply_without_zero_point(model: ir.Model) -> None:
     """Subtract the zero point of an image behind its product with a number a channel. For OpenVINO.
 
@@ -159,13 +182,12 @@ def multiply_without_zero_point(model: ir.Model) -> None:
         plain = insert_after(dequantize, "DequantizeLinear", [*dequantize.inputs[:2], none])
         node.replace_input_with(node.inputs.index(images[0]), plain)
         offset = insert_after(node, "Mul", [factors[0], shift])
-        product, behind = node.outputs[0], offset.producer()
-        assert behind is not None
+        product = node.outputs[0]
         shifted = ir.node("Sub", [product, offset], name=f"{node.name}_Sub")
         shifted.outputs[0].name = f"{product.name}_Sub"
         replace(product, shifted.outputs[0])
         shifted.replace_input_with(0, product)
-        behind.append(shifted)
+        _maker(offset).append(shifted)
 
 
 def _is_one_a_channel(value: ir.Value | None) -> bool:

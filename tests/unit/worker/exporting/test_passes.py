@@ -17,6 +17,7 @@ from worker.exporting.passes import (
     plain_softmax,
     pool_over_all,
     pool_over_integers,
+    spell_out_hard_sigmoids,
 )
 from worker.exporting.rewriting import Array
 
@@ -177,3 +178,13 @@ def test_a_convolution_before_a_sigmoid_is_left_in_float() -> None:
     (sigmoid,) = (node for node in model.graph if node.op_type == "Sigmoid")
     assert sigmoid.inputs[0] is not None
     assert sigmoid.inputs[0].name == "c"
+
+
+def test_a_hard_sigmoid_is_spelled_out_as_what_it_is() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[N, 2, 1, 1] x) => (float[N, 2, 1, 1] y) { y = HardSigmoid<alpha = 0.1666667, beta = 0.5>(x) }"""
+    model, before = ir.from_onnx_text(text), ir.from_onnx_text(text)
+    spell_out_hard_sigmoids(model)
+    x = np.linspace(-5, 5, 40, dtype=np.float32).reshape(20, 2, 1, 1)
+    assert operators(model) == Counter(Mul=1, Add=1, Clip=1)
+    assert np.allclose(outputs_of(model, x), outputs_of(before, x), atol=1e-6)
