@@ -428,6 +428,7 @@ def test_between_two_measurements_a_runner_that_stood_still_goes_on(start: Start
         following.ask_for_the_node()
         wait_until(computing.counter.stands_still, "the runner to stand still")
         before = computing.counter.count
+        time.sleep(0.5)  # its turn lasts as long: enough for a busy machine to let it count
         now.share()
         following.expect("alone")
         assert computing.counter.count > before
