@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.job_report import ArtifactResult, BenchmarkResult
-from shared.quantization_spec import Runtime
-
-
-def float_in(runtime: Runtime) -> str:
-    """What the float model in a runtime other than torch is called among what is measured."""
-    return f"float_{runtime}"
-
-
-def int8_in(runtime: Runtime) -> str:
-    """What the artifact for a runtime is called among what is measured."""
-    return f"int8_{runtime}"
+from worker.candidate_names import int8_in
 
 
 def worth_measuring(artifacts: Sequence[ArtifactResult]) -> list[ArtifactResult]:

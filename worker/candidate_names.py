@@ -1,20 +1,34 @@
-"""What runtimes, and the candidates of a latency measurement, are called where people read: page, verdict, notes."""
+"""What runtimes, and the candidates of a latency measurement, are called: in reports, and where people read."""
 
 from __future__ import annotations
 
 from shared.quantization_spec import Runtime
 
 RUNTIME_NAMES: dict[Runtime, str] = {"torch": "torch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+
+FLOAT_EAGER = "float_eager"
+FLOAT_CHANNELS_LAST = "float_channels_last"
+FLOAT_FROZEN = "float_frozen"
+FLOAT_OPENVINO_BF16 = "float_openvino_bf16"
+
+
+def float_in(runtime: Runtime) -> str:
+    """What the float model in a runtime other than torch is called in a report."""
+    return f"float_{runtime}"
+
+
+def int8_in(runtime: Runtime) -> str:
+    """What the artifact for a runtime is called in a report."""
+    return f"int8_{runtime}"
+
+
 CANDIDATE_NAMES = {
-    "float_eager": "eager torch float",
-    "float_channels_last": "channels-last torch float",
-    "float_frozen": "frozen torch float",
-    "float_onnxruntime": "ONNX Runtime float",
-    "float_openvino": "OpenVINO float",
-    "float_openvino_bf16": "OpenVINO bf16",
-    "int8_torch": "torch int8",
-    "int8_onnxruntime": "ONNX Runtime int8",
-    "int8_openvino": "OpenVINO int8",
+    FLOAT_EAGER: "eager torch float",
+    FLOAT_CHANNELS_LAST: "channels-last torch float",
+    FLOAT_FROZEN: "frozen torch float",
+    **{float_in(runtime): f"{name} float" for runtime, name in RUNTIME_NAMES.items() if runtime != "torch"},
+    FLOAT_OPENVINO_BF16: "OpenVINO bf16",
+    **{int8_in(runtime): f"{name} int8" for runtime, name in RUNTIME_NAMES.items()},
 }
 
 

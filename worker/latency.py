@@ -23,16 +23,13 @@ import numpy as np
 import torch
 
 from shared.job_report import BenchmarkResult, Doubt, LatencyStats, Sitting, Speedup
+from worker.candidate_names import FLOAT_EAGER, int8_in
 from worker.latency_statistics import Samples, median_ratio, percentile_bound_ms, speedup_ci95, stated_interval
 from worker.machine_state import MachineState, disturbance, read_state
 from worker.noise import doubts_of, is_noise
 from worker.pinning import pinned_to, quietest_cores
 
-INT8 = "int8_torch"
-FLOAT_EAGER = "float_eager"
-FLOAT_CHANNELS_LAST = "float_channels_last"
-FLOAT_FROZEN = "float_frozen"
-FLOAT_OPENVINO_BF16 = "float_openvino_bf16"
+INT8 = int8_in("torch")
 
 MIN_ROUNDS = 2  # fewer have no interval
 _MIN_QUICK_ROUNDS = 10  # of those that together take a tenth of the time budget, which warming up may have used

@@ -19,7 +19,8 @@ from shared.job_report import (
     Size,
     TrainingResult,
 )
-from worker.artifacts import int8_in, with_speed, worth_measuring
+from worker.artifacts import with_speed, worth_measuring
+from worker.candidate_names import int8_in
 from worker.environment import describe_environment
 from worker.findings import Case, find
 from worker.handover import Handover, hand_over, take_over
@@ -59,8 +60,7 @@ class Outcome:
     """An int8 model and how it came about."""
 
     plan: Plan
-    int8: Quantized | None
-    """None once it is packaged."""
+    int8: Quantized
     quality: Quality
     prepared: fx.GraphModule | None = None
     """What it was converted from; None for dynamic quantization, and once it is analysed."""
@@ -83,7 +83,6 @@ def complete(
 ) -> None:
     """Explain the int8 model, write its artifacts, and hand over to the stages that measure them."""
     spec, settled, quality = inputs.spec, outcome.plan, outcome.quality
-    assert outcome.int8 is not None
     example = example_inputs(model, data.evaluation)
 
     with tracker.step(Step.ANALYSE, "Looking at every layer") as advance:
@@ -152,9 +151,7 @@ def complete(
 
 def export_artifacts(folder: JobFolder, report: Report) -> None:
     """Write files for the other runtimes, and hand over to the stage that verifies them."""
-    inputs, handover = folder.read_inputs(), take_over(folder)
-    torch.set_num_threads(inputs.threads)
-    tracker = ProgressTracker(report, WEIGHTS[inputs.spec.method], handover.course)
+    inputs, handover, tracker = _taken_up(folder, report)
     with tracker.step(Step.EXPORT, "Writing files for other runtimes") as advance:
         model = load_again(folder, handover.yardstick.samples)
         exported = export(
@@ -171,9 +168,7 @@ def export_artifacts(folder: JobFolder, report: Report) -> None:
 
 def verify_artifacts(folder: JobFolder, report: Report) -> None:
     """Open every artifact in its runtime, hold it against the float model, and hand over to the stage that measures."""
-    inputs, handover = folder.read_inputs(), take_over(folder)
-    torch.set_num_threads(inputs.threads)
-    tracker = ProgressTracker(report, WEIGHTS[inputs.spec.method], handover.course)
+    inputs, handover, tracker = _taken_up(folder, report)
     with tracker.step(Step.VERIFY, "Opening the artifacts in their runtimes") as advance:
         handover.artifacts = verify(
             load_again(folder, handover.yardstick.samples),
@@ -188,11 +183,9 @@ def verify_artifacts(folder: JobFolder, report: Report) -> None:
 
 def measure(folder: JobFolder, report: Report) -> None:
     """Measure the right artifacts against float models, choose one, and write the report."""
-    inputs, handover = folder.read_inputs(), take_over(folder)
+    inputs, handover, tracker = _taken_up(folder, report)
     spec, artifacts = inputs.spec, handover.artifacts
-    torch.set_num_threads(inputs.threads)
     torch.backends.quantized.engine = handover.qengine
-    tracker = ProgressTracker(report, WEIGHTS[spec.method], handover.course)
     model = load_again(folder, handover.yardstick.samples)
     measured = worth_measuring(artifacts)
     int8 = {int8_in(each.runtime): in_file(each.runtime, folder.outputs / each.name) for each in measured}
@@ -222,7 +215,7 @@ def measure(folder: JobFolder, report: Report) -> None:
         JobReport(
             method=spec.method,
             verdict=verdict,
-            recommended=best.name if verdict.word == "recommended" else None,
+            recommended=best.name if verdict.word == "recommended" and not best.labels else None,
             artifacts=artifacts,
             quality=best.quality,
             latency=latency,
@@ -234,6 +227,13 @@ def measure(folder: JobFolder, report: Report) -> None:
             **handover.explained,
         ),
     )
+
+
+def _taken_up(folder: JobFolder, report: Report) -> tuple[JobInputs, Handover, ProgressTracker]:
+    """What is asked, what the stage before left, and progress from there."""
+    inputs, handover = folder.read_inputs(), take_over(folder)
+    torch.set_num_threads(inputs.threads)
+    return inputs, handover, ProgressTracker(report, WEIGHTS[inputs.spec.method], handover.course)
 
 
 def _resolved_spec(

@@ -15,8 +15,7 @@ from shared.job_report import (
     Verdict,
     VerdictWord,
 )
-from worker.artifacts import int8_in
-from worker.candidate_names import candidate_name
+from worker.candidate_names import candidate_name, int8_in
 from worker.closeness import is_poor
 from worker.outputs import MODEL_NAMES
 

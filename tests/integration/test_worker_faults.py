@@ -7,14 +7,12 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from server.broker import Broker
 from shared.job import JobStatus, Step
 from shared.object_store import artifact_key, checkpoint_prefix
 from tests.services.node import Node
@@ -34,13 +32,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "training": write_dataset(folder / "training.npz", samples=320),
         "more": write_dataset(folder / "more.npz", samples=200_000, labels=False),
     }
-
-
-@pytest.fixture
-def node(broker: Broker, tmp_path: Path) -> Iterator[Node]:
-    node = Node(tmp_path, broker)
-    yield node
-    node.close()
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from worker.inference import Model, padded_to
 from worker.latency import computing_with
 from worker.numerics import surely_lost_db
 from worker.quantization import Plan, collect_garbage, convert, departing_layers, parked, simulate, use_kernels_of
-from worker.steps.convert import Quantized, freeze_quantized, fresh_copy
+from worker.steps.convert import Quantized, freeze_quantized
 from worker.steps.float_reference import FloatReference
 from worker.steps.load import LoadedModel
 
@@ -149,7 +149,7 @@ def _medians_ms(candidates: Mapping[str, Path], inputs: tuple[Tensor, ...], thre
     fresh: dict[str, Model] = {}
     for name, candidate in candidates.items():
         torch.backends.quantized.engine = name  # weights are packed for the kernels when the copy is loaded
-        fresh[name] = fresh_copy(candidate)
+        fresh[name] = torch.jit.load(candidate)  # type: ignore[no-untyped-call]  # torch.jit is untyped
     deadline = time.perf_counter() + _TRIAL_SECONDS
     with torch.inference_mode(), computing_with(threads_measured):
         for run in fresh.values():

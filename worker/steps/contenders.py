@@ -13,9 +13,8 @@ from torch import nn
 
 from shared.errors import ModelFailed
 from shared.quantization_spec import Runtime
-from worker.artifacts import float_in
+from worker.candidate_names import FLOAT_CHANNELS_LAST, FLOAT_EAGER, FLOAT_FROZEN, FLOAT_OPENVINO_BF16, float_in
 from worker.environment import cpu
-from worker.latency import FLOAT_CHANNELS_LAST, FLOAT_EAGER, FLOAT_FROZEN, FLOAT_OPENVINO_BF16
 from worker.progress import ProgressTracker
 from worker.quantization import weight_bytes
 from worker.runtimes import EagerSession, Session, SessionSettings, open_session

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from worker.inference import Model
 from worker.quantization import freeze
 
 
@@ -38,16 +37,3 @@ def freeze_quantized(
     file = scratch / f"int8_{uuid.uuid4()}.pt"
     torch.jit.save(freeze(module, example_inputs), file)
     return Quantized(module, file, qengine)
-
-
-def fresh_copy(candidate: Model | Path) -> Model:
-    """What is in a file, never called, as a user has it who runs it at one batch size; its kernels must be selected.
-
-    oneDNN's quantized operators keep the primitive of the first shape they meet; at any other they build a new one on
-    every call: 0.22 ms instead of 0.08 ms was seen for a small network that had met another batch size before. A model
-    that is in memory is taken as it is.
-    """
-    if not isinstance(candidate, Path):
-        return candidate
-    loaded: Model = torch.jit.load(candidate)  # type: ignore[no-untyped-call]  # torch.jit is untyped
-    return loaded

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from shared.quantization_spec import RUNTIMES
-from worker.artifacts import float_in, int8_in
-from worker.candidate_names import CANDIDATE_NAMES, RUNTIME_NAMES, candidate_name
-from worker.latency import FLOAT_CHANNELS_LAST, FLOAT_EAGER, FLOAT_FROZEN, FLOAT_OPENVINO_BF16
+from worker.candidate_names import (
+    CANDIDATE_NAMES,
+    FLOAT_CHANNELS_LAST,
+    FLOAT_EAGER,
+    FLOAT_FROZEN,
+    FLOAT_OPENVINO_BF16,
+    RUNTIME_NAMES,
+    candidate_name,
+    float_in,
+    int8_in,
+)
 
 
 def test_every_candidate_and_every_runtime_has_a_name_of_its_own() -> None:

@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from shared.job_report import BenchmarkResult
+from worker.candidate_names import FLOAT_EAGER, FLOAT_FROZEN
 from worker.latency import (
-    FLOAT_EAGER,
-    FLOAT_FROZEN,
     INT8,
     MAX_ROUNDS,
     MIN_ROUNDS,

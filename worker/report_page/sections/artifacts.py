@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from shared.job_report import ArtifactLabel, ArtifactResult, JobReport, Quality, Speedup
-from worker.artifacts import int8_in
-from worker.candidate_names import RUNTIME_NAMES, candidate_name
+from worker.candidate_names import RUNTIME_NAMES, candidate_name, int8_in
 from worker.closeness import worst_output
 from worker.report_page.figures import NONE, byte_size, decibels, decimal, percent, plural, times, whole
 from worker.report_page.layout import Column, Section, badge, name, note, table

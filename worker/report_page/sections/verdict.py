@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from shared.job_report import ArtifactResult, BenchmarkResult, JobReport, MetricResult, Quality
-from worker.artifacts import int8_in
-from worker.candidate_names import candidate_name
+from worker.candidate_names import candidate_name, int8_in
 from worker.closeness import worst_output
 from worker.report_page.figures import (
     NONE,
