@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # Two images from one file:   docker build --target api .      no torch, 0.4 GB
-#                             docker build --target worker .   with torch, ONNX Runtime and OpenVINO, 1.6 GB
+#                             docker build --target worker .   with torch, 1.3 GB, and 0.3 GB of packages for ONNX Runtime and OpenVINO
 #
 # Versions are those of constraints.txt. On x86-64 the default wheel of torch brings CUDA, which Octavo does not use:
 # pass --build-arg PIP_EXTRA_INDEX_URL=<PyTorch's index of CPU wheels> and the worker's image is some gigabytes smaller.
