@@ -13,6 +13,7 @@ from api.jobs.schemas import Event, EventPage, wire_job
 from api.objects.schemas import wire_object
 from api.uploads.schemas import Part, wire_upload
 from shared import job_report as report
+from shared import latency_report as latency
 from shared.database.records import JobRecord, ObjectRecord, PartRecord, UploadRecord
 from shared.job import Artifact, JobStatus, Progress, Step
 from shared.layer_report import LayerError, LayerSummary
@@ -156,9 +157,9 @@ JOB_REQUESTS: dict[str, Any] = {
 _spec = StaticSpec.model_validate(_STATIC)
 
 
-def _latency(name: str, scale: float) -> report.LatencyStats:
+def _latency(name: str, scale: float) -> latency.LatencyStats:
     samples = [round(0.20 * scale, 4), round(0.21 * scale, 4), round(0.20 * scale, 4)]
-    return report.LatencyStats(
+    return latency.LatencyStats(
         name=name,
         p50_ms=samples[0],
         p90_ms=samples[1],
@@ -220,7 +221,7 @@ _report = report.JobReport(
     ],
     quality=_quality,
     latency=[
-        report.BenchmarkResult(
+        latency.BenchmarkResult(
             batch_size=1,
             threads=1,
             rounds=3,
@@ -239,7 +240,7 @@ _report = report.JobReport(
             speedup_vs_eager=2.4,
             conclusion="int8_onnxruntime is 2.00 times as fast as float_onnxruntime (1.92 to 2.07).",
             speedups=[
-                report.Speedup(
+                latency.Speedup(
                     name=name,
                     speedup=speedup,
                     speedup_ci95=interval,
@@ -252,18 +253,18 @@ _report = report.JobReport(
                 )
             ],
             cores=[1],
-            doubts=[report.Doubt(cause="few_rounds", told="Only 3 rounds fitted into the time budget.")],
+            doubts=[latency.Doubt(cause="few_rounds", told="Only 3 rounds fitted into the time budget.")],
             sittings=[
-                report.Sitting(
+                latency.Sitting(
                     cores=[1],
                     rounds=3,
                     speedup=2.0,
                     speedup_ci95=(1.92, 2.07),
-                    doubts=[report.Doubt(cause="few_rounds", told="Only 3 rounds fitted into the time budget.")],
+                    doubts=[latency.Doubt(cause="few_rounds", told="Only 3 rounds fitted into the time budget.")],
                     kept=True,
                 )
             ],
-            roofline=report.Roofline(reached_gmacs_per_second=41.2, peak_gmacs_per_second=219.0, share=0.188),
+            roofline=latency.Roofline(reached_gmacs_per_second=41.2, peak_gmacs_per_second=219.0, share=0.188),
             note="Only 3 rounds fitted into the time budget.",
         )
     ],
@@ -293,7 +294,7 @@ _report = report.JobReport(
         )
     ],
     spec=_spec.model_dump(mode="json"),
-    environment=report.Environment(
+    environment=latency.Environment(
         cpu_model="AMD EPYC 9354",
         isa=["avx2", "avx512", "avx512_vnni"],
         cores=2,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.job_report import ArtifactResult, BenchmarkResult
+from shared.job_report import ArtifactResult
+from shared.latency_report import BenchmarkResult
 from worker.candidate_names import int8_in
 
 

@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from shared.job_report import Environment
+from shared.latency_report import Environment
 from shared.quantization_spec import Isa
 from worker.machine_state import cgroup_cpu_limit, governor, has_smt, load_average
 

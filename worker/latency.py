@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared.job_report import BenchmarkResult, Doubt, LatencyStats, Sitting, Speedup
+from shared.latency_report import BenchmarkResult, Doubt, LatencyStats, Sitting, Speedup
 from worker.candidate_names import FLOAT_EAGER, int8_in
 from worker.latency_statistics import Samples, median_ratio, percentile_bound_ms, speedup_ci95, stated_interval
 from worker.machine_state import MachineState, disturbance, read_state

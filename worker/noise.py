@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from shared.job_report import Doubt
+from shared.latency_report import Doubt
 from worker.latency_statistics import Samples, block_length
 from worker.machine_state import Disturbance
 

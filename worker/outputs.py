@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 from shared.errors import InternalError, OutputTooLarge
 from shared.job import Artifact
-from shared.job_report import SCHEMA_VERSION, Environment, JobReport
+from shared.job_report import SCHEMA_VERSION, JobReport
+from shared.latency_report import Environment
 from shared.printable import printable
 from shared.quantization_spec import MAX_OVERRIDES, Qengine, Runtime
 from shared.spec_patch import beyond_suggesting, overrides_of

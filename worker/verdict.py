@@ -5,16 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from shared.job_report import (
-    BenchmarkResult,
-    MetricResult,
-    OutputFidelity,
-    Quality,
-    Size,
-    Speedup,
-    Verdict,
-    VerdictWord,
-)
+from shared.job_report import MetricResult, OutputFidelity, Quality, Size, Verdict, VerdictWord
+from shared.latency_report import BenchmarkResult, Speedup
 from worker.candidate_names import candidate_name, int8_in
 from worker.closeness import is_poor
 from worker.outputs import MODEL_NAMES

@@ -9,7 +9,7 @@ from itertools import product
 from torch import Tensor, fx
 
 from shared.errors import ModelFailed
-from shared.job_report import BenchmarkResult, Roofline
+from shared.latency_report import BenchmarkResult, Roofline
 from shared.quantization_spec import BenchmarkSettings
 from worker.datasets import Samples
 from worker.inference import padded_to, run_model

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from shared.errors import InternalError, ModelFailed
-from shared.job_report import ArtifactLabel, ArtifactResult, Load, Quality
+from shared.job_report import ArtifactLabel, ArtifactResult, Quality
+from shared.latency_report import Load
 from worker.closeness import NEAR_AGREEMENT, NEAR_DB, closeness
 from worker.inference import padded_to, run_model
 from worker.machine_state import resident_bytes

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.job_report import BenchmarkResult
+from shared.latency_report import BenchmarkResult
 from worker.candidate_names import FLOAT_EAGER, FLOAT_FROZEN
 from worker.latency import (
     INT8,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.job_report import BenchmarkResult, MetricResult, OutputFidelity, Quality, Size, Speedup
+from shared.job_report import MetricResult, OutputFidelity, Quality, Size
+from shared.latency_report import BenchmarkResult, Speedup
 from worker.verdict import judge
 
 SIZE = Size(float_bytes=3800, int8_bytes=1000, ratio=3.8)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shared.job_report import ArtifactLabel, ArtifactResult, JobReport, Quality, Speedup
+from shared.job_report import ArtifactLabel, ArtifactResult, JobReport, Quality
+from shared.latency_report import Speedup
 from worker.candidate_names import RUNTIME_NAMES, candidate_name, int8_in
 from worker.closeness import worst_output
 from worker.report_page.figures import NONE, byte_size, decibels, decimal, percent, plural, times, whole

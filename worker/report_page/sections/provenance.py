@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shared.job_report import Environment, JobReport
+from shared.job_report import JobReport
+from shared.latency_report import Environment
 from worker.report_page.figures import plural, seconds
 from worker.report_page.layout import Column, Section, as_json, definitions, name, note, subheading, table
 from worker.report_page.markup import Content, element, join

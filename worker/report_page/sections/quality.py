@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from shared.job_report import BenchmarkResult, JobReport, LatencyStats, OutputFidelity
+from shared.job_report import JobReport, OutputFidelity
+from shared.latency_report import BenchmarkResult, LatencyStats
 from worker.candidate_names import RUNTIME_NAMES, candidate_name
 from worker.report_page.figures import (
     NONE,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shared.job_report import ArtifactResult, BenchmarkResult, JobReport, MetricResult, Quality
+from shared.job_report import ArtifactResult, JobReport, MetricResult, Quality
+from shared.latency_report import BenchmarkResult
 from worker.candidate_names import candidate_name, int8_in
 from worker.closeness import worst_output
 from worker.report_page.figures import (

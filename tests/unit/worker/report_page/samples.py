@@ -10,14 +10,11 @@ from shared.job_report import (
     ArtifactLabel,
     ArtifactResult,
     Before,
-    BenchmarkResult,
     CalibrationResult,
-    Environment,
     EpochResult,
     InputCheck,
     JobReport,
     KernelTrial,
-    LatencyStats,
     MetricResult,
     OutputFidelity,
     Quality,
@@ -25,11 +22,11 @@ from shared.job_report import (
     RecoveryResult,
     ReportWarning,
     Size,
-    Speedup,
     Suggestion,
     TrainingResult,
     Verdict,
 )
+from shared.latency_report import BenchmarkResult, Environment, LatencyStats, Speedup
 from shared.layer_report import (
     ChannelSpread,
     Clipping,

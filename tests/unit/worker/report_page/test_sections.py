@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from shared.job_report import JobReport, OutputFidelity, ReportWarning, Roofline, Speedup, Suggestion
+from shared.job_report import JobReport, OutputFidelity, ReportWarning, Suggestion
+from shared.latency_report import Roofline, Speedup
 from shared.layer_report import FirstWrong
 from tests.unit.worker.report_page.parsed import Node, parse
 from tests.unit.worker.report_page.samples import (
