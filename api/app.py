@@ -14,6 +14,7 @@ import api.health
 import api.jobs.endpoints
 import api.meta
 import api.objects.endpoints
+import api.plan.endpoints
 import api.uploads.endpoints
 from api.auth import ApiKeys, RequireApiKey
 from api.body_limit import LimitJsonBody
@@ -65,6 +66,7 @@ def documented_app() -> FastAPI:
         api.objects.endpoints,
         api.uploads.endpoints,
         api.jobs.endpoints,
+        api.plan.endpoints,
         api.artifacts.endpoints,
         api.health,
         api.docs_page,

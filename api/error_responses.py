@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from api.field_errors import field_errors, job_request_error, summary
+from api.field_errors import field_errors, job_request_error, spec_error, summary
 from shared import errors
 from shared.errors import FieldError, OctavoError
 
@@ -153,4 +153,6 @@ def _invalid(request: Request, error: RequestValidationError) -> OctavoError:
     if request.method == "POST" and request.url.path == "/v1/jobs" and found[0]["loc"][0] == "body":
         return job_request_error(found, error.body)
     fields = field_errors(found, error.body)
+    if request.url.path == "/v1/plan" and found[0]["loc"][0] == "body":
+        return spec_error(fields)
     return errors.RequestInvalid(summary(fields, whole="The request body"), errors=fields)

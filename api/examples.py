@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from api.jobs.schemas import Event, EventPage, wire_job
 from api.objects.schemas import wire_object
 from api.uploads.schemas import Part, wire_upload
+from shared import job_plan as plan
 from shared import job_report as report
 from shared import latency_report as latency
 from shared.database.records import JobRecord, ObjectRecord, PartRecord, UploadRecord
@@ -401,6 +402,73 @@ EVENT_STREAM = (
     "id: 7\n\n"
 )
 
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+PLAN_REQUESTS: dict[str, Any] = {
+    "static": {
+        "summary": "Before there is any data",
+        "value": {"method": "static", "model": _model.id},
+    },
+    "data": {
+        "summary": "With data, whose number of samples tells how long it will take",
+        "value": {key: value for key, value in _STATIC.items() if key != "name"},
+    },
+}
+PLAN: dict[str, Any] = _wire(
+    plan.JobPlan(
+        method="static",
+        model=_model.id,
+        conclusion="2 of 3 layers would be quantized, 94.7 % of the arithmetic.",
+        worker=plan.PlanWorker(hostname="node-1", cpu_model="AMD EPYC 9354"),
+        qengine="onednn",
+        layers=[
+            plan.PlannedLayer(
+                layer="conv1",
+                op="Conv2d",
+                precision="int8",
+                macs=9_216,
+                share=0.0526,
+                int8_in=["torch", "onnxruntime", "openvino"],
+            ),
+            plan.PlannedLayer(
+                layer="conv2",
+                op="Conv2d",
+                precision="int8",
+                macs=156_672,
+                share=0.8947,
+                int8_in=["torch", "onnxruntime", "openvino"],
+            ),
+            plan.PlannedLayer(
+                layer="head",
+                op="Linear",
+                precision="float32",
+                macs=9_216,
+                share=0.0526,
+                reason="an override keeps it in float",
+            ),
+        ],
+        int8_layers=2,
+        float_layers=1,
+        int8_share=0.9474,
+        runtimes=[
+            plan.PlannedRuntime(runtime=name, installed=True, int8_share=0.9474)
+            for name in ("torch", "onnxruntime", "openvino")
+        ],
+        instructions=plan.Instructions(
+            found=["avx2", "avx512", "avx512_vnni"],
+            dot_product="vnni",
+            note="VNNI adds up four products of 8-bit integers at once.",
+        ),
+        duration=plan.Duration(
+            seconds=9.0,
+            low_seconds=5.4,
+            high_seconds=15.3,
+            steps={"load": 0.6, "prepare": 0.9, "calibrate": 1.1, "convert": 0.8, "evaluate": 0.4, "benchmark": 5.2},
+            basis="0.021 ms a sample in float on this worker; assumed: 128 samples to calibrate with",
+        ),
+    )
+)
+
 # --- the service -----------------------------------------------------------------------------------------------------
 
 HEALTH: dict[str, Any] = {"status": "ok"}
@@ -468,6 +536,7 @@ ANSWERS: dict[str, Any] = {
     "cancelled_job": CANCELLED_JOB,
     "jobs": _page(QUEUED_JOB),
     "events": EVENT_PAGE,
+    "plan": PLAN,
     "healthy": HEALTH,
     "ready": READY,
     "not_ready": NOT_READY,

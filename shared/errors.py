@@ -503,6 +503,13 @@ class DiskFull(ServiceError):
     default_hint = "The operator must free space; nothing of yours was lost."
 
 
+class PlanUnavailable(ServiceError):
+    """No worker has answered in time."""
+
+    code = "plan_unavailable"
+    default_hint = "Ask again; or submit the job: its report says the same, and more."
+
+
 class WorkerLost(ServiceError):
     """The worker that ran the job went away."""
 
@@ -536,12 +543,18 @@ class StaleFence(ServiceError):
 # --- the tree as a whole ---------------------------------------------------------------------------------------------
 
 
-def owner_of(code: str) -> str | None:
-    """`user` or `service`, as the class with this code says; None when there is none."""
+def class_of(code: str) -> type[OctavoError] | None:
+    """The class with this code; None when there is none."""
     waiting: list[type[OctavoError]] = [OctavoError]
     while waiting:
         kind = waiting.pop()
         if kind.code == code:
-            return "user" if issubclass(kind, UserError) else "service"
+            return kind
         waiting += kind.__subclasses__()
     return None
+
+
+def owner_of(code: str) -> str | None:
+    """`user` or `service`, as the class with this code says; None when there is none."""
+    kind = class_of(code)
+    return None if kind is None else "user" if issubclass(kind, UserError) else "service"

@@ -90,6 +90,6 @@ class Artifact(BaseModel):
     sha256: str
 
 
-def new_id(prefix: Literal["job", "mdl", "dst", "upl", "req", "wrk"]) -> str:
+def new_id(prefix: Literal["job", "mdl", "dst", "upl", "req", "wrk", "pln"]) -> str:
     """An id such as `job_019abc5d1f0e7a33c49d20`: 44 bits of milliseconds, then 48 random bits: ids sort by time."""
     return f"{prefix}_{int(time.time() * 1000):011x}{secrets.token_hex(6)}"

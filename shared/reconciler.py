@@ -2,8 +2,8 @@
 
 Each pass frees the jobs of workers that went away, and sends the hints that were never sent or were lost with the
 broker: so Redis may be wiped at any moment, and it costs time, never a job. Now and then it sweeps what is over:
-uploads past their time with the parts they left, checkpoints of jobs that have ended, old Idempotency-Keys, and workers
-long gone.
+uploads past their time with the parts they left, checkpoints of jobs that have ended, old Idempotency-Keys, workers
+long gone, and plans that nobody waits for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from shared.database import Database, idempotency
 from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
+from shared.database.plan_repository import PlanRepository
 from shared.database.records import WorkerDescription
 from shared.database.worker_repository import WorkerRepository
 from shared.errors import ServiceError
@@ -88,6 +89,7 @@ class Reconciler:
         with self._database.write() as connection:
             idempotency.forget_old(connection)
             WorkerRepository(connection).sweep()
+            PlanRepository(connection).sweep()
             expired = ObjectRepository(connection).expired_uploads(_BATCH)
         for upload_id in expired:
             # Not only the parts that are recorded: a request that was killed leaves one that is not.

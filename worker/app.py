@@ -23,6 +23,7 @@ from worker.execution import Execution
 from worker.job_limits import job_limits
 from worker.node import Presence, describe_worker
 from worker.node_sharing import NodeSharing
+from worker.plan_answering import PlanAnswering
 from worker.sandbox import SandboxLevel, probe_level
 from worker.warm_runners import WarmRunners
 from worker.workspace import Workspace
@@ -47,7 +48,7 @@ def run_worker(settings: Settings) -> None:
     description = describe_worker(settings.worker, level)
     presence = Presence(database, worker_id, description)
     stopping, stopped = threading.Event(), threading.Event()
-    runners = WarmRunners()
+    runners, sharing, limits = WarmRunners(), NodeSharing(settings.node_path), job_limits(settings.worker)
     execution = Execution(
         worker_id=worker_id,
         worker=description,
@@ -55,9 +56,9 @@ def run_worker(settings: Settings) -> None:
         store=store,
         workspace=workspace,
         runners=runners,
-        sharing=NodeSharing(settings.node_path),
+        sharing=sharing,
         settings=settings.jobs,
-        limits=job_limits(settings.worker),
+        limits=limits,
         sandbox_level=level,
         shutdown=stopping,
     )
@@ -70,7 +71,18 @@ def run_worker(settings: Settings) -> None:
         worker=description,
         free_slots=presence.free_slots,
     )
+    answering = PlanAnswering(
+        worker=description,
+        database=database,
+        store=store,
+        workspace=workspace,
+        runners=runners,
+        sharing=sharing,
+        limits=limits,
+        sandbox_level=level,
+    )
     threads = [
+        threading.Thread(target=answering.run, args=(stopped,), name="plan-answering"),
         threading.Thread(target=presence.run, args=(stopped,), name="presence"),
         threading.Thread(target=reconciler.run, args=(stopped,), name="reconciler"),
     ]

@@ -4,7 +4,7 @@
   job.json       what to do: JobInputs
   inputs/        model.pt2, and a file for each dataset role, such as calibration.npz;
                  checkpoint.pt of an earlier attempt
-  outputs/       artifacts; report.json among them
+  outputs/       artifacts; report.json among them, or for a plan nothing but plan.json
   tmp/           scratch; checkpoint.pt of this attempt
 """
 
@@ -15,10 +15,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
+from shared.job_plan import PlanQuestion
 from shared.job_report import Before
 from shared.quantization_spec import QuantizationSpec
 
 CHECKPOINT_NAME = "checkpoint.pt"
+PLAN_NAME = "plan.json"
 
 
 class JobInputs(BaseModel):
@@ -33,6 +35,14 @@ class JobInputs(BaseModel):
     wall_limit_seconds: float | None = Field(default=None, description="After so long the job is stopped.")
     sandbox_level: str = "none"
     before: Before | None = Field(default=None, description="The job that this one was made from, when it was.")
+
+
+class PlanInputs(BaseModel):
+    """What the supervisor tells the runner about a question for a plan; its `job.json`."""
+
+    spec: PlanQuestion
+    samples: dict[str, int] = Field(description="Of the datasets that the spec names, by role.")
+    threads: int = Field(ge=1)
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,11 @@ class JobFolder:
         return self.inputs / "model.pt2"
 
     @property
+    def plan(self) -> Path:
+        """The answer to a question for a plan."""
+        return self.outputs / PLAN_NAME
+
+    @property
     def earlier_checkpoint(self) -> Path:
         """What an earlier attempt left of its training, if there was one."""
         return self.inputs / CHECKPOINT_NAME
@@ -71,7 +86,7 @@ class JobFolder:
         """What this attempt leaves of its training after each epoch."""
         return self.tmp / CHECKPOINT_NAME
 
-    def create(self, inputs: JobInputs) -> None:
+    def create(self, inputs: JobInputs | PlanInputs) -> None:
         """Make the sub-folders and write job.json."""
         for folder in (self.inputs, self.outputs, self.tmp):
             folder.mkdir(parents=True, exist_ok=True)
@@ -80,3 +95,7 @@ class JobFolder:
     def read_inputs(self) -> JobInputs:
         """What is asked of this job."""
         return JobInputs.model_validate_json((self.path / "job.json").read_bytes())
+
+    def read_plan_inputs(self) -> PlanInputs:
+        """What is asked of a plan."""
+        return PlanInputs.model_validate_json((self.path / "job.json").read_bytes())

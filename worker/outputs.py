@@ -7,7 +7,6 @@ anything into them, but not into what is made of the report once that has been v
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from pathlib import Path
@@ -17,13 +16,13 @@ from shared.errors import InternalError, OutputTooLarge
 from shared.job import Artifact
 from shared.job_report import SCHEMA_VERSION, JobReport
 from shared.latency_report import Environment
-from shared.printable import printable
 from shared.quantization_spec import MAX_OVERRIDES, Qengine, Runtime
 from shared.spec_patch import beyond_suggesting, overrides_of
 from worker.environment import describe_environment
 from worker.job_folder import JobInputs
 from worker.loading_example import loading_example
 from worker.report_page import render_page
+from worker.untrusted_json import read_untrusted
 
 MODEL_NAME = "model_int8.pt"
 MODEL_NAMES: dict[Runtime, str] = {
@@ -45,9 +44,6 @@ _KINDS: dict[str, tuple[Any, str]] = {
 }
 _ALWAYS_LEFT = {MODEL_NAME, REPORT_NAME}
 _MAY_BE_LEFT = _ALWAYS_LEFT | set(MODEL_NAMES.values())
-_MAX_REPORT_BYTES = 64 * 1024**2
-_MAX_CHARACTERS = 100_000
-_GREATEST = 2**260  # the squares of what float32 holds among it, but no sum of a few thousand that is infinite
 _MAX_WARNINGS = 1000
 _MAX_SPEEDUP = 1e6
 _IDENTITY = ("method", "model", "calibration", "evaluation", "training")
@@ -74,11 +70,8 @@ def read_report(outputs: Path, asked: JobInputs) -> JobReport:
 
     `asked` is what the supervisor itself handed out. What it knows better than the report is taken from there.
     """
-    path = outputs / REPORT_NAME
-    if path.stat().st_size > _MAX_REPORT_BYTES:
-        raise OutputTooLarge("The report is too large.")
     try:
-        report = JobReport.model_validate(_plain(json.loads(path.read_bytes())))
+        report = JobReport.model_validate(read_untrusted(outputs / REPORT_NAME))
         _check(report, asked)
         _check_artifacts(report, outputs)
     except (ValueError, RecursionError) as error:  # of JSON, of pydantic, of our own
@@ -96,23 +89,6 @@ def _environment(report: JobReport, asked: JobInputs) -> Environment:
     """This machine by the supervisor's own word; only the runner knows its own variables."""
     found = describe_environment(report.environment.qengine, asked.sandbox_level, threads=asked.threads)
     return found.model_copy(update={"thread_settings": report.environment.thread_settings})
-
-
-def _plain(value: Any) -> Any:
-    """JSON with text that can be shown and kept, and numbers that can be added up."""
-    match value:
-        case str():
-            if len(value) > _MAX_CHARACTERS:
-                raise ValueError("a text is too long")
-            return printable(value)
-        case dict():
-            return {_plain(name): _plain(each) for name, each in value.items()}
-        case list():
-            return [_plain(each) for each in value]
-        case int() | float():
-            if not abs(value) <= _GREATEST:
-                raise ValueError("a number is too great, or none")
-    return value
 
 
 def _check(report: JobReport, asked: JobInputs) -> None:

@@ -46,20 +46,20 @@ from shared.model_file import inspect_model
 from shared.quantization_spec import BenchmarkSettings, DynamicSpec
 from worker.job_folder import JobFolder, JobInputs
 from worker.progress import FailedMessage, FinishedMessage, ProgressMessage, Report, Stage, StageMessage
-from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage
+from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage, Task
 from worker.sandbox import lock_down, probe_level, require_single_thread
 
 _PR_SET_PDEATHSIG = 1
 _MAX_MESSAGE_CHARACTERS = 8000
 _OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "bad alloc", "std::bad_alloc")
 
-Recipe = Mapping[Stage, Callable[[JobFolder, Report], object]]
+Recipes = Mapping[Task, Mapping[Stage, Callable[[JobFolder, Report], object]]]
 
 
 def main() -> None:
     """Run one job for the supervisor whose process id stands on the command line."""
     die_with_parent(int(sys.argv[1]))
-    serve(_load_recipe)
+    serve(_load_recipes)
 
 
 def die_with_parent(parent: int) -> None:
@@ -70,12 +70,12 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def serve(load_recipe: Callable[[], Recipe]) -> None:
+def serve(load_recipes: Callable[[], Recipes]) -> None:
     """Warm up, say ready, wait for the start line, run the recipe, exit; never returns."""
     # What prints to fd 1 from now on, in Python or C, cannot corrupt the protocol.
     protocol = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    recipe = load_recipe()
+    recipes = load_recipes()
     gc.collect()
     gc.freeze()  # torch's own objects live as long as the process: collections in the job need not look at them
     os.environ.clear()
@@ -83,7 +83,7 @@ def serve(load_recipe: Callable[[], Recipe]) -> None:
         require_single_thread()
     _send(protocol, ReadyMessage(level=probe_level()))
     start = StartMessage.model_validate_json(_next_line())
-    for position, (stage, run) in enumerate(recipe.items()):
+    for position, (stage, run) in enumerate(recipes[start.task].items()):
         if position:
             _send(protocol, StageMessage(stage=stage))
             _next_line()
@@ -124,9 +124,12 @@ def _exit(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _load_recipe() -> Recipe:
+def _load_recipes() -> Recipes:
     """Import torch and the recipes, and do a job of no use, so that what is loaded on first use is there already."""
-    recipe: Recipe = importlib.import_module("worker.recipes").RECIPE
+    recipes: Recipes = {
+        "job": importlib.import_module("worker.recipes").RECIPE,
+        "plan": importlib.import_module("worker.plan_recipe").RECIPE,
+    }
     import torch  # noqa: PLC0415 - its import takes a second, and must come after the streams are set up
 
     # torch.fx shows progress by tqdm where that is installed, and tqdm's own thread would stay outside of the sandbox.
@@ -146,11 +149,11 @@ def _load_recipe() -> Recipe:
             shapes = ({0: torch.export.Dim.DYNAMIC},)
             program = torch.export.export(torch.nn.Linear(8, 8), (torch.zeros(2, 8),), dynamic_shapes=shapes)
             torch.export.save(program, folder.model)
-            for run in recipe.values():
+            for run in recipes["job"].values():
                 run(folder, lambda _: None)
     except Exception:  # noqa: BLE001 - it costs the first job a moment, and the job itself will tell
         traceback.print_exc()
-    return recipe
+    return recipes
 
 
 def _run(start: StartMessage, run: Callable[[JobFolder, Report], object], protocol: BinaryIO) -> bool:

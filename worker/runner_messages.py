@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from worker.sandbox import SandboxLevel, SandboxLimits
 
 MAX_LINE_BYTES = 64 * 1024
+Task = Literal["job", "plan"]
 
 
 class ReadyMessage(BaseModel):
@@ -24,6 +25,7 @@ class StartMessage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    task: Task = "job"
     folder: Path = Field(description="Absolute path of the job's folder: all that the runner keeps of the file system.")
     limits: SandboxLimits
     min_level: SandboxLevel = Field(description="With less the runner refuses before it touches the upload.")

@@ -25,7 +25,7 @@ def check_spec(objects: ObjectRepository, spec: Spec) -> None:
         except DatasetMismatch as error:
             raise _at(role, error) from error
     _check_metric(spec, datasets)
-    if isinstance(spec, QatSpec) and spec.qat.loss in {"cross_entropy", "mse"}:
+    if isinstance(spec, QatSpec) and "training" in datasets and spec.qat.loss in {"cross_entropy", "mse"}:
         hint = "Add `labels` that fit to the training data, or set qat.loss to distillation, which needs none."
         _check_labels("training", datasets["training"], spec.qat.loss, hint)
 

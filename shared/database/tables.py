@@ -187,6 +187,19 @@ workers = Table(
     Column("heartbeat_at", Double, nullable=False, index=True),
 )
 
+# Questions of POST /v1/plan, each until it is answered or nobody waits for it any more.
+plans = Table(
+    "plans",
+    metadata,
+    Column("id", String(40), primary_key=True),  # sorts by the time it was asked
+    Column("spec", Json, nullable=False),
+    Column("hardware", Text),  # as in jobs
+    Column("asked_at", Double, nullable=False),
+    Column("taken_at", Double),  # by a worker
+    Column("plan", Json),
+    Column("error", Json),
+)
+
 # Counters and histogram buckets, raised in the transaction that finishes a job: restarts and replicas agree.
 metric_values = Table(
     "metric_values",

@@ -33,7 +33,7 @@ def recipe(folder, report):
 {body}
 
 die_with_parent(int(sys.argv[1]))
-serve(lambda: dict.fromkeys({stages!r}, recipe))
+serve(lambda: {{"job": dict.fromkeys({stages!r}, recipe)}})
 """
 OUT_OF_MEMORY_IN_THE_MODEL = """\
 import torch

@@ -23,6 +23,7 @@ from worker.quantization.dynamic_tracing import DynamicModel
 from worker.quantization.equalizing import equalize
 from worker.quantization.float_reasons import FloatKind, FloatReason
 from worker.quantization.freezing import freeze
+from worker.quantization.grouping import Group, groups
 from worker.quantization.int8_modules import per_channel_gain_db, weight_values
 from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import departing_layers
@@ -55,6 +56,7 @@ __all__ = [
     "DynamicPlan",
     "FloatKind",
     "FloatReason",
+    "Group",
     "InputSpec",
     "LayerTrace",
     "Plan",
@@ -74,6 +76,7 @@ __all__ = [
     "freeze_batch_norm",
     "freeze_observers",
     "glob_of",
+    "groups",
     "has_vnni",
     "head_of",
     "holds_float16",

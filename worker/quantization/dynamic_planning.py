@@ -19,6 +19,7 @@ import torch
 from torch import fx, nn
 
 from shared.errors import SpecInvalid
+from shared.layer_report import LayerPrecision
 from shared.quantization_spec import ActivationSettings, DynamicSpec, Override
 from worker.quantization.choosing_kernels import has_vnni
 from worker.quantization.counting import float_share, layer_macs
@@ -50,6 +51,10 @@ class DynamicPlan(Plan):
             "float_macs_share": self.float_macs_share,
         }
         return resolved
+
+    def precision_of(self, layer: str) -> LayerPrecision:
+        """What this layer computes in."""
+        return "float16" if layer in self.float16_layers else super().precision_of(layer)
 
     def without(self, layer: str, reason: FloatReason) -> DynamicPlan:
         """The same plan with one layer more in float."""

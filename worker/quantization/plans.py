@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from shared.errors import NothingToQuantize
+from shared.layer_report import LayerPrecision
 from shared.quantization_spec import ActivationObserver, DynamicSpec, QatSpec, StaticSpec
 from worker.quantization.float_reasons import FloatReason
 from worker.quantization.grouping import RECURRENT, TABLES, Group
@@ -36,6 +37,10 @@ class Plan:
     def float_layers(self) -> dict[str, str]:
         """The layers that stay in float, each with the words for why."""
         return {layer: reason.text for layer, reason in self.float_reasons.items()}
+
+    def precision_of(self, layer: str) -> LayerPrecision:
+        """What this layer computes in."""
+        return "int8" if layer in self.int8_layers else "float32"
 
     def settings_of(self, layer: str) -> LayerSettings:
         """How this layer is quantized."""

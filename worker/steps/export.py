@@ -26,7 +26,7 @@ from worker.steps.load import LoadedModel
 _REFERENCE_NAME = "reference.pt2"
 _FLOAT_NAME = "model_float.onnx"
 _NO_FLOAT16 = "ONNX Runtime has no kernels for float16 weights on CPUs."
-_NOT_DYNAMIC = "OpenVINO has no kernels that find ranges at run time: it would dequantize the weights first."
+NOT_DYNAMIC = "OpenVINO has no kernels that find ranges at run time: it would dequantize the weights first."
 _UNFORESEEN = "PyTorch's ONNX exporter failed on this model in a way that nobody foresaw."
 
 
@@ -106,7 +106,7 @@ def export(
     if problem is not None:
         problems = dict.fromkeys(paths, problem)
     elif isinstance(spec, DynamicSpec):
-        problems = {"openvino": _NOT_DYNAMIC, "onnxruntime": _NO_FLOAT16 if spec.precision == "float16" else None}
+        problems = {"openvino": NOT_DYNAMIC, "onnxruntime": _NO_FLOAT16 if spec.precision == "float16" else None}
         if "onnxruntime" in paths and problems["onnxruntime"] is None:
             problems["onnxruntime"] = _problem(
                 lambda: _quantize_dynamically(float_file, paths["onnxruntime"], float_layers, folder.tmp)

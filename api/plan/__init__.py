@@ -1,0 +1,1 @@
+"""POST /v1/plan: what a job would do, before the work."""

@@ -1,0 +1,94 @@
+"""What POST /v1/plan is asked and answers: how a job would quantize a model, found without doing it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from shared.layer_report import LayerPrecision
+from shared.quantization_spec import DatasetId, DynamicSpec, QatSpec, Runtime, StaticSpec
+
+
+class StaticQuestion(StaticSpec):
+    """A static job's spec, of which the data may be left out."""
+
+    calibration: DatasetId | None = None  # type: ignore[assignment]  # a question needs less than a job
+
+
+class QatQuestion(QatSpec):
+    """A QAT job's spec, of which the data may be left out."""
+
+    training: DatasetId | None = None  # type: ignore[assignment]  # likewise
+
+
+PlanQuestion = Annotated[DynamicSpec | StaticQuestion | QatQuestion, Field(discriminator="method")]
+plan_question_adapter: TypeAdapter[DynamicSpec | StaticQuestion | QatQuestion] = TypeAdapter(PlanQuestion)
+
+
+class PlannedLayer(BaseModel):
+    """An operator, with what is fused with it."""
+
+    layer: str
+    op: str
+    precision: LayerPrecision
+    macs: int = Field(description="Multiply-accumulates for one sample.")
+    share: float = Field(description="Of all multiply-accumulates, 0..1.")
+    reason: str | None = Field(default=None, description="Why it stays in float.")
+    int8_in: list[Runtime] = Field(
+        default=[], description="The runtimes that have an int8 kernel for it; others compute it in float."
+    )
+
+
+class PlannedRuntime(BaseModel):
+    """What a runtime would compute in int8."""
+
+    runtime: Runtime
+    installed: bool = Field(description="Whether the worker that answered has it.")
+    int8_share: float = Field(description="Share of the multiply-accumulates on int8 kernels, 0..1.")
+    note: str | None = Field(default=None, description="Why there would be no artifact for it.")
+
+
+class Instructions(BaseModel):
+    """Whether the CPU has what int8 kernels are fast with."""
+
+    found: list[str] = Field(description="Its instruction sets that int8 kernels use.")
+    dot_product: Literal["amx", "vnni", "dotprod", "none"] = Field(
+        description="The best way to add up products of 8-bit integers: AMX, VNNI, Arm's dot product, or none."
+    )
+    note: str
+
+
+class Duration(BaseModel):
+    """How long the job would take on this worker, once it runs."""
+
+    seconds: float
+    low_seconds: float = Field(description="Of jobs that were measured, nine in ten took more than this,")
+    high_seconds: float = Field(description="and nine in ten less than this.")
+    steps: dict[str, float] = Field(description="Seconds by step.")
+    basis: str = Field(description="What it was estimated from.")
+
+
+class PlanWorker(BaseModel):
+    """Who answered."""
+
+    hostname: str
+    cpu_model: str
+
+
+class JobPlan(BaseModel):
+    """How a job would quantize a model, and how long that would take."""
+
+    method: Literal["dynamic", "static", "qat"]
+    model: str
+    conclusion: str = Field(description="The plan in a sentence or two.")
+    worker: PlanWorker
+    qengine: str = Field(description="torch's kernels; where the spec says auto, the job measures and may take others.")
+    layers: list[PlannedLayer] = Field(description="In the graph's order; those with multiply-accumulates or in int8.")
+    int8_layers: int
+    float_layers: int
+    int8_share: float = Field(description="Share of the multiply-accumulates in int8 layers, 0..1.")
+    runtimes: list[PlannedRuntime]
+    instructions: Instructions
+    duration: Duration
+    notes: list[str] = Field(default=[], description="What else to know, such as an override without a kernel.")

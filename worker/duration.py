@@ -1,0 +1,122 @@
+"""How long a job would take, from the pace that the model was seen to have on this machine.
+
+Of each step, seconds are a sum of what it does in proportion to:
+
+    load      reading and raising the model once
+    plan      trying the plan once: preparing, converting and running the graph
+    float     the float model on the samples that the step passes over
+    layers    the layers that it looks at, exports or opens
+    budget    what the spec allows it
+
+The coefficients are fitted to jobs that were measured (`benchmarks/plan_ahead.py` fits them anew, and tells how far off
+the estimates of networks are that they were not fitted to).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.job import Step
+from shared.job_plan import Duration, QatQuestion
+from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+
+USUAL_SAMPLES = 128  #: where the spec names no data
+SYNTHETIC_SAMPLES = 64
+_USUAL_TRAINING_SAMPLES = 2000
+
+#: Seconds a unit, by step and by what it is in proportion to.
+COEFFICIENTS: Mapping[Step, Mapping[str, float]] = {
+    Step.LOAD: {"load": 1.5},
+    Step.PREPARE: {"plan": 1.5},
+    Step.CALIBRATE: {"float": 3.0, "plan": 1.0},
+    Step.TRAIN: {"training": 6.0},
+    Step.CONVERT: {"plan": 1.0},
+    Step.EVALUATE: {"float": 2.5},
+    Step.ANALYSE: {"float": 4.0, "budget": 0.5},
+    Step.PACKAGE: {"plan": 0.2},
+    Step.EXPORT: {"exported": 0.05},
+    Step.VERIFY: {"float": 2.0, "opened": 0.01},
+    Step.BENCHMARK: {"budget": 0.8, "opened": 0.01},
+}
+OFF_BY = (0.6, 1.7)
+"""Nine in ten jobs took between these times what was estimated."""
+_OF_METHOD = {
+    "dynamic": frozenset(Step) - {Step.PREPARE, Step.CALIBRATE, Step.TRAIN},
+    "static": frozenset(Step) - {Step.TRAIN},
+    "qat": frozenset(Step),
+}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What was seen of a model on this machine."""
+
+    sample_seconds: float | None
+    """Of the float model for a sample, where it passes over data; None where it could not be found."""
+    load_seconds: float
+    plan_seconds: float
+    layers: int
+
+
+def estimate(
+    spec: DynamicSpec | StaticSpec | QatSpec, samples: Mapping[str, int], pace: Pace, *, runtimes: int
+) -> Duration:
+    """Seconds by step, and their sum with the range that nine in ten measured jobs kept to."""
+    steps = {
+        step.value: sum(COEFFICIENTS[step].get(unit, 0.0) * amount for unit, amount in amounts.items())
+        for step, amounts in amounts_of(spec, samples, pace, runtimes=runtimes).items()
+    }
+    seconds = sum(steps.values())
+    return Duration(
+        seconds=seconds,
+        low_seconds=OFF_BY[0] * seconds,
+        high_seconds=OFF_BY[1] * seconds,
+        steps=steps,
+        basis=_basis(spec, samples, pace),
+    )
+
+
+def amounts_of(
+    spec: DynamicSpec | StaticSpec | QatSpec, samples: Mapping[str, int], pace: Pace, *, runtimes: int
+) -> dict[Step, dict[str, float]]:
+    """Of each step that this method takes, how much there is of everything that its time is in proportion to."""
+    evaluated = samples.get("evaluation") or samples.get("calibration") or samples.get("training") or SYNTHETIC_SAMPLES
+    calibrated = samples.get("calibration") or samples.get("training") or USUAL_SAMPLES
+    sample_seconds = pace.sample_seconds or 0.0
+    trained = 0.0
+    if isinstance(spec, QatSpec):
+        passes = spec.qat.epochs * (2 if spec.qat.compare_with_float else 1)
+        trained = passes * samples.get("training", _USUAL_TRAINING_SAMPLES) * sample_seconds
+    budgets = {
+        Step.ANALYSE: spec.analysis.sensitivity_seconds,
+        Step.BENCHMARK: len(spec.benchmark.batch_sizes) * len(spec.benchmark.threads) * spec.benchmark.max_seconds,
+    }
+    others = runtimes - 1
+    return {
+        step: {
+            "load": pace.load_seconds,
+            "plan": pace.plan_seconds,
+            "float": sample_seconds * (calibrated if step is Step.CALIBRATE else evaluated),
+            "training": trained,
+            "exported": pace.layers if others else 0,
+            "opened": pace.layers * runtimes,
+            "budget": budgets.get(step, 0.0),
+        }
+        for step in COEFFICIENTS
+        if step in _OF_METHOD[spec.method]
+    }
+
+
+def _basis(spec: DynamicSpec | StaticSpec | QatSpec, samples: Mapping[str, int], pace: Pace) -> str:
+    told = (
+        "without the time of the model itself, which does not run on made-up inputs"
+        if pace.sample_seconds is None
+        else f"{1000 * pace.sample_seconds:.3g} ms a sample in float on this worker"
+    )
+    assumed = []
+    if not isinstance(spec, DynamicSpec) and not {"calibration", "training"} & set(samples):
+        assumed.append(f"{USUAL_SAMPLES} samples to calibrate with")
+    if isinstance(spec, QatQuestion | QatSpec) and "training" not in samples:
+        assumed.append(f"{_USUAL_TRAINING_SAMPLES} to train on")
+    return told if not assumed else f"{told}; assumed: {', '.join(assumed)}"

@@ -1,0 +1,187 @@
+"""What a job would do to a model: the answer to POST /v1/plan, found from the model alone.
+
+The plan is the one that the job would make, tried out on made-up inputs as the job does it, so that a layer whose
+kernel fails on this CPU is told now. What is settled by data is not known yet: which kernels are the fastest, which
+layers cost the output too much.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+
+import torch
+from torch import fx
+
+from shared.job import Step
+from shared.job_plan import (
+    Instructions,
+    JobPlan,
+    PlannedLayer,
+    PlannedRuntime,
+    PlanWorker,
+)
+from shared.quantization_spec import RUNTIMES, DynamicSpec, Runtime
+from worker.candidate_names import RUNTIME_NAMES
+from worker.duration import Pace, estimate
+from worker.environment import cpu
+from worker.inference import batch_range, padded_to, usual_batch_size
+from worker.job_folder import JobFolder
+from worker.progress import ProgressTracker, Report, Stage
+from worker.quantization import (
+    Group,
+    InputSpec,
+    Plan,
+    groups,
+    input_specs,
+    layer_macs,
+    load_program,
+    plan,
+    raise_program,
+)
+from worker.steps.export import NOT_DYNAMIC
+from worker.synthetic import synthesise
+
+_TIMED_SECONDS = 1.0  # to find the pace of the float model
+_MOST_RUNS = 10
+_NO_INT8: Mapping[Runtime, Mapping[str, frozenset[str]]] = {
+    # By method: operators with weights that are int8 in torch, and for which a runtime's int8 kernel is missing.
+    "torch": {},
+    "onnxruntime": {
+        "static": frozenset({"ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"}),
+        "dynamic": frozenset({"GRU", "LSTMCell", "GRUCell", "RNNCell"}),
+    },
+    "openvino": {"dynamic": frozenset({"Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell"})},
+}
+_DOT_PRODUCTS = (
+    ("amx", {"amx_int8"}, "AMX multiplies tiles of 8-bit integers: int8 is at its fastest here."),
+    ("vnni", {"avx512_vnni", "avx_vnni"}, "VNNI adds up four products of 8-bit integers at once."),
+    ("dotprod", {"dotprod", "i8mm"}, "Arm's dot product adds up four products of 8-bit integers at once."),
+)
+
+
+def plan_ahead(folder: JobFolder, report: Report) -> None:
+    """Write outputs/plan.json; raises what the job would raise before it has read any data."""
+    inputs = folder.read_plan_inputs()
+    torch.set_num_threads(inputs.threads)
+    torch.manual_seed(inputs.spec.seed)
+    tracker = ProgressTracker(report, {Step.LOAD: 1.0, Step.PREPARE: 2.0})
+    with tracker.step(Step.LOAD, "Loading the model"):
+        program = load_program(folder.model)
+        specs = tuple(input_specs(program))
+        raised = raise_program(program)
+        sample_seconds = _sample_seconds(raised, specs, inputs.spec.seed)
+    with tracker.step(Step.PREPARE, "Trying the plan on made-up inputs"):
+        settled = plan(raised, inputs.spec)
+    layers = _layers(raised, settled)
+    has_runtimes = [name for name in RUNTIMES if name == "torch" or find_spec(name) is not None]
+    wanted = inputs.spec.runtimes or has_runtimes
+    pace = Pace(
+        sample_seconds=sample_seconds,
+        load_seconds=tracker.timings[Step.LOAD.value],
+        plan_seconds=tracker.timings[Step.PREPARE.value],
+        layers=len(layers),
+    )
+    runtimes = [
+        PlannedRuntime(
+            runtime=name,
+            installed=name in has_runtimes,
+            int8_share=sum(each.share for each in layers if name in each.int8_in),
+            note=NOT_DYNAMIC if name == "openvino" and inputs.spec.method == "dynamic" else None,
+        )
+        for name in wanted
+    ]
+    int8_share = sum(each.share for each in layers if each.precision != "float32")
+    answer = JobPlan(
+        method=inputs.spec.method,
+        model=inputs.spec.model,
+        conclusion=_conclusion(layers, int8_share, runtimes),
+        worker=PlanWorker(hostname="", cpu_model=""),  # the supervisor's to say
+        qengine=settled.qengine,
+        layers=layers,
+        int8_layers=sum(each.precision != "float32" for each in layers),
+        float_layers=sum(each.precision == "float32" for each in layers),
+        int8_share=int8_share,
+        runtimes=runtimes,
+        instructions=_instructions(),
+        duration=estimate(inputs.spec, inputs.samples, pace, runtimes=len(wanted)),
+        notes=list(settled.notes),
+    )
+    folder.plan.write_text(answer.model_dump_json())
+
+
+RECIPE: Mapping[Stage, Callable[[JobFolder, Report], None]] = {"make": plan_ahead}
+
+
+def _layers(raised: fx.GraphModule, settled: Plan) -> list[PlannedLayer]:
+    """What computes or is quantized; an operator that does neither is not worth a line."""
+    macs = layer_macs(raised)
+    total = sum(macs.values())
+    reasons = settled.float_layers
+    known = {group.name: group for group in groups(raised)}
+    found = []
+    for name, group in known.items():
+        if name in settled.int8_layers or macs.get(name):
+            found.append(_layer(group, settled, macs.get(name, 0), total, reasons.get(name)))
+    return found
+
+
+def _layer(group: Group, settled: Plan, macs: int, total: int, reason: str | None) -> PlannedLayer:
+    precision = settled.precision_of(group.name)
+    method = settled.spec.method if isinstance(settled.spec, DynamicSpec) else "static"
+    is_int8 = precision == "int8"
+    return PlannedLayer(
+        layer=group.name,
+        op=group.op,
+        precision=precision,
+        macs=macs,
+        share=macs / total if total else 0.0,
+        reason=None if precision != "float32" else reason or "not known to this method",
+        int8_in=[name for name in RUNTIMES if is_int8 and group.op not in _NO_INT8[name].get(method, ())],
+    )
+
+
+def _sample_seconds(raised: fx.GraphModule, specs: tuple[InputSpec, ...], seed: int) -> float | None:
+    """Of the float model in passes over data; None where it does not run on made-up samples."""
+    batch = batch_range(specs)
+    one = synthesise(raised, specs, 1, seed).read(0, 1).inputs
+    size = usual_batch_size(batch, sum(tensor.numel() * tensor.element_size() for tensor in one))
+    try:
+        with torch.inference_mode():
+            least = _seconds(raised, padded_to(one, batch.low)) / batch.low
+            if least * size > _TIMED_SECONDS:
+                return least
+            inputs = synthesise(raised, specs, size, seed).read(0, size).inputs
+            taken = [_seconds(raised, inputs)]
+            while sum(taken) < _TIMED_SECONDS and len(taken) < _MOST_RUNS:
+                taken.append(_seconds(raised, inputs))
+    except Exception:  # noqa: BLE001 - whatever a user's model raises on inputs that it was not made for
+        return None
+    return min(taken) / size
+
+
+def _seconds(raised: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> float:
+    began_at = time.perf_counter()
+    raised(*inputs)
+    return time.perf_counter() - began_at
+
+
+def _instructions() -> Instructions:
+    found = cpu()[1]
+    for name, wanted, told in _DOT_PRODUCTS:
+        if wanted & set(found):
+            return Instructions(found=found, dot_product=name, note=told)
+    told = "No instruction adds up products of 8-bit integers: expect little speed, and 7-bit activations."
+    return Instructions(found=found, dot_product="none", note=told)
+
+
+def _conclusion(layers: list[PlannedLayer], int8_share: float, runtimes: list[PlannedRuntime]) -> str:
+    quantized = [each for each in layers if each.precision != "float32"]
+    told = f"{len(quantized)} of {len(layers)} layers would be quantized, {100 * int8_share:.1f} % of the arithmetic"
+    behind = [
+        f"in {RUNTIME_NAMES[each.runtime]} {100 * each.int8_share:.1f} %"
+        for each in runtimes
+        if each.int8_share < int8_share - 0.005
+    ]
+    return f"{told}{', but ' if behind else ''}{' and '.join(behind)}."
