@@ -444,15 +444,14 @@ PLAN: dict[str, Any] = _wire(
                 precision="float32",
                 macs=9_216,
                 share=0.0526,
-                reason="an override keeps it in float",
+                reason="overridden: layer head",
             ),
         ],
         int8_layers=2,
         float_layers=1,
         int8_share=0.9474,
         runtimes=[
-            plan.PlannedRuntime(runtime=name, installed=True, int8_share=0.9474)
-            for name in ("torch", "onnxruntime", "openvino")
+            plan.PlannedRuntime(runtime=name, int8_share=0.9474) for name in ("torch", "onnxruntime", "openvino")
         ],
         instructions=plan.Instructions(
             found=["avx2", "avx512", "avx512_vnni"],

@@ -44,7 +44,6 @@ class PlannedRuntime(BaseModel):
     """What a runtime would compute in int8."""
 
     runtime: Runtime
-    installed: bool = Field(description="Whether the worker that answered has it.")
     int8_share: float = Field(description="Share of the multiply-accumulates on int8 kernels, 0..1.")
     note: str | None = Field(default=None, description="Why there would be no artifact for it.")
 

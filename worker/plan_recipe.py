@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 
 import torch
 from torch import fx
@@ -37,10 +36,11 @@ from worker.quantization import (
     input_specs,
     layer_macs,
     load_program,
+    passes_on,
     plan,
     raise_program,
 )
-from worker.steps.export import NOT_DYNAMIC
+from worker.steps.export import NOT_DYNAMIC, wanted_runtimes
 from worker.synthetic import synthesise
 
 _TIMED_SECONDS = 1.0  # to find the pace of the float model
@@ -54,6 +54,10 @@ _NO_INT8: Mapping[Runtime, Mapping[str, frozenset[str]]] = {
     },
     "openvino": {"dynamic": frozenset({"Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell"})},
 }
+_BY_DATA = (
+    "The job settles by data: the ranges, which kernels are right and fastest, and which few layers cost the output so "
+    "much in int8 that they stay in float."
+)
 _DOT_PRODUCTS = (
     ("amx", {"amx_int8"}, "AMX multiplies tiles of 8-bit integers: int8 is at its fastest here."),
     ("vnni", {"avx512_vnni", "avx_vnni"}, "VNNI adds up four products of 8-bit integers at once."),
@@ -64,6 +68,7 @@ _DOT_PRODUCTS = (
 def plan_ahead(folder: JobFolder, report: Report) -> None:
     """Write outputs/plan.json; raises what the job would raise before it has read any data."""
     inputs = folder.read_plan_inputs()
+    wanted = wanted_runtimes(inputs.spec.runtimes)
     torch.set_num_threads(inputs.threads)
     torch.manual_seed(inputs.spec.seed)
     tracker = ProgressTracker(report, {Step.LOAD: 1.0, Step.PREPARE: 2.0})
@@ -75,8 +80,6 @@ def plan_ahead(folder: JobFolder, report: Report) -> None:
     with tracker.step(Step.PREPARE, "Trying the plan on made-up inputs"):
         settled = plan(raised, inputs.spec)
     layers = _layers(raised, settled)
-    has_runtimes = [name for name in RUNTIMES if name == "torch" or find_spec(name) is not None]
-    wanted = inputs.spec.runtimes or has_runtimes
     pace = Pace(
         sample_seconds=sample_seconds,
         load_seconds=tracker.timings[Step.LOAD.value],
@@ -86,7 +89,6 @@ def plan_ahead(folder: JobFolder, report: Report) -> None:
     runtimes = [
         PlannedRuntime(
             runtime=name,
-            installed=name in has_runtimes,
             int8_share=sum(each.share for each in layers if name in each.int8_in),
             note=NOT_DYNAMIC if name == "openvino" and inputs.spec.method == "dynamic" else None,
         )
@@ -106,7 +108,7 @@ def plan_ahead(folder: JobFolder, report: Report) -> None:
         runtimes=runtimes,
         instructions=_instructions(),
         duration=estimate(inputs.spec, inputs.samples, pace, runtimes=len(wanted)),
-        notes=list(settled.notes),
+        notes=[*settled.notes, *([] if inputs.spec.method == "dynamic" else [_BY_DATA])],
     )
     folder.plan.write_text(answer.model_dump_json())
 
@@ -115,16 +117,15 @@ RECIPE: Mapping[Stage, Callable[[JobFolder, Report], None]] = {"make": plan_ahea
 
 
 def _layers(raised: fx.GraphModule, settled: Plan) -> list[PlannedLayer]:
-    """What computes or is quantized; an operator that does neither is not worth a line."""
+    """What multiplies or is quantized; of the rest there is nothing to foretell."""
     macs = layer_macs(raised)
     total = sum(macs.values())
     reasons = settled.float_layers
-    known = {group.name: group for group in groups(raised)}
-    found = []
-    for name, group in known.items():
-        if name in settled.int8_layers or macs.get(name):
-            found.append(_layer(group, settled, macs.get(name, 0), total, reasons.get(name)))
-    return found
+    return [
+        _layer(group, settled, macs.get(group.name, 0), total, reasons.get(group.name))
+        for group in groups(raised)
+        if macs.get(group.name) or (group.name in settled.int8_layers and not passes_on(raised, group.nodes[0]))
+    ]
 
 
 def _layer(group: Group, settled: Plan, macs: int, total: int, reason: str | None) -> PlannedLayer:
@@ -149,9 +150,12 @@ def _sample_seconds(raised: fx.GraphModule, specs: tuple[InputSpec, ...], seed: 
     size = usual_batch_size(batch, sum(tensor.numel() * tensor.element_size() for tensor in one))
     try:
         with torch.inference_mode():
-            least = _seconds(raised, padded_to(one, batch.low)) / batch.low
-            if least * size > _TIMED_SECONDS:
-                return least
+            smallest = padded_to(one, batch.low)
+            first = _seconds(raised, smallest)  # with what the first call of all costs
+            if first < _TIMED_SECONDS:
+                first = _seconds(raised, smallest)
+            if first / batch.low * size > _TIMED_SECONDS:
+                return first / batch.low
             inputs = synthesise(raised, specs, size, seed).read(0, size).inputs
             taken = [_seconds(raised, inputs)]
             while sum(taken) < _TIMED_SECONDS and len(taken) < _MOST_RUNS:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from octavo._job_report import ReportWarning, Suggestion
+    from octavo._plan import Plan
     from octavo._report import Report
     from octavo._spec import (
         ActivationOverride,
@@ -102,6 +103,7 @@ _HOMES = {
         "WaitTimeout",
     ],
     "octavo._job_report": ["ReportWarning", "Suggestion"],
+    "octavo._plan": ["Plan"],
     "octavo._report": ["Report"],
     "octavo._spec": [
         "ActivationOverride",
@@ -160,6 +162,7 @@ __all__ = [
     "OctavoError",
     "Override",
     "PermissionDeniedError",
+    "Plan",
     "Progress",
     "QatSettings",
     "RateLimitError",

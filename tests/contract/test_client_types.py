@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from api import examples
 from api.app import documented_app
 from api.openapi import document
-from octavo import _candidate_names, _job_report, _layer_report, _report, _spec, _types
+from octavo import _candidate_names, _job_report, _layer_report, _plan, _report, _spec, _types
 from octavo._exceptions import FieldError
 from octavo._sync.jobs import Jobs
 from shared import job_report, layer_report
@@ -52,6 +52,17 @@ PAIRS = {
     _types.WorkerInfo: "Worker",
     FieldError: "FieldError",
     _report.Report: "JobReport",
+    _plan.Plan: "JobPlan",
+    **{
+        kind: kind.__name__
+        for kind in (
+            _plan.PlannedLayer,
+            _plan.PlannedRuntime,
+            _plan.Instructions,
+            _plan.Duration,
+            _plan.PlanWorker,
+        )
+    },
     **{  # in one order, or the workers of a parallel run collect different tests
         kind: kind.__name__
         for kind in sorted(
@@ -99,6 +110,7 @@ def test_what_the_client_reads_the_server_sends(kind: type[BaseModel], schema_na
         (_types.JobData, examples.SUCCEEDED_JOB),
         (_types.JobData, examples.CANCELLED_JOB),
         (_types.Meta, examples.META),
+        (_plan.Plan, examples.PLAN),
         *((_types.JobEvent, event) for event in examples.EVENT_PAGE["data"]),
     ],
 )
@@ -157,6 +169,14 @@ def test_quantize_takes_every_field_of_the_spec_and_no_other() -> None:
     assert choices(hints["method"]) == set(server_spec.METHODS)
     for name in ("metric", "qengine", "precision", "runtimes"):
         assert choices(hints[name]) == choices(spec_fields()[name])
+
+
+def test_plan_takes_what_quantize_takes_but_for_what_a_plan_does_not_depend_on() -> None:
+    quantize, plan = (get_type_hints(method) for method in (Jobs.quantize, Jobs.plan))
+    of_a_job = {"based_on", "apply", "metric", "max_accuracy_drop", "recovery", "seed", "name", "metadata"}
+    assert plan.keys() == quantize.keys() - of_a_job
+    alike = plan.keys() - {"model", "method", "return"}
+    assert {name: plan[name] for name in alike} == {name: quantize[name] for name in alike}
 
 
 @pytest.mark.parametrize(

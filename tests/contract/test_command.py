@@ -8,8 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from api.examples import SUCCEEDED_JOB
+from api.examples import PLAN, SUCCEEDED_JOB
 from octavo.cli import main
 from shared.database.job_repository import JobRepository
+from shared.database.plan_repository import PlanRepository
 from shared.database.worker_repository import WorkerRepository
-from shared.errors import DatasetNotFinite
+from shared.errors import DatasetNotFinite, NothingToQuantize
 from shared.job import Artifact
 from tests.api_server import PretendedWorker, images
 from tests.contract.conftest import Served
@@ -113,6 +116,59 @@ def test_datasets_are_uploaded_listed_shown_and_deleted(server: Served, dataset_
     assert "array x" in run("datasets", "show", dataset_id).stdout
     assert run_json("datasets", "delete", dataset_id) == {"id": dataset_id, "deleted": True}
     assert run_json("datasets", "list") == []
+
+
+# --- plan ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def with_a_plan(server: Served, **answer: Any) -> Iterator[dict[str, Any]]:
+    """A worker lives, takes the first question that is asked, and answers it; what was asked comes with the end."""
+    asked: dict[str, Any] = {}
+
+    def answer_it() -> None:
+        deadline = time.monotonic() + 20
+        while not asked and time.monotonic() < deadline:
+            with server.api.database.write() as connection:
+                plans = PlanRepository(connection)
+                if (question := plans.take(described())) is not None:
+                    asked.update(question.spec)
+                    plans.answer(question.id, **answer)
+            time.sleep(0.02)
+
+    with server.api.database.write() as connection:
+        WorkerRepository(connection).register("wrk_1", described())
+    thread = threading.Thread(target=answer_it)
+    thread.start()
+    yield asked
+    thread.join(30)
+
+
+def test_plan_uploads_files_and_prints_what_a_job_would_do(server: Served, small_net: Path, dataset_file: Path) -> None:
+    with with_a_plan(server, plan=PLAN) as asked:
+        result = run("plan", str(small_net), "--calibration", str(dataset_file), "--float", "conv1")
+    assert "static: 2 of 3 layers would be quantized, 94.7 % of the arithmetic." in result.stdout
+    assert re.search(r"2 Conv2d +int8 +94\.7 %", result.stdout)
+    assert re.search(r"head +Linear +5\.3 % +overridden: layer head", result.stdout)
+    assert re.search(r"will take +9 s \(5 s to 15 s\)", result.stdout)
+    assert "VNNI adds up four products" in result.stdout
+    assert result.stderr.count("Uploaded") == 2
+    assert "octavo quantize mdl_" in result.stderr
+    assert (asked["method"], asked["overrides"][0]["layer"]) == ("static", "conv1")
+
+
+def test_plan_as_json_is_what_the_http_api_answers(server: Served, model_id: str) -> None:
+    with with_a_plan(server, plan=PLAN) as asked:
+        assert run_json("plan", model_id, "--method", "dynamic") == PLAN
+    assert asked["method"] == "dynamic"
+
+
+def test_what_is_wrong_with_a_plan_is_said(server: Served, model_id: str) -> None:
+    refusal = NothingToQuantize("Method dynamic would leave every layer in float.", hint="Try static.")
+    with with_a_plan(server, error=refusal.to_job_error()):
+        error = run("plan", model_id, "--method", "dynamic", code=1).stderr
+    assert "Method dynamic would leave every layer in float. [422 nothing_to_quantize]\nHint: Try static." in error
+    assert "Missing argument 'MODEL'" in run("plan", code=2).stderr
 
 
 # --- quantize --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_MOST_IN_ONE_FILE = 3 * 2**29  # of the 2 GiB that a protobuf message may have
 _QUANTIZED = frozenset({"Gemm", "LSTM", "MatMul"})
 
 
@@ -23,7 +24,8 @@ def quantize_onnx_dynamically(source: Path, target: Path, *, float_layers: Colle
     Preparing it folds what an LSTM's weights are put together from: without that it stays in float.
     """
     prepared = scratch / "prepared.onnx"
-    quant_pre_process(source, prepared, skip_symbolic_shape=True, skip_onnx_shape=True)  # the exporter told all
+    whole = _in_one_file(source, scratch)
+    quant_pre_process(whole, prepared, skip_symbolic_shape=True, skip_onnx_shape=True)  # the exporter told all
     layers = _layers(ir.load(source))
     skipped = [
         name
@@ -41,6 +43,18 @@ def quantize_onnx_dynamically(source: Path, target: Path, *, float_layers: Colle
         extra_options={"MatMulConstBOnly": True},
     )
     prepared.unlink()
+    if whole != source:
+        whole.unlink()
+
+
+def _in_one_file(source: Path, scratch: Path) -> Path:
+    """The model with its weights, as preparing needs it: of another file it would lose sight; a large one stays."""
+    weights = source.with_name(f"{source.name}.data")
+    if not weights.exists() or weights.stat().st_size > _MOST_IN_ONE_FILE:
+        return source
+    whole = scratch / "whole.onnx"
+    ir.save(ir.external_data.load_to_model(ir.load(source)), whole)
+    return whole
 
 
 def _layers(model: ir.Model) -> dict[str, str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from worker.quantization import InputSpec
 
@@ -20,6 +24,7 @@ OPSET = 20  # the first with a GELU: ONNX Runtime knows it from what 18 spells i
 _NODE = re.compile(r"%(\w+)")
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
 _LAYER = "nn_module_stack"
+_WITHOUT_HEADS = 3  # axes
 
 # That torchvision is not installed it says four times.
 logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
@@ -35,8 +40,36 @@ def trace(module: fx.GraphModule, inputs: tuple[Tensor, ...], specs: Sequence[In
         {axis: torch.export.Dim.AUTO for axis, symbol in enumerate(spec.symbols) if symbol is not None}
         for spec in specs
     )
-    with torch.no_grad():
+    with torch.no_grad(), _AttentionWithHeads():
         return torch.export.export(module, inputs, dynamic_shapes=open_sizes, strict=False)
+
+
+class _AttentionWithHeads(TorchFunctionMode):
+    """Attention over (batch, position, width) as that of one head: the exporter knows it with heads alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        given = inspect.signature(_attention).bind(*args, **(kwargs or {})).arguments
+        if given["query"].ndim != _WITHOUT_HEADS:
+            return func(**given)
+        for name in ("query", "key", "value", "attn_mask"):
+            tensor = given.get(name)
+            if tensor is not None and tensor.ndim == _WITHOUT_HEADS:
+                given[name] = tensor.unsqueeze(1)
+        return func(**given).squeeze(1)
+
+
+def _attention(  # noqa: PLR0917 - as torch has it, which tells no signature of its own
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> None: ...
 
 
 def export_onnx(program: ExportedProgram, specs: Sequence[InputSpec], outputs: Sequence[str]) -> ir.Model:

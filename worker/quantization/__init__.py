@@ -27,6 +27,7 @@ from worker.quantization.grouping import Group, groups
 from worker.quantization.int8_modules import per_channel_gain_db, weight_values
 from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import departing_layers
+from worker.quantization.labelling import passes_on
 from worker.quantization.learnable_scales import keep_scales_positive, learn_scales, scale_parameters
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
 from worker.quantization.masks import without_masks
@@ -89,6 +90,7 @@ __all__ = [
     "load_program",
     "output_names",
     "parked",
+    "passes_on",
     "per_channel_gain_db",
     "plan",
     "prepare",

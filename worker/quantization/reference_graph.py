@@ -46,8 +46,8 @@ class _FromIntegers(nn.Module):
     """A layer that computes with a weight kept in int8."""
 
     weight: Tensor
-    scale: Tensor
-    zero_point: Tensor
+    scale: Tensor | float
+    zero_point: Tensor | int
     bias: Tensor | None
 
     def __init__(self, layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
@@ -58,12 +58,13 @@ class _FromIntegers(nn.Module):
         integers = weight.int_repr()
         limits = torch.iinfo(integers.dtype)
         self.limits = (limits.min, limits.max)
-        scale = weight.q_scale() if self.axis is None else weight.q_per_channel_scales()
-        zero_point = weight.q_zero_point() if self.axis is None else weight.q_per_channel_zero_points()
         # Copies: packed weights give out tensors whose memory goes when they do.
         self.register_buffer("weight", integers.contiguous())
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32).clone())
-        self.register_buffer("zero_point", torch.as_tensor(zero_point, dtype=torch.int64).clone())
+        if self.axis is None:  # as numbers, which is how alone the ONNX exporter takes them
+            self.scale, self.zero_point = weight.q_scale(), weight.q_zero_point()
+        else:
+            self.register_buffer("scale", weight.q_per_channel_scales().float().clone())
+            self.register_buffer("zero_point", weight.q_per_channel_zero_points().long().clone())
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -71,9 +72,7 @@ class _FromIntegers(nn.Module):
         least, greatest = self.limits
         operators, kind = torch.ops.quantized_decomposed, self.weight.dtype
         if self.axis is None:
-            weight = operators.dequantize_per_tensor.tensor(
-                self.weight, self.scale, self.zero_point, least, greatest, kind
-            )
+            weight = operators.dequantize_per_tensor(self.weight, self.scale, self.zero_point, least, greatest, kind)
         else:
             weight = operators.dequantize_per_channel(
                 self.weight, self.scale, self.zero_point, self.axis, least, greatest, kind

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from worker.runtimes.session import Kernels, SessionSettings
 
-_INT8_PREFIXES = ("quantized::conv", "quantized::linear", "quantized::gru", "quantized::lstm", "quantized::quantized_")
+_INT8_PREFIXES = ("quantized::conv", "quantized::linear", "quantized::quantized_", "aten::quantized_")
 _FLOAT = frozenset({
     "aten::_convolution", "aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::linear", "aten::addmm", "aten::lstm",
     "aten::gru", "mkldnn::prepacked_conv2d_run",

@@ -13,13 +13,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, fx
 
-from shared.errors import KernelsSaturate
+from shared.errors import KernelsSaturate, ModelUnsupported
 from shared.job_report import KernelTrial
 from shared.quantization_spec import DynamicSpec
 from worker.closeness import Closeness
@@ -61,7 +61,8 @@ def convert_for_this_cpu(
     """The int8 model with the kernels that the spec names, or with the fastest right ones where it says `auto`.
 
     The plan in the result names the kernels; they stay selected for this process. `scratch` is a folder for the
-    int8 models' files. Raises KernelsSaturate when none of the kernels that may be used computes what it should.
+    int8 models' files. Raises KernelsSaturate when none of the kernels that may be used computes what it should, and
+    ModelUnsupported when the model cannot be frozen with any of them.
     """
     names = [plan.qengine]
     if not isinstance(plan.spec, DynamicSpec) and plan.spec.qengine == "auto":
@@ -71,27 +72,24 @@ def convert_for_this_cpu(
     speed_inputs = padded_to(samples.read(0, 1).inputs, model.batch.clamp(1))
     float_reference = FloatReference(model, samples)
     reference = float_reference.examine(simulate(prepared, plan).run)
-    found: dict[str, Closeness] = {}
-    lost_db: dict[str, float] = {}
-    departing: dict[str, list[str]] = {}
-    files: dict[str, Path] = {}
-    right: dict[str, Path] = {}
+    tried: dict[str, _Tried] = {}
     medians_ms: dict[str, float] = {}
     int8: Quantized | None = None
     with parked(model.raised, beside=[prepared]):
         for name in names:  # one after the other: each is a model
             int8 = None
             collect_garbage()
-            int8 = _converted(prepared, replace(plan, qengine=name), example, scratch)
-            files[name] = int8.file
+            try:
+                int8 = _converted(prepared, replace(plan, qengine=name), example, scratch)
+            except ModelUnsupported as error:
+                tried[name] = _Tried(refused=error)
+                continue
             measured = float_reference.examine(int8.load())
-            found[name] = measured.closeness
-            lost_db[name] = surely_lost_db(measured.noise, reference.noise)
-            departing[name] = _departing(int8, some)
-            if not departing[name] and lost_db[name] <= MAX_LOST_DB:
-                right[name] = int8.file
+            lost_db = surely_lost_db(measured.noise, reference.noise)
+            tried[name] = _Tried(int8.file, measured.closeness, lost_db, _departing(int8, some))
+        right = {name: each.file for name, each in tried.items() if each.file is not None and each.is_right}
         if not right:
-            raise KernelsSaturate(_told(departing, lost_db))
+            raise _fault(tried)
         if len(right) > 1:
             with parked(prepared):  # all of them are in memory
                 medians_ms = _medians_ms(right, speed_inputs, plan.spec.benchmark.threads[0])
@@ -104,22 +102,44 @@ def convert_for_this_cpu(
         else:
             int8 = None
             int8 = _converted(prepared, settled, example, scratch)
-    for file in {*files.values()} - {int8.file}:
+    for file in {each.file for each in tried.values() if each.file is not None} - {int8.file}:
         file.unlink()
     collect_garbage()
     trials = [
         KernelTrial(
             qengine=name,
-            sqnr_db=found[name].reported_db,
+            sqnr_db=None if each.closeness is None else each.closeness.reported_db,
             reference_sqnr_db=reference.closeness.reported_db,
             latency_ms=medians_ms.get(name),
             saturates=name not in right,
             chosen=name == fastest,
-            layers=departing[name],
+            layers=each.departing,
         )
-        for name in names
+        for name, each in tried.items()
     ]
     return Converted(settled, int8, trials)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What came of some kernels."""
+
+    file: Path | None = None
+    closeness: Closeness | None = None
+    lost_db: float = 0.0
+    departing: list[str] = field(default_factory=list)
+    refused: ModelUnsupported | None = None
+    """Such as of fbgemm's transposed convolutions, which answer otherwise from one call to the next."""
+
+    @property
+    def is_right(self) -> bool:
+        return self.refused is None and not self.departing and self.lost_db <= MAX_LOST_DB
+
+
+def _fault(tried: Mapping[str, _Tried]) -> ModelUnsupported | KernelsSaturate:
+    """Why none is right."""
+    refused = [each.refused for each in tried.values() if each.refused is not None]
+    return refused[0] if len(refused) == len(tried) else KernelsSaturate(_told(tried))
 
 
 def _converted(prepared: fx.GraphModule, plan: Plan, example: tuple[Tensor, ...], scratch: Path) -> Quantized:
@@ -133,14 +153,17 @@ def _departing(int8: Quantized, inputs: tuple[Tensor, ...]) -> list[str]:
     return departing_layers(int8.module, *inputs)
 
 
-def _told(departing: Mapping[str, list[str]], lost_db: Mapping[str, float]) -> str:
-    found = "; ".join(
-        f"{name} in {len(layers)} layers, first {layers[0]}"
-        if layers
-        else f"{name} by at least {lost_db[name]:.1f} dB of the whole output, in no single layer"
-        for name, layers in departing.items()
-    )
+def _told(tried: Mapping[str, _Tried]) -> str:
+    found = "; ".join(f"{name} {_fault_of(each)}" for name, each in tried.items())
     return f"The int8 kernels do not compute what they should on this CPU: {found}."
+
+
+def _fault_of(tried: _Tried) -> str:
+    if tried.refused is not None:
+        return "differs from one batch to another"
+    if tried.departing:
+        return f"in {len(tried.departing)} layers, first {tried.departing[0]}"
+    return f"by at least {tried.lost_db:.1f} dB of the whole output, in no single layer"
 
 
 def _medians_ms(candidates: Mapping[str, Path], inputs: tuple[Tensor, ...], threads_measured: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Literal
 from octavo._async.events import live_events, past_events
 from octavo._async.job import AsyncJob
 from octavo._async.transport import AsyncTransport
+from octavo._plan import Plan
 from octavo._spec import (
     NOT_GIVEN,
     ActivationSettings,
@@ -23,6 +24,8 @@ from octavo._spec import (
     build_spec,
 )
 from octavo._types import Dataset, JobData, JobEvent, Model
+
+_PLAN_SECONDS = 60.0  #: so long the server waits for a worker's answer
 
 
 class AsyncJobs:
@@ -124,6 +127,59 @@ class AsyncJobs:
         if based_on is None:
             return await self.submit(spec)
         return await self.submit(build_revision(based_on if isinstance(based_on, str) else based_on.id, apply, spec))
+
+    async def plan(
+        self,
+        model: Model | str,
+        method: Literal["dynamic", "static", "qat"] = "static",
+        *,
+        calibration: Dataset | str | None = None,
+        evaluation: Dataset | str | None = None,
+        training: Dataset | str | None = None,
+        precision: Literal["int8", "float16"] | NotGiven = NOT_GIVEN,
+        qengine: Literal["auto", "x86", "onednn", "fbgemm", "qnnpack"] | NotGiven = NOT_GIVEN,
+        activation: ActivationSettings | NotGiven = NOT_GIVEN,
+        weight: WeightSettings | NotGiven = NOT_GIVEN,
+        overrides: Sequence[Override] | NotGiven = NOT_GIVEN,
+        qat: QatSettings | NotGiven = NOT_GIVEN,
+        runtimes: Sequence[Literal["torch", "onnxruntime", "openvino"]] | NotGiven = NOT_GIVEN,
+        benchmark: BenchmarkSettings | NotGiven = NOT_GIVEN,
+        analysis: AnalysisSettings | NotGiven = NOT_GIVEN,
+        hardware: Hardware | NotGiven = NOT_GIVEN,
+    ) -> Plan:
+        """Ask what `quantize` with these arguments would do; a worker answers in seconds, and no job is made.
+
+        Which layers will be quantized and which not, and why; what share of the arithmetic that is in each runtime;
+        whether the CPU has the instructions for it; how long the job will take. The data may be left out: it only tells
+        how many samples there will be. The arguments are those of `quantize`.
+
+        Raises:
+            UnprocessableError: the spec is not valid, or there is nothing to quantize.
+            APIError: no worker answered in time, or none has the hardware.
+        """
+        spec = build_spec(
+            model=model,
+            method=method,
+            calibration=calibration,
+            evaluation=evaluation,
+            training=training,
+            precision=precision,
+            qengine=qengine,
+            activation=activation,
+            weight=weight,
+            overrides=overrides,
+            qat=qat,
+            runtimes=runtimes,
+            benchmark=benchmark,
+            analysis=analysis,
+            hardware=hardware,
+        )
+        return await self.plan_of(spec)
+
+    async def plan_of(self, spec: Mapping[str, object]) -> Plan:
+        """The same of a spec as the HTTP API takes it, such as `job.spec` of an earlier job."""
+        answer = await self._transport.request("POST", "/v1/plan", json=dict(spec), extra_seconds=_PLAN_SECONDS)
+        return Plan.model_validate(answer.json())
 
     async def submit(self, spec: Mapping[str, object]) -> AsyncJob:
         """Submit what the HTTP API takes: a spec, such as `job.spec` of an earlier job, or `based_on` and changes."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Literal
 
+from octavo._plan import Plan
 from octavo._spec import (
     NOT_GIVEN,
     ActivationSettings,
@@ -24,6 +25,8 @@ from octavo._sync.events import live_events, past_events
 from octavo._sync.job import Job
 from octavo._sync.transport import Transport
 from octavo._types import Dataset, JobData, JobEvent, Model
+
+_PLAN_SECONDS = 60.0  #: so long the server waits for a worker's answer
 
 
 class Jobs:
@@ -125,6 +128,59 @@ class Jobs:
         if based_on is None:
             return self.submit(spec)
         return self.submit(build_revision(based_on if isinstance(based_on, str) else based_on.id, apply, spec))
+
+    def plan(
+        self,
+        model: Model | str,
+        method: Literal["dynamic", "static", "qat"] = "static",
+        *,
+        calibration: Dataset | str | None = None,
+        evaluation: Dataset | str | None = None,
+        training: Dataset | str | None = None,
+        precision: Literal["int8", "float16"] | NotGiven = NOT_GIVEN,
+        qengine: Literal["auto", "x86", "onednn", "fbgemm", "qnnpack"] | NotGiven = NOT_GIVEN,
+        activation: ActivationSettings | NotGiven = NOT_GIVEN,
+        weight: WeightSettings | NotGiven = NOT_GIVEN,
+        overrides: Sequence[Override] | NotGiven = NOT_GIVEN,
+        qat: QatSettings | NotGiven = NOT_GIVEN,
+        runtimes: Sequence[Literal["torch", "onnxruntime", "openvino"]] | NotGiven = NOT_GIVEN,
+        benchmark: BenchmarkSettings | NotGiven = NOT_GIVEN,
+        analysis: AnalysisSettings | NotGiven = NOT_GIVEN,
+        hardware: Hardware | NotGiven = NOT_GIVEN,
+    ) -> Plan:
+        """Ask what `quantize` with these arguments would do; a worker answers in seconds, and no job is made.
+
+        Which layers will be quantized and which not, and why; what share of the arithmetic that is in each runtime;
+        whether the CPU has the instructions for it; how long the job will take. The data may be left out: it only tells
+        how many samples there will be. The arguments are those of `quantize`.
+
+        Raises:
+            UnprocessableError: the spec is not valid, or there is nothing to quantize.
+            APIError: no worker answered in time, or none has the hardware.
+        """
+        spec = build_spec(
+            model=model,
+            method=method,
+            calibration=calibration,
+            evaluation=evaluation,
+            training=training,
+            precision=precision,
+            qengine=qengine,
+            activation=activation,
+            weight=weight,
+            overrides=overrides,
+            qat=qat,
+            runtimes=runtimes,
+            benchmark=benchmark,
+            analysis=analysis,
+            hardware=hardware,
+        )
+        return self.plan_of(spec)
+
+    def plan_of(self, spec: Mapping[str, object]) -> Plan:
+        """The same of a spec as the HTTP API takes it, such as `job.spec` of an earlier job."""
+        answer = self._transport.request("POST", "/v1/plan", json=dict(spec), extra_seconds=_PLAN_SECONDS)
+        return Plan.model_validate(answer.json())
 
     def submit(self, spec: Mapping[str, object]) -> Job:
         """Submit what the HTTP API takes: a spec, such as `job.spec` of an earlier job, or `based_on` and changes."""

@@ -16,6 +16,7 @@ from octavo.cli.artifacts import artifacts
 from octavo.cli.jobs import jobs
 from octavo.cli.objects import datasets, models
 from octavo.cli.output import coloured, message
+from octavo.cli.plan import plan
 from octavo.cli.quantize import quantize
 from octavo.cli.reports import compare, report
 from octavo.cli.server import doctor, meta
@@ -55,6 +56,7 @@ def main(context: click.Context, url: str | None) -> None:
 
     \b
     octavo doctor                                          is everything in place?
+    octavo plan net.pt2                                    what would be quantized, and how long would it take?
     octavo quantize net.pt2 --method dynamic --wait        int8 weights, needs no data
     octavo quantize net.pt2 --calibration images.npz --evaluation test.npz --wait
     octavo quantize --from job_019abc… --apply 0 --wait    again, as the report advises
@@ -71,7 +73,7 @@ def main(context: click.Context, url: str | None) -> None:
     context.obj = url
 
 
-for command in (models, datasets, quantize, jobs, report, compare, artifacts, meta, doctor):
+for command in (models, datasets, plan, quantize, jobs, report, compare, artifacts, meta, doctor):
     main.add_command(command)
 
 

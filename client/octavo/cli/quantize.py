@@ -8,58 +8,22 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from octavo.cli.output import data, json_option, message, open_client, suggest, terminal_width, write_json
-from octavo.cli.spec_options import read_spec
+from octavo.cli.spec_options import read_spec, spec_options
 
 if TYPE_CHECKING:
     from octavo._sync.client import Client
     from octavo._sync.job import Job
 
-_FILE_OR_ID = "A dataset's id, or a .npz or .safetensors file, which is uploaded."
 _PREFIXES = (("model", "mdl_"), ("calibration", "dst_"), ("evaluation", "dst_"), ("training", "dst_"))
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--method", type=click.Choice(["dynamic", "static", "qat"]), help="[default: static]")
-@click.option("--calibration", metavar="DATA", help=_FILE_OR_ID)
-@click.option("--evaluation", metavar="DATA", help="Held-out data, with labels to measure accuracy.")
-@click.option("--training", metavar="DATA", help="What QAT trains on.")
+@spec_options
 @click.option("--from", "based_on", metavar="JOB", help="Take an earlier job's spec; the other options change it.")
 @click.option(
     "--apply", type=click.IntRange(0), multiple=True, metavar="N", help="With --from: do what warning N advises."
 )
-@click.option("--metric", type=click.Choice(["auto", "top1", "top5", "mse"]))
-@click.option("--max-accuracy-drop", metavar="DROP", help="Absolute, such as 0.01; `auto`, or `none`: no target.")
-@click.option(
-    "--float", "floats", multiple=True, metavar="LAYER|op=TYPE", help="Keep these in float; LAYER may hold *."
-)
-@click.option("--override", "overrides", multiple=True, metavar="JSON", help="Other settings for some layers.")
-@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Any field of the spec.")
-@click.option("--qengine", type=click.Choice(["auto", "x86", "onednn", "fbgemm", "qnnpack"]))
-@click.option("--precision", type=click.Choice(["int8", "float16"]), help="Dynamic: of the weights.")
-@click.option("--epochs", type=int, help="QAT: epochs.")
-@click.option("--learning-rate", type=float, help="QAT: learning rate.")
-@click.option("--batch-size", type=int, help="QAT: batch size.")
-@click.option("--loss", type=click.Choice(["auto", "cross_entropy", "mse", "distillation"]), help="QAT: loss.")
-@click.option(
-    "--runtime",
-    "runtimes",
-    type=click.Choice(["torch", "onnxruntime", "openvino"]),
-    multiple=True,
-    help="Make an artifact for this, beside torch. [default: all that the worker has]",
-)
-@click.option("--threads", type=int, multiple=True, help="Measure latency with so many threads.")
-@click.option("--benchmark-batch", type=int, multiple=True, help="Measure latency at this batch size.")
-@click.option(
-    "--hardware",
-    multiple=True,
-    metavar="WHAT",
-    help="Run on a worker with this: isa=NAME, cpu=GLOB, label.NAME=VALUE, with commas between; `any` asks for none.",
-)
-@click.option("--seed", type=int)
-@click.option("--name", help="For people.")
-@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Yours, returned as it is.")
-@click.option("--spec", "spec_file", type=click.File("rb"), help="A spec as JSON; the other options win over it.")
 @click.option(
     "--wait", is_flag=True, help="Wait for the report; exit code 5 if the job fails, 6 if it misses its target."
 )
@@ -103,9 +67,7 @@ def quantize(
             raise click.UsageError("Missing argument 'MODEL'.")
         spec.setdefault("method", "static")
     with open_client() as client:
-        for role, prefix in _PREFIXES:
-            if spec.get(role) is not None:
-                spec[role] = _stored(client, role, prefix, str(spec[role]))
+        store_files(client, spec)
         request = spec if based_on is None else {"based_on": based_on, "apply": list(apply), "changes": spec}
         job = client.jobs.submit(request)
         if wait:
@@ -148,6 +110,13 @@ def suggest_next(job: Job) -> None:
     """What to type once a job has succeeded, to stderr."""
     compare = [f"octavo compare {job.based_on} {job.id}"] if job.based_on else []
     suggest(*compare, f"octavo artifacts download {job.id} -o out/")
+
+
+def store_files(client: Client, spec: dict[str, Any]) -> None:
+    """Put ids where the spec names files, which are uploaded first."""
+    for role, prefix in _PREFIXES:
+        if spec.get(role) is not None:
+            spec[role] = _stored(client, role, prefix, str(spec[role]))
 
 
 def _stored(client: Client, role: str, prefix: str, given: str) -> str:

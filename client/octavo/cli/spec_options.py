@@ -1,15 +1,63 @@
-"""From the options of `octavo quantize` to a spec."""
+"""The options that stand for a spec, of every command that takes one, and the way from them to the spec."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from typing import IO, Any, TypeVar
 
 import click
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_FILE_OR_ID = "A dataset's id, or a .npz or .safetensors file, which is uploaded."
+_OPTIONS = (
+    click.option("--method", type=click.Choice(["dynamic", "static", "qat"]), help="[default: static]"),
+    click.option("--calibration", metavar="DATA", help=_FILE_OR_ID),
+    click.option("--evaluation", metavar="DATA", help="Held-out data, with labels to measure accuracy."),
+    click.option("--training", metavar="DATA", help="What QAT trains on."),
+    click.option("--metric", type=click.Choice(["auto", "top1", "top5", "mse"])),
+    click.option("--max-accuracy-drop", metavar="DROP", help="Absolute, such as 0.01; `auto`, or `none`: no target."),
+    click.option(
+        "--float", "floats", multiple=True, metavar="LAYER|op=TYPE", help="Keep these in float; LAYER may hold *."
+    ),
+    click.option("--override", "overrides", multiple=True, metavar="JSON", help="Other settings for some layers."),
+    click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Any field of the spec."),
+    click.option("--qengine", type=click.Choice(["auto", "x86", "onednn", "fbgemm", "qnnpack"])),
+    click.option("--precision", type=click.Choice(["int8", "float16"]), help="Dynamic: of the weights."),
+    click.option("--epochs", type=int, help="QAT: epochs."),
+    click.option("--learning-rate", type=float, help="QAT: learning rate."),
+    click.option("--batch-size", type=int, help="QAT: batch size."),
+    click.option("--loss", type=click.Choice(["auto", "cross_entropy", "mse", "distillation"]), help="QAT: loss."),
+    click.option(
+        "--runtime",
+        "runtimes",
+        type=click.Choice(["torch", "onnxruntime", "openvino"]),
+        multiple=True,
+        help="Make an artifact for this, beside torch. [default: all that the worker has]",
+    ),
+    click.option("--threads", type=int, multiple=True, help="Measure latency with so many threads."),
+    click.option("--benchmark-batch", type=int, multiple=True, help="Measure latency at this batch size."),
+    click.option(
+        "--hardware",
+        multiple=True,
+        metavar="WHAT",
+        help="Run on a worker with this: isa=NAME, cpu=GLOB, label.NAME=VALUE, with commas between; `any`: no matter.",
+    ),
+    click.option("--seed", type=int),
+    click.option("--name", help="For people."),
+    click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Yours, returned as it is."),
+    click.option("--spec", "spec_file", type=click.File("rb"), help="A spec as JSON; the other options win over it."),
+)
 _AS_THEY_ARE = ("method", "calibration", "evaluation", "training", "metric", "qengine", "precision", "seed", "name")
 _OF_QAT = ("epochs", "learning_rate", "batch_size", "loss")
+
+
+def spec_options(command: Command) -> Command:
+    """Give a command the options that `read_spec` reads."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 def read_spec(file: IO[bytes] | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def test_public_names() -> None:
         "OctavoError",
         "Override",
         "PermissionDeniedError",
+        "Plan",
         "Progress",
         "QatSettings",
         "RateLimitError",

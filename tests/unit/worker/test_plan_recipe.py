@@ -1,0 +1,172 @@
+"""What a plan foretells, held against the job that is done afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shared.errors import NothingToQuantize, SpecInvalid
+from shared.job_plan import JobPlan, plan_question_adapter
+from shared.quantization_spec import RUNTIMES
+from tests.unit.worker.conftest import MODEL_ID, Digits, MakeFolder, export
+from worker import recipes
+from worker.job_folder import JobFolder, PlanInputs
+from worker.plan_recipe import plan_ahead
+
+
+def asked(tmp_path: Path, program: Path, method: str, samples: dict[str, int] | None = None, **spec: Any) -> JobPlan:
+    """The answer to a question about this model."""
+    folder = JobFolder(tmp_path / f"question-{len(list(tmp_path.iterdir()))}")
+    question = plan_question_adapter.validate_python({"method": method, "model": MODEL_ID} | spec)
+    folder.create(PlanInputs(spec=question, samples=samples or {}, threads=1))
+    folder.model.write_bytes(program.read_bytes())
+    plan_ahead(folder, lambda _: None)
+    return JobPlan.model_validate_json(folder.plan.read_bytes())
+
+
+class Upscaling(nn.Module):
+    """A transposed convolution, which not every runtime has in int8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(16, 16, 2, stride=2)
+        self.out = nn.Conv2d(16, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.relu(self.up(torch.relu(self.down(x)))))
+
+
+class Block(nn.Module):
+    """Attention over tokens, with layer norms and a GELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(32)
+        self.qkv = nn.Linear(32, 96)
+        self.up = nn.Linear(32, 64)
+        self.down = nn.Linear(64, 32)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
+        x = x + nn.functional.scaled_dot_product_attention(q, k, v)
+        x = x + self.down(nn.functional.gelu(self.up(x)))
+        return self.head(x.mean(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.LSTM | nn.GRU]) -> None:
+        super().__init__()
+        self.recurrent = kind(16, 32, batch_first=True)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.recurrent(x)[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "method"),
+    [
+        pytest.param(Upscaling, (3, 16, 16), "static", id="transposed"),
+        pytest.param(Block, (12, 32), "static", id="transformer"),
+        pytest.param(Block, (12, 32), "dynamic", id="transformer, dynamic"),
+        pytest.param(lambda: Recurrent(nn.LSTM), (7, 16), "dynamic", id="LSTM"),
+        pytest.param(lambda: Recurrent(nn.GRU), (7, 16), "dynamic", id="GRU"),
+    ],
+)
+def test_each_runtime_computes_in_int8_what_was_foretold(
+    make_folder: MakeFolder, tmp_path: Path, network: Any, shape: tuple[int, ...], method: str
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, *shape)
+    export(network(), (x[:2],), tmp_path / "model.pt2")
+    plan = asked(tmp_path, tmp_path / "model.pt2", method)
+    data = {"calibration": {"x": x.numpy()}} if method == "static" else {"evaluation": {"x": x.numpy()}}
+    report = recipes.run(make_folder(tmp_path / "model.pt2", method, data, runtimes=None), lambda _: None)
+
+    computing = [each for each in plan.layers if each.macs and each.op in _WITH_WEIGHTS]
+    for artifact in report.artifacts:
+        if "missing" in artifact.labels:
+            continue
+        foretold = sum(artifact.runtime in each.int8_in for each in computing)
+        assert foretold == artifact.int8_operators, (artifact.runtime, artifact.note)
+    missing = {each.runtime for each in report.artifacts if "missing" in each.labels}
+    assert missing == {each.runtime for each in plan.runtimes if each.note is not None}
+
+
+_WITH_WEIGHTS = {"Conv2d", "ConvTranspose2d", "Linear", "LSTM", "GRU"}
+
+
+def test_the_layers_and_the_shares_are_those_of_the_job(
+    digits: Digits, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    overrides = [{"layer": "features.0", "precision": "float32"}]
+    plan = asked(tmp_path, digits.program, "static", overrides=overrides)
+    data = {"calibration": {"x": digits.training_x[:100]}}
+    report = recipes.run(make_folder(digits.program, "static", data, overrides=overrides), lambda _: None)
+    done = {each.name: each.precision for each in report.layers}
+    foretold = {each.layer: each.precision for each in plan.layers}
+    assert list(foretold) == list(done)
+    by_data = "classifier"  # the job measures whether int8 costs the output too much there
+    assert {name for name in done if done[name] != foretold[name]} <= {by_data}
+    assert foretold["features.0"] == "float32"
+    assert any("by data" in note for note in plan.notes)
+
+    # (1·9·8 and 8·9·16 products at each of 64 places; 256·10)
+    products = {"features.0": 4608, "features.3": 73728, "classifier": 2560}
+    assert {each.layer: each.macs for each in plan.layers if each.macs} == products
+    assert plan.int8_share == pytest.approx((73728 + 2560) / sum(products.values()))
+    assert [each.reason for each in plan.layers if each.layer == "features.0"] == ["overridden: layer features.0"]
+    assert f"{100 * plan.int8_share:.1f} % of the arithmetic" in plan.conclusion
+
+
+def test_more_data_and_more_epochs_take_longer(digits: Digits, tmp_path: Path) -> None:
+    short = asked(tmp_path, digits.program, "qat", {"training": 100}, qat={"epochs": 1})
+    long = asked(tmp_path, digits.program, "qat", {"training": 100_000}, qat={"epochs": 10})
+    assert long.duration.steps["train"] > 20 * short.duration.steps["train"] > 0
+    assert long.duration.seconds == pytest.approx(sum(long.duration.steps.values()))
+    assert long.duration.low_seconds < long.duration.seconds < long.duration.high_seconds
+    assert "ms a sample" in long.duration.basis
+
+
+def test_without_data_the_plan_says_what_it_assumes(digits: Digits, tmp_path: Path) -> None:
+    plan = asked(tmp_path, digits.program, "static")
+    assert "assumed: 128 samples to calibrate with" in plan.duration.basis
+    assert [each.runtime for each in plan.runtimes] == list(RUNTIMES)
+
+
+def test_float16_is_no_int8(tmp_path: Path) -> None:
+    export(Block(), (torch.randn(2, 12, 32),), tmp_path / "model.pt2")
+    plan = asked(tmp_path, tmp_path / "model.pt2", "dynamic", precision="float16")
+    assert {each.precision for each in plan.layers if each.op == "Linear"} == {"float16"}
+    assert all(each.int8_in == [] for each in plan.layers)
+
+
+def test_a_model_that_does_not_run_on_made_up_inputs_gets_a_plan_without_its_own_time(tmp_path: Path) -> None:
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(4, 8))
+            self.linear = nn.Linear(8, 2)
+
+        def forward(self, index: Tensor) -> Tensor:
+            return self.linear(self.table[index - 100])
+
+    export(Checked(), (torch.tensor([100, 101]),), tmp_path / "model.pt2")
+    plan = asked(tmp_path, tmp_path / "model.pt2", "static")
+    assert plan.duration.basis.startswith("without the time of the model itself")
+    assert np.isfinite(plan.duration.seconds)
+
+
+def test_what_the_job_would_refuse_is_refused(digits: Digits, tmp_path: Path) -> None:
+    with pytest.raises(SpecInvalid, match="matches nothing"):
+        asked(tmp_path, digits.program, "static", overrides=[{"layer": "nowhere"}])
+    everything = [{"layer": "*", "precision": "float32"}]
+    with pytest.raises(NothingToQuantize):
+        asked(tmp_path, digits.program, "static", overrides=everything)
