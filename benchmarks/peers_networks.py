@@ -3,7 +3,7 @@
     .tools/peers-venv/bin/python benchmarks/peers_networks.py [FAMILY ...]
 
 The definitions are torchvision's and transformers', images are 224 × 224 and sequences 128 tokens long. Each network is
-trained for a minute on scikit-learn's digits, most of it on small images: of no use, but it tells one input from
+trained for a minute or two on scikit-learn's digits, most of it on small images: of no use, but it tells one input from
 another, which a deep network of random numbers hardly does. Without that not only is a decibel of its outputs worth
 nothing: of a model that is far from float the recipe leaves layers in float, and its speed would be such a model's.
 quality.py has networks really trained, at sizes that are too small to time. Kept below `.tools/peers/` as a job's
@@ -35,7 +35,7 @@ from trained_networks import (
 NETWORKS = Path(__file__).parent.parent / ".tools" / "peers"
 IMAGE_SIZE = 224
 TOKENS = 128
-CALIBRATION_SAMPLES = EVALUATION_SAMPLES = 64
+CALIBRATION_SAMPLES, EVALUATION_SAMPLES = 64, 256
 _BATCH = 8
 _WARMING = 64  # samples
 _NOISE = 0.1
@@ -43,9 +43,9 @@ _GENTLE = 3e-5  # ten times that, and in a few steps a BERT gives the same answe
 
 _Course = tuple[tuple[int, int, int], ...]
 #: Size, steps and samples a step: small images cost little, and then the network is used to large ones.
-_GROWING: _Course = ((64, 150, 16), (IMAGE_SIZE, 8, 8))
-_FIXED: _Course = ((IMAGE_SIZE, 32, 8),)
-_READING: _Course = ((TOKENS, 32, 8),)
+_GROWING: _Course = ((64, 400, 16), (IMAGE_SIZE, 16, 8))
+_FIXED: _Course = ((IMAGE_SIZE, 64, 8),)
+_READING: _Course = ((TOKENS, 100, 16),)
 
 
 class Reader(nn.Module):

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from shared.errors import ModelFailed
 from shared.quantization_spec import Runtime
-from worker.closeness import ALIKE_DB
+from worker.closeness import NEAR_DB
 from worker.exporting import FORMS
 from worker.latency import Rounds, measure_rounds
 from worker.latency_statistics import Samples
@@ -32,10 +32,10 @@ from worker.outputs import MODEL_NAMES
 from worker.quantization import freeze, load_program, raise_program
 from worker.runtimes import EagerSession, SessionSettings, open_session
 from worker.runtimes.openvino_runtime import PRECISION
+from worker.steps.choose_kernels import MAX_LOST_DB
 
 BATCH_SIZES = (1, 8)
 WRONG_DB = 0.0  #: below, there is more noise than signal: it is no competitor
-LOST_DB = 1.0  #: Octavo recommends nothing that is further than this below its torch artifact, unless it is ALIKE_DB
 _TRIAL_SHARE = 0.2  # of the time
 _FAR = 1.3  # times the fastest of its kind
 _EVALUATED_AT_ONCE = 8
@@ -132,10 +132,10 @@ def right_ones(entries: Sequence[Entry], quality: Mapping[str, float | str]) -> 
 
 
 def offered_by_octavo(entries: Sequence[Entry], quality: Mapping[str, float | str]) -> list[str]:
-    """Those of Octavo's that lose no more than the torch artifact, or nothing worth telling."""
+    """Those that a job would not call wrong: as near to float as the torch artifact, or near enough."""
     ours = quality["octavo torch"]
     assert not isinstance(ours, str)
-    least = min(ours - LOST_DB, ALIKE_DB)
+    least = min(ours - MAX_LOST_DB, NEAR_DB)
     return [
         each.name
         for each in entries

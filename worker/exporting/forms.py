@@ -13,12 +13,14 @@ from worker.exporting.passes import (
     drop_unread,
     fold_transposed_weights,
     hold_biases_as_integers,
+    keep_weights_in_float,
     leave_convolutions_in_float,
     leave_linears_in_float,
     multiply_without_zero_point,
     plain_softmax,
     pool_over_all,
     pool_over_integers,
+    quantize_once,
     quantize_sigmoids,
     spell_out_hard_sigmoids,
 )
@@ -35,9 +37,10 @@ _FOR_ALL: tuple[_Pass, ...] = (
 
 #: By runtime, the passes in order.
 FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
-    "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, drop_unread),
+    "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, keep_weights_in_float, drop_unread),
     "openvino": (
         *_FOR_ALL,
+        quantize_once,
         leave_convolutions_in_float,
         spell_out_hard_sigmoids,
         multiply_without_zero_point,

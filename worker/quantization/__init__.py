@@ -12,7 +12,7 @@ from worker.quantization.choosing_kernels import has_vnni, where_weights_are_aff
 from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.copying import collect_garbage, weight_bytes
 from worker.quantization.correcting import Biases, bias_corrections, correct_biases
-from worker.quantization.counting import layer_macs
+from worker.quantization.counting import depthwise_elements, layer_macs
 from worker.quantization.describing import Description, describe
 from worker.quantization.describing_qparams import OUTLIER_STRETCH, stretch_of
 from worker.quantization.digest import weights_digest
@@ -70,6 +70,7 @@ __all__ = [
     "correct_biases",
     "departing_dynamic_layers",
     "departing_layers",
+    "depthwise_elements",
     "describe",
     "dynamic_in_float",
     "equalize",

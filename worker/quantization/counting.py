@@ -42,6 +42,19 @@ def layer_macs(raised: fx.GraphModule) -> dict[str, int]:
     return macs
 
 
+def depthwise_elements(raised: fx.GraphModule) -> dict[str, int]:
+    """Elements that go into and come out of every depthwise convolution for one sample, by the layer's name."""
+    batch = max(1, interface(raised).inputs[0].example_shape[0])
+    found: dict[str, int] = {}
+    for node in raised.graph.nodes:
+        module = raised.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(module, CONVOLUTIONS) and module.groups == module.in_channels > 1:
+            moved = math.prod(_shape(node.args[0])) + math.prod(_shape(node))
+            name = str(node.meta["layer"])
+            found[name] = found.get(name, 0) + round(moved / batch)
+    return found
+
+
 def float_share(macs: Mapping[str, int], quantized: Collection[str]) -> float:
     """Share of the multiply-accumulates outside of the layers named; 0 when there are none at all."""
     total = sum(macs.values())

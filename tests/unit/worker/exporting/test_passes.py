@@ -12,11 +12,13 @@ import onnxruntime
 from worker.exporting.passes import (
     drop_idle_masks,
     drop_unread,
+    keep_weights_in_float,
     leave_convolutions_in_float,
     multiply_without_zero_point,
     plain_softmax,
     pool_over_all,
     pool_over_integers,
+    quantize_once,
     spell_out_hard_sigmoids,
 )
 from worker.exporting.rewriting import Array
@@ -188,3 +190,81 @@ def test_a_hard_sigmoid_is_spelled_out_as_what_it_is() -> None:
     x = np.linspace(-5, 5, 40, dtype=np.float32).reshape(20, 2, 1, 1)
     assert operators(model) == Counter(Mul=1, Add=1, Clip=1)
     assert np.allclose(outputs_of(model, x), outputs_of(before, x), atol=1e-6)
+
+
+SHUFFLED = """
+    r = Reshape(xd, ends)
+    rq = QuantizeLinear(r, s, z)
+    rd = DequantizeLinear(rq, s, {second})
+    t = Transpose <perm = [0, 1, 3, 2, 4]> (rd)
+    tq = QuantizeLinear(t, s, {second})
+    y = DequantizeLinear(tq, s, {second})
+"""
+
+
+def shuffled(second: str) -> ir.Model:
+    return ir.from_onnx_text(
+        f"""{_HEADER}
+        g (float[N, 4, 4, 4] x) => (float[N, 2, 4, 2, 4] y)
+        <float s = {{0.1}}, uint8 z = {{0}}, uint8 other = {{3}}, int64[5] ends = {{-1, 2, 2, 4, 4}}>
+        {{
+            xq = QuantizeLinear(x, s, z)
+            xd = DequantizeLinear(xq, s, z)
+            {SHUFFLED.format(second=second)}
+        }}"""
+    )
+
+
+def test_what_is_only_given_another_shape_is_quantized_once() -> None:
+    model = shuffled("z")
+    before = run_model(model)
+    quantize_once(model)
+    drop_unread(model)
+    assert operators(model) == Counter(QuantizeLinear=1, DequantizeLinear=1, Reshape=1, Transpose=1)
+    np.testing.assert_array_equal(run_model(model), before)
+
+
+def test_integers_that_are_read_by_other_qparams_are_another_quantization() -> None:
+    model = shuffled("other")
+    before = run_model(model)
+    quantize_once(model)
+    drop_unread(model)
+    assert operators(model) == Counter(QuantizeLinear=2, DequantizeLinear=2, Reshape=1, Transpose=1)
+    np.testing.assert_array_equal(run_model(model), before)
+
+
+def run_model(model: ir.Model) -> Array:
+    """On a fixed input, as the file says it, without any fusion."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    x = np.random.default_rng(0).uniform(0, 25, (3, 4, 4, 4)).astype(np.float32)
+    return np.asarray(session.run(None, {"x": x})[0])
+
+
+def test_a_float_convolution_between_integers_keeps_its_weights_in_onnx_runtime() -> None:
+    """Without the pass, ONNX Runtime quantizes them with one scale for both channels, and the small one vanishes."""
+    channels = "float[2, 1, 1, 1] fw = {100.0, 0.05}"
+    model = ir.from_onnx_text(
+        f"""{_HEADER}
+        g (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y)
+        <float s = {{0.01}}, uint8 z = {{0}}, float so = {{0.001}}, {channels}>
+        {{
+            xq = QuantizeLinear(x, s, z)
+            xd = DequantizeLinear(xq, s, z)
+            c = Conv <group = 2> (xd, fw)
+            cq = QuantizeLinear(c, so, z)
+            y = DequantizeLinear(cq, so, z)
+        }}"""
+    )
+    x = np.ones((1, 2, 4, 4), np.float32)
+    small = [float(_optimised(model, x)[0, 1].max())]
+    keep_weights_in_float(model)
+    drop_unread(model)
+    small.append(float(_optimised(model, x)[0, 1].max()))
+    assert small == [0.0, np.float32(0.05).item()]
+
+
+def _optimised(model: ir.Model, x: Array) -> Array:
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    return np.asarray(session.run(None, {"x": x})[0])

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from torch.utils.flop_counter import FlopCounterMode
 
 from worker.quantization import raise_program
-from worker.quantization.counting import float_share, layer_macs
+from worker.quantization.counting import depthwise_elements, float_share, layer_macs
 
 SAMPLES = 3
 
@@ -101,3 +101,11 @@ def test_the_share_in_float_is_what_the_other_layers_compute() -> None:
     assert float_share({"a": 30, "b": 10}, {"b"}) == 0.75
     assert float_share({"a": 30, "b": 10}, {"a", "b"}) == 0
     assert float_share({}, set()) == 0
+
+
+def test_a_depthwise_convolution_moves_what_goes_in_and_what_comes_out() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8), nn.Conv2d(8, 8, 1, groups=2)
+    )
+    raised = raise_program(torch.export.export(network.eval(), (torch.zeros(3, 4, 8, 8),)))
+    assert depthwise_elements(raised) == {"1": 8 * 8 * 8 + 8 * 4 * 4}
