@@ -463,6 +463,7 @@ PLAN: dict[str, Any] = _wire(
             low_seconds=5.4,
             high_seconds=15.3,
             steps={"load": 0.6, "prepare": 0.9, "calibrate": 1.1, "convert": 0.8, "evaluate": 0.4, "benchmark": 5.2},
+            pace=plan.Pace(sample_seconds=0.000021, load_seconds=0.4, plan_seconds=0.6, layers=3),
             basis="0.021 ms a sample in float on this worker; assumed: 128 samples to calibrate with",
         ),
     )

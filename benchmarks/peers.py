@@ -218,7 +218,7 @@ def write_table(rows: list[Row], qualities: dict[str, dict[str, Any]]) -> None:
         HEADER,
         *(line(row) for row in rows),
         "",
-        "Output SQNR in dB against the float model on 64 held-out samples, of what differs between samples; of each",
+        "Output SQNR in dB against the float model on 256 held-out samples, of what differs between samples; of each",
         "tool the nearest.",
         "",
         QUALITY_HEADER,

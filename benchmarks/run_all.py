@@ -8,7 +8,7 @@ from measuring import RESULTS, figures_of, run_script
 
 SCRIPTS = (
     "job_overhead", "cancel", "upload", "api_load", "memory", "analysis", "interval_coverage", "quality",
-    "peers", "qat_recovery",
+    "peers", "plan_ahead", "qat_recovery",
 )  # fmt: skip
 
 

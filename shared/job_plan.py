@@ -58,6 +58,18 @@ class Instructions(BaseModel):
     note: str
 
 
+class Pace(BaseModel):
+    """What was seen of the model on this worker: what its job's time is estimated from."""
+
+    sample_seconds: float | None = Field(
+        description="Of the float model for a sample, where it passes over data; null where it does not run on made-up "
+        "inputs."
+    )
+    load_seconds: float
+    plan_seconds: float
+    layers: int
+
+
 class Duration(BaseModel):
     """How long the job would take on this worker, once it runs."""
 
@@ -65,7 +77,8 @@ class Duration(BaseModel):
     low_seconds: float = Field(description="Of jobs that were measured, nine in ten took more than this,")
     high_seconds: float = Field(description="and nine in ten less than this.")
     steps: dict[str, float] = Field(description="Seconds by step.")
-    basis: str = Field(description="What it was estimated from.")
+    pace: Pace
+    basis: str = Field(description="What it was estimated from, in words.")
 
 
 class PlanWorker(BaseModel):

@@ -15,10 +15,9 @@ the estimates of networks are that they were not fitted to).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from shared.job import Step
-from shared.job_plan import Duration, QatQuestion
+from shared.job_plan import Duration, Pace, QatQuestion
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 
 USUAL_SAMPLES = 128  #: where the spec names no data
@@ -48,17 +47,6 @@ _OF_METHOD = {
 }
 
 
-@dataclass(frozen=True)
-class Pace:
-    """What was seen of a model on this machine."""
-
-    sample_seconds: float | None
-    """Of the float model for a sample, where it passes over data; None where it could not be found."""
-    load_seconds: float
-    plan_seconds: float
-    layers: int
-
-
 def estimate(
     spec: DynamicSpec | StaticSpec | QatSpec, samples: Mapping[str, int], pace: Pace, *, runtimes: int
 ) -> Duration:
@@ -73,6 +61,7 @@ def estimate(
         low_seconds=OFF_BY[0] * seconds,
         high_seconds=OFF_BY[1] * seconds,
         steps=steps,
+        pace=pace,
         basis=_basis(spec, samples, pace),
     )
 

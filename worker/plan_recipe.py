@@ -17,13 +17,14 @@ from shared.job import Step
 from shared.job_plan import (
     Instructions,
     JobPlan,
+    Pace,
     PlannedLayer,
     PlannedRuntime,
     PlanWorker,
 )
 from shared.quantization_spec import RUNTIMES, DynamicSpec, Runtime
 from worker.candidate_names import RUNTIME_NAMES
-from worker.duration import Pace, estimate
+from worker.duration import estimate
 from worker.environment import cpu
 from worker.inference import batch_range, padded_to, usual_batch_size
 from worker.job_folder import JobFolder

@@ -47,6 +47,15 @@ class Instructions(_Wire):
     note: str
 
 
+class Pace(_Wire):
+    """What was seen of the model on the worker that answered."""
+
+    sample_seconds: float | None
+    load_seconds: float
+    plan_seconds: float
+    layers: int
+
+
 class Duration(_Wire):
     """How long the job would take, once it runs: nine in ten take between the low and the high estimate."""
 
@@ -54,6 +63,7 @@ class Duration(_Wire):
     low_seconds: float
     high_seconds: float
     steps: dict[str, float] = {}
+    pace: Pace
     basis: str = ""
 
 

@@ -60,6 +60,7 @@ PAIRS = {
             _plan.PlannedRuntime,
             _plan.Instructions,
             _plan.Duration,
+            _plan.Pace,
             _plan.PlanWorker,
         )
     },
