@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 
 from shared.quantization_spec import Runtime
+from worker.exporting.norms import read_norms_by_scale_alone
 from worker.exporting.passes import (
     average_floats,
     drop_idle_masks,
@@ -40,11 +41,12 @@ FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
     "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, keep_weights_in_float, drop_unread),
     "openvino": (
         *_FOR_ALL,
+        average_floats,
         quantize_once,
+        read_norms_by_scale_alone,
         leave_convolutions_in_float,
         spell_out_hard_sigmoids,
         multiply_without_zero_point,
-        average_floats,
         drop_unread,
     ),
 }

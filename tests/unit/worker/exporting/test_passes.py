@@ -9,7 +9,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
+from worker.exporting.norms import read_norms_by_scale_alone
 from worker.exporting.passes import (
+    average_floats,
     drop_idle_masks,
     drop_unread,
     keep_weights_in_float,
@@ -268,3 +270,64 @@ def test_a_float_convolution_between_integers_keeps_its_weights_in_onnx_runtime(
 def _optimised(model: ir.Model, x: Array) -> Array:
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
     return np.asarray(session.run(None, {"x": x})[0])
+
+
+NORMED = """
+    g (float[N, 1, 4, 4] x) => (float[N, 2, 4, 4] y)
+    <float s = {0.1}, uint8 z = {100}, float[1] b = {0.5}, float ws = {0.1}, int8[1, 1, 1, 1] w = {7},
+     float[2] gamma = {1.5, 0.5}, float[2] beta = {0.25, 0.0}, float[2] mean = {1.0, -2.0}, float[2] var = {2.0, 1.0}>
+    {
+        wd = DequantizeLinear(w, ws)
+        c = Conv(x, wd, b)
+        cq = QuantizeLinear(c, s, z)
+        cd = DequantizeLinear(cq, s, z)
+        r = Relu(x)
+        rq = QuantizeLinear(r, s, z)
+        rd = DequantizeLinear(rq, s, z)
+        j = Concat <axis = 1> (cd, rd)
+        n = BatchNormalization <epsilon = 0.0> (j, gamma, beta, mean, var)
+        y = Identity(n)
+    }
+"""
+
+
+def normed(body: str = NORMED) -> ir.Model:
+    return ir.from_onnx_text(f"{_HEADER}{body}")
+
+
+def test_a_norm_takes_the_zero_point_of_what_it_reads_upon_itself() -> None:
+    model = normed()
+    x = np.random.default_rng(0).uniform(-12, 12, (5, 1, 4, 4)).astype(np.float32)
+    before = _unfused(model, x)
+    read_norms_by_scale_alone(model)
+    zero_points = [node.inputs[2].const_value for node in model.graph if node.op_type == "QuantizeLinear"]  # type: ignore[union-attr]
+    assert [int(each.numpy()) for each in zero_points if each is not None] == [0, 0]
+    # The shift of the convolution is in its bias; after the ReLU stands an addition.
+    assert operators(model)["Add"] == 1
+    np.testing.assert_allclose(_unfused(model, x), before, atol=1e-5)
+
+
+def test_what_is_read_by_more_than_norms_keeps_its_zero_point() -> None:
+    model = normed(NORMED.replace("y = ", "more = Conv(cd, wd)\n        y = "))
+    before = [str(node) for node in model.graph]
+    read_norms_by_scale_alone(model)
+    assert [str(node) for node in model.graph] == before
+
+
+def _unfused(model: ir.Model, x: Array) -> Array:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    return np.asarray(session.run(None, {"x": x})[0])
+
+
+def test_a_pool_reads_floats_unless_others_read_its_integers() -> None:
+    alone = "p = AveragePool <kernel_shape = [2, 2]> (xd)"
+    model = model_of(f"{alone} y = Identity(p)")
+    average_floats(model)
+    (pool,) = (node for node in model.graph if node.op_type == "AveragePool")
+    assert pool.inputs[0] is model.graph.inputs[0]
+    model = model_of(f"{alone} c = Conv(xd, wd) y = Identity(c)")
+    average_floats(model)
+    (pool,) = (node for node in model.graph if node.op_type == "AveragePool")
+    assert pool.inputs[0] is not model.graph.inputs[0]
