@@ -16,6 +16,7 @@ from octavo._layer_report import (
     Reported,
     Sensitivity,
 )
+from octavo._layer_times import LayerTimes
 
 
 class Verdict(Reported):
@@ -346,6 +347,9 @@ class JobReport(Reported):
     fusions: list[Fusion] = Field(default=[])
     graphs: Graphs | None = None
     histograms: list[Histogram] = Field(default=[])
+    layer_times: list[LayerTimes] = Field(
+        default=[], description="Of the artifact that the verdict is of, then of others, as far as they could be timed."
+    )
     calibration: CalibrationResult | None = None
     ranges: list[RangeTrial] = Field(default=[])
     recovery: list[RecoveryResult] = Field(default=[])

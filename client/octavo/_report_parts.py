@@ -27,6 +27,7 @@ from octavo._job_report import (
     TrainingResult,
 )
 from octavo._layer_report import LayerSensitivity, LayerSummary, QuantBoundary, Sensitivity
+from octavo._layer_times import LayerTimes
 from octavo._tables import bytes_text, shortened
 
 _WORST = 8
@@ -72,6 +73,8 @@ def report_parts(report: JobReport) -> Iterator[Part]:
     """Those that the report has, in the order of `report.html`; artifacts come before, beside the verdict."""
     if report.latency:
         yield _latency(report.latency)
+    if report.layer_times:
+        yield _layer_times(report.layer_times[0])
     yield from _of_layers(report)
     if report.calibration is not None:
         yield _calibration(report.calibration)
@@ -124,6 +127,19 @@ def _latency(latency: Sequence[BenchmarkResult]) -> Part:
     rows = [["p50", *at]]
     rows += [[candidate_name(each.name), *(p50_text(result, each.name) for result in shown)] for each in candidates]
     return Part("Latency of each candidate", rows, right=range(1, len(shown) + 1))
+
+
+def _layer_times(found: LayerTimes) -> Part:
+    """What changed most, and what boundaries cost."""
+    changed = sorted(found.layers, key=lambda each: -abs(each.int8_ms - each.float_ms))
+    rows = [["layer", "runs in", "float", "int8", "float / int8", "of int8's time"]]
+    for each in changed[:_WORST]:
+        ratio = NOTHING if each.ratio is None else f"{each.ratio:.2f}×"
+        both = (_milliseconds(each.float_ms), _milliseconds(each.int8_ms))
+        rows.append([each.layer, each.precision, *both, ratio, f"{each.share:.0%}"])
+    shown = f"the most changed {_WORST} of {len(changed)}" if len(changed) > _WORST else "the most changed first"
+    told = [found.conclusion, found.method]
+    return Part(f"Time by layer, {candidate_name(found.int8_candidate)}, {shown}", rows, told, range(2, 6))
 
 
 def _layers(report: JobReport) -> Part:

@@ -51,7 +51,7 @@ def benchmark(
     for position, ((batch_size, batch_note), (threads, threads_note)) in enumerate(combinations):
         if time_left.is_over(position):
             break
-        inputs = _batch_of(samples, batch_size)
+        inputs = batch_of(samples, batch_size)
         runs.clear()
         collect_garbage(sum(each.size_bytes for each in candidates.values()))  # what was run before
         runs |= {name: each.open(threads).bound(inputs) for name, each in candidates.items()}
@@ -167,13 +167,13 @@ def _takes(model: LoadedModel, candidates: Mapping[str, Contender], samples: Sam
     try:
         for candidate in candidates.values():
             session = candidate.open(1)
-            run_model(lambda *inputs, session=session: session.run(inputs), _batch_of(samples, size), model.batch)
+            run_model(lambda *inputs, session=session: session.run(inputs), batch_of(samples, size), model.batch)
     except ModelFailed:
         return False
     return True
 
 
-def _batch_of(samples: Samples, size: int) -> tuple[Tensor, ...]:
+def batch_of(samples: Samples, size: int) -> tuple[Tensor, ...]:
     """That many samples; the last one again and again when there are too few."""
     return padded_to(samples.read(0, min(size, samples.count)).inputs, size)
 
