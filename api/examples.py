@@ -240,7 +240,7 @@ _report = report.JobReport(
             speedup_ci95=(1.92, 2.07),
             significant=True,
             speedup_vs_eager=2.4,
-            conclusion="int8_onnxruntime is 2.00 times as fast as float_onnxruntime (1.92 to 2.07).",
+            conclusion="ONNX Runtime int8 is 2.00 times as fast as ONNX Runtime float (1.92 to 2.07).",
             speedups=[
                 latency.Speedup(
                     name=name,

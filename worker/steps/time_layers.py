@@ -16,7 +16,7 @@ from shared.latency_report import BenchmarkResult
 from shared.layer_report import LayerSummary
 from shared.layer_times import LayerTimes
 from shared.quantization_spec import Runtime
-from worker.candidate_names import FLOAT_FROZEN, RUNTIME_NAMES, float_in, int8_in
+from worker.candidate_names import FLOAT_FROZEN, RUNTIME_NAMES, candidate_name, float_in, int8_in
 from worker.latency import computing_with
 from worker.layer_times import (
     METHODS,
@@ -100,7 +100,7 @@ class _Timing:
         self._names = (FLOAT_FROZEN if runtime == "torch" else float_in(runtime), int8_in(runtime))
         p50s = {each.name: each.p50_ms for each in headline.candidates}
         if missing := [name for name in self._names if name not in p50s]:
-            raise CannotTime(f"{missing[0]} was not measured")
+            raise CannotTime(f"{candidate_name(missing[0])} was not measured")
         self._p50s_ms = [p50s[name] for name in self._names]
         in_turn = sum(self._p50s_ms) / 1000
         self._runs = max(_LEAST_RUNS, min(_MOST_RUNS, int(max_seconds / _OPENINGS / in_turn)))

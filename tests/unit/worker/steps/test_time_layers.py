@@ -52,7 +52,7 @@ def test_without_the_float_model_in_the_same_runtime_there_is_nothing_to_compare
     without = measured.model_copy(
         update={"candidates": [each for each in measured.candidates if each.name != "float_frozen"]}
     )
-    with pytest.raises(timing.CannotTime, match="float_frozen was not measured"):
+    with pytest.raises(timing.CannotTime, match="frozen torch float was not measured"):
         timing._Timing("torch", None, without, [], max_seconds=1)  # type: ignore[arg-type]  # it is not got to
 
 
