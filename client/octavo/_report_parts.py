@@ -71,6 +71,8 @@ def artifacts_part(report: JobReport) -> Part:
 
 def report_parts(report: JobReport) -> Iterator[Part]:
     """Those that the report has, in the order of `report.html`; artifacts come before, beside the verdict."""
+    if any(each.load is not None for each in report.artifacts):
+        yield _loading(report.artifacts)
     if report.latency:
         yield _latency(report.latency)
     if report.layer_times:
@@ -119,6 +121,16 @@ def _said(artifact: ArtifactResult, recommended: str | None) -> str:
     return first if artifact.note is None else f"{first} {artifact.note}"
 
 
+def _loading(artifacts: Sequence[ArtifactResult]) -> Part:
+    rows = [["file", "cold", "warm", "holds", "at most"]]
+    for each in artifacts:
+        if each.load is not None:
+            peak = NOTHING if each.load.peak_bytes is None else bytes_text(each.load.peak_bytes)
+            both = (_milliseconds(each.load.cold_ms), _milliseconds(each.load.warm_ms))
+            rows.append([each.name, *both, bytes_text(each.load.resident_bytes), peak])
+    return Part("Load time and memory, until it has answered", rows, right=range(1, 5))
+
+
 def _latency(latency: Sequence[BenchmarkResult]) -> Part:
     """Every candidate at the first combinations, the fastest first."""
     shown = latency[:_FEW]
@@ -126,7 +138,12 @@ def _latency(latency: Sequence[BenchmarkResult]) -> Part:
     at = [f"batch {each.batch_size}, {_threads_text(each.threads)}" for each in shown]
     rows = [["p50", *at]]
     rows += [[candidate_name(each.name), *(p50_text(result, each.name) for result in shown)] for each in candidates]
-    return Part("Latency of each candidate", rows, right=range(1, len(shown) + 1))
+    if all(each.energy_joules is None for each in candidates):
+        return Part("Latency of each candidate", rows, right=range(1, len(shown) + 1))
+    energy = [NOTHING if each.energy_joules is None else f"{1000 * each.energy_joules:.3g} mJ" for each in candidates]
+    rows = [[*row, cell] for row, cell in zip(rows, ["energy a sample", *energy], strict=True)]
+    told = [shown[0].energy] if shown[0].energy else []
+    return Part("Latency of each candidate", rows, told, range(1, len(shown) + 2))
 
 
 def _layer_times(found: LayerTimes) -> Part:

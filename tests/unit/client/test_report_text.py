@@ -104,6 +104,19 @@ def test_time_by_layer_tells_what_changed_most_and_how_it_was_timed() -> None:
     ]
 
 
+def test_energy_and_load_times_stand_where_they_were_measured() -> None:
+    plain = samples.report()["latency"][0]
+    counted = {**plain, "candidates": [{**each, "energy_joules": 0.0123} for each in plain["candidates"]]}
+    load = {"cold_ms": 412.0, "warm_ms": 38.5, "resident_bytes": 2_000_000, "peak_bytes": 3_000_000}
+    artifacts = [samples.artifact_result("model_int8.pt", "torch", load=load)]
+    told = report(latency=[counted], artifacts=artifacts).table()
+    lines = [" ".join(line.split()) for line in told.splitlines()]
+    assert "p50 batch 1, 1 thread energy a sample" in lines
+    assert "torch int8 0.4 ms 12.3 mJ" in lines
+    assert "model_int8.pt 412 ms 38.5 ms 2 MB 3 MB" in lines
+    assert "energy" not in report().table()
+
+
 def test_without_a_job_what_to_do_is_python() -> None:
     assert "    job.retry_with(0)" in explained().table().splitlines()
 

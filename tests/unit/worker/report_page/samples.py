@@ -26,7 +26,7 @@ from shared.job_report import (
     TrainingResult,
     Verdict,
 )
-from shared.latency_report import BenchmarkResult, Environment, LatencyStats, Speedup
+from shared.latency_report import BenchmarkResult, Environment, LatencyStats, Load, Speedup
 from shared.layer_report import (
     ChannelSpread,
     Clipping,
@@ -479,6 +479,7 @@ def artifact(
         int8_operators=operators[0],
         float_operators=operators[1],
         labels=labels or [],
+        load=Load(cold_ms=412.0, warm_ms=38.5, resident_bytes=2 * size_bytes, peak_bytes=3 * size_bytes),
         note=note,
     )
 

@@ -387,3 +387,22 @@ def test_what_boundaries_cost_is_told_with_its_places_the_costliest_first() -> N
 def test_other_artifacts_are_timed_on_demand() -> None:
     said = section(every_runtime(), "layer-times")
     assert "The same as ONNX Runtime int8" in [each.text() for each in said.all("summary")]
+
+
+def test_load_time_and_memory_of_each_file_stand_below_the_files() -> None:
+    shown = rows(section(every_runtime(), "artifacts"), "Load time and memory")
+    assert shown["model_int8.pt"] == ["412", "38.5", "22.8 MB", "34.2 MB"]
+    assert set(shown) == {"model_int8.pt", "model_int8.onnx", "model_int8.openvino.onnx"}
+
+
+def test_energy_stands_where_there_is_a_value() -> None:
+    report = residual_cnn()
+    without = section(report, "latency").text()
+    first = report.latency[0]
+    counted = [each.model_copy(update={"energy_joules": 0.0123}) for each in first.candidates]
+    told = first.model_copy(update={"candidates": counted, "energy": "RAPL counts all of the CPU's packages."})
+    with_energy = section(report.model_copy(update={"latency": [told, *report.latency[1:]]}), "latency").text()
+    assert "Energy" not in without
+    assert "Energy, mJ" in with_energy
+    assert "12.3" in with_energy
+    assert "RAPL counts all of the CPU's packages." in with_energy
