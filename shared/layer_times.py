@@ -53,7 +53,7 @@ class LayerTimes(Reported):
     threads: int
     cores: list[int] = Field(description="Which all threads were pinned to.")
     openings: int = Field(description="How often both files were opened anew; times are medians over these.")
-    runs: int = Field(description="Each time, of both in turn, after those to warm up.")
+    runs: int = Field(description="Of each file each time, in a row, after those to warm up.")
     layers: list[LayerTime] = Field(description="In the graph's order.")
     boundaries: list[BoundaryTime] = Field(description="In the order in which they run, those of one place as one.")
     others: list[OtherTime] = Field(description="What gives tensors another shape, and what is of no layer.")

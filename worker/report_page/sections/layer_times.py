@@ -48,7 +48,7 @@ def _one(found: LayerTimes, room: int) -> Html:
             _boundaries(found, room),
             _others(found.others, room),
             note(
-                f"{candidate_name(found.int8_candidate)} and {candidate_name(found.float_candidate)} in turn, at batch "
+                f"{candidate_name(found.int8_candidate)} and {candidate_name(found.float_candidate)} at batch "
                 f"{found.batch_size} on {plural(found.threads, 'thread')}, opened anew "
                 f"{plural(found.openings, 'time')} for {plural(found.runs, 'run')} each; times are medians. "
                 f"{shorten(found.method, 1000)}"

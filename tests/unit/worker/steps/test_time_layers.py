@@ -60,4 +60,5 @@ def test_what_onnx_runtimes_profiler_adds_is_found_from_both_models_together() -
     operators = [Operator(str(at), "Conv", 0.012, (), ()) for at in range(10)]
     assert timing._surplus_ms("onnxruntime", ([operators], [operators]), [0.11, 0.10]) == pytest.approx(0.0015)
     assert timing._surplus_ms("onnxruntime", ([operators], [operators]), [0.2, 0.2]) == 0
+    assert timing._surplus_ms("onnxruntime", ([operators], [operators]), [0.0, 0.0]) == 0.002
     assert timing._surplus_ms("openvino", ([operators], [operators]), [0.11, 0.10]) == 0
