@@ -17,6 +17,7 @@ from worker.findings.case import suggest
 from worker.quantization import in_float
 
 _WORTH = 0.05  # of the p50 of int8: less is not worth a change of the spec
+_WORTH_MS = 0.005  # however small the whole is: some runtimes' clocks tell whole microseconds
 _NOISE = 2.0  # times what the openings lay apart: less may be chance
 _MOST = 3
 
@@ -46,7 +47,9 @@ def slow_layers(found: LayerTimes, layers: Sequence[LayerSummary]) -> list[Repor
         if row.precision == "int8" and row.noise_ms is not None  # of files that were opened once nothing is known
     ]
     worth = [
-        each for each in costs if each.gain_ms > max(_WORTH * found.int8_p50_ms, _NOISE * (each.row.noise_ms or 0))
+        each
+        for each in costs
+        if each.gain_ms > max(_WORTH_MS, _WORTH * found.int8_p50_ms, _NOISE * (each.row.noise_ms or 0))
     ]
     worth.sort(key=lambda cost: -cost.gain_ms)
     return [_told(cost, found, known) for cost in worth[:_MOST]]

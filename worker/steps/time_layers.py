@@ -33,6 +33,7 @@ from worker.pinning import pinned_to
 from worker.progress import ProgressTracker, StepProgress
 
 _OPENINGS = 3  # each gives one figure: what differs between them is noise
+_ENOUGH_SECONDS = 1.0  # for one artifact: then two openings must do
 _SECONDS = 0.5  # of running, for one artifact;
 _LEAST_RUNS, _MOST_RUNS = 5, 40  # within an opening all the same
 _LITTLE_SECONDS = 2.0  # or else only the fastest artifact is timed
@@ -121,7 +122,10 @@ class _Timing:
                 of_float, int8 = self._opened_once()
                 floats.append(of_float)
                 int8s.append(int8)
-                if time.perf_counter() - began_at > max_seconds * len(floats) / (len(floats) + 1):
+                spent = time.perf_counter() - began_at
+                if spent > max_seconds * len(floats) / (len(floats) + 1) or (
+                    len(floats) > 1 and spent > _ENOUGH_SECONDS
+                ):
                     break
         surplus = _surplus_ms(self._runtime, (floats, int8s), self._p50s_ms)
         found = attributed(_less(floats, surplus), _less(int8s, surplus), layers)

@@ -63,6 +63,14 @@ def test_what_may_be_chance_or_is_not_worth_it_is_not_advised(slow: LayerTime) -
     assert slow_layers(times(slow, row("body", 1.5, 0.5)), LAYERS) == []
 
 
+def test_of_a_model_of_microseconds_nothing_is_advised() -> None:
+    """Whatever share of it that is: the clock tells no less than one."""
+    tiny = times(row("stem", 0.001, 0.004, noise_ms=0), row("body", 0.01, 0.005)).model_copy(
+        update={"int8_p50_ms": 0.012}
+    )
+    assert slow_layers(tiny, LAYERS) == []
+
+
 def test_boundaries_that_are_there_for_one_layer_count_against_it() -> None:
     around = (crossing("quantize", "gate", "stem", 0.1), crossing("dequantize", "stem", "gate", 0.1))
     [found] = slow_layers(times(row("stem", 0.25, 0.2), row("body", 1.5, 0.5), boundaries=around), LAYERS)
