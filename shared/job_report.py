@@ -20,9 +20,10 @@ from shared.layer_report import (
     Reported,
     Sensitivity,
 )
+from shared.layer_times import LayerTimes
 from shared.quantization_spec import Runtime
 
-SCHEMA_VERSION = "3.0"
+SCHEMA_VERSION = "3.1"
 
 VerdictWord = Literal["recommended", "no_faster", "slower", "accuracy_not_met", "low_fidelity"]
 ArtifactLabel = Literal["missing", "wrong", "accuracy_not_met", "in_float", "slower"]
@@ -326,6 +327,9 @@ class JobReport(Reported):
     fusions: list[Fusion] = Field(default=[])
     graphs: Graphs | None = None
     histograms: list[Histogram] = Field(default=[])
+    layer_times: list[LayerTimes] = Field(
+        default=[], description="Of the artifact that the verdict is of, then of others, as far as they could be timed."
+    )
     calibration: CalibrationResult | None = None
     ranges: list[RangeTrial] = Field(default=[])
     recovery: list[RecoveryResult] = Field(default=[])

@@ -18,6 +18,11 @@ class Load(Reported):
     )
     warm_ms: float = Field(description="The second time.")
     resident_bytes: int = Field(description="What the second one added to the process's resident memory.")
+    peak_bytes: int | None = Field(
+        default=None,
+        description="What a third one took at most while it was opened and answered, looked at every millisecond: a "
+        "shorter peak may be missed.",
+    )
 
 
 class LatencyStats(Reported):
@@ -39,6 +44,9 @@ class LatencyStats(Reported):
     p99_bound_ms: float | None = Field(default=None, description="The same of the p99, from 662 samples on.")
     mean_ms: float
     throughput_per_second: float = Field(description="Samples a second: batch size / p50.")
+    energy_joules: float | None = Field(
+        default=None, description="For one sample: `energy` of the result says what is counted, or why it is null."
+    )
     samples_ms: list[float] = Field(description="Raw, in the order taken; candidates were interleaved.")
 
 
@@ -111,6 +119,10 @@ class BenchmarkResult(Reported):
     noisy: bool = Field(default=False, description="Whether a doubt is about noise: trust the interval less.")
     doubts: list[Doubt] = Field(default=[])
     sittings: list[Sitting] = Field(default=[], description="One, or two when the first was noisy.")
+    energy: str | None = Field(
+        default=None,
+        description="What the energy of the candidates is, or why there is none; null but at the first combination.",
+    )
     roofline: Roofline | None = Field(default=None, description="null for a model without multiply-accumulates.")
     note: str | None = Field(
         default=None, description="What to doubt, such as a batch size that the model cannot take."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from shared.job_report import ArtifactResult
 from shared.latency_report import BenchmarkResult
-from worker.candidate_names import int8_in
+from worker.candidate_names import candidate_name, int8_in
 
 
 def worth_measuring(artifacts: Sequence[ArtifactResult]) -> list[ArtifactResult]:
@@ -21,6 +21,6 @@ def with_speed(artifact: ArtifactResult, headline: BenchmarkResult) -> ArtifactR
     found = speedups.get(int8_in(artifact.runtime))
     if found is None or not found.significant or found.speedup > 1:
         return artifact
-    told = f"It takes {1 / found.speedup:.2f} times as long as {headline.baseline}."
+    told = f"It takes {1 / found.speedup:.2f} times as long as {candidate_name(headline.baseline)}."
     note = told if artifact.note is None else f"{artifact.note} {told}"
     return artifact.model_copy(update={"labels": [*artifact.labels, "slower"], "note": note})

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from shared.latency_report import BenchmarkResult, Doubt, LatencyStats, Sitting, Speedup
-from worker.candidate_names import FLOAT_EAGER, int8_in
+from worker.candidate_names import FLOAT_EAGER, candidate_name, int8_in
 from worker.latency_statistics import Samples, median_ratio, percentile_bound_ms, speedup_ci95, stated_interval
 from worker.machine_state import MachineState, disturbance, read_state
 from worker.noise import doubts_of, is_noise
@@ -297,13 +297,14 @@ def _stats(name: str, samples_ms: Samples, batch_size: int) -> LatencyStats:
 
 
 def _conclusion(fastest: Speedup, baseline: str) -> str:
+    int8, of_float = candidate_name(fastest.name), candidate_name(baseline)
     low, high = fastest.speedup_ci95
     if not fastest.significant:
-        return f"No significant difference between {fastest.name} and {baseline} ({low:.2f} to {high:.2f})."
+        return f"No significant difference between {int8} and {of_float} ({low:.2f} to {high:.2f})."
     if fastest.speedup > 1:
-        return f"{fastest.name} is {fastest.speedup:.2f} times as fast as {baseline} ({low:.2f} to {high:.2f})."
+        return f"{int8} is {fastest.speedup:.2f} times as fast as {of_float} ({low:.2f} to {high:.2f})."
     slower, least, most = 1 / fastest.speedup, 1 / high, 1 / low
-    return f"{fastest.name} takes {slower:.2f} times as long as {baseline} ({least:.2f} to {most:.2f})."
+    return f"{int8} takes {slower:.2f} times as long as {of_float} ({least:.2f} to {most:.2f})."
 
 
 def _note(kept: Rounds, sittings: list[Rounds]) -> str | None:

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 _PROC_STAT = Path("/proc/stat")
 _STATM = Path("/proc/self/statm")
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUPS = Path("/sys/fs/cgroup")
 _CGROUP_FILES = ("cpu.stat", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_LOOK_SECONDS = 0.001
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _SPINS = 20_000
 _SPIN_REPEATS = 7
@@ -215,4 +219,27 @@ def _text(path: Path) -> str:
 
 def resident_bytes() -> int:
     """Resident memory of this process."""
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_STATM.read_text().split()[1]) * _PAGE_BYTES
+
+
+class PeakWatch:
+    """The most resident memory of this process inside the block, looked at every millisecond.
+
+    The kernel's own mark (VmHWM) can be reset by root alone, in a process that may be debugged, which no runner may.
+    """
+
+    def __enter__(self) -> Self:
+        self.peak_bytes = resident_bytes()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.peak_bytes = max(self.peak_bytes, resident_bytes())
+
+    def _watch(self) -> None:
+        while not self._over.wait(_LOOK_SECONDS):
+            self.peak_bytes = max(self.peak_bytes, resident_bytes())

@@ -105,6 +105,10 @@ def _check(report: JobReport, asked: JobInputs) -> None:
             raise ValueError("it suggests what no report may")
     if not all(0 < each.speedup <= _MAX_SPEEDUP for each in report.latency):
         raise ValueError("it has an impossible speedup")
+    measured = {each.name for each in report.latency[0].candidates} if report.latency else set()
+    timed = [each.int8_candidate for each in report.layer_times]
+    if len(timed) > len(set(timed)) or not measured.issuperset(timed):
+        raise ValueError("it times layers of what was not measured")
     metric = report.quality.metric
     if metric and metric.name != "mse" and not abs(metric.drop) <= 1:
         raise ValueError("it has an impossible drop")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,25 +11,32 @@ from torch import fx
 
 from shared.job import Step
 from shared.job_report import (
+    ArtifactResult,
     CalibrationResult,
     JobReport,
     KernelTrial,
     Quality,
     RangeTrial,
     RecoveryResult,
+    ReportWarning,
     Size,
     TrainingResult,
+    Verdict,
 )
+from shared.layer_report import LayerSummary
+from shared.layer_times import LayerTimes
+from shared.quantization_spec import Runtime
 from worker.artifacts import with_speed, worth_measuring
 from worker.candidate_names import int8_in
 from worker.environment import describe_environment
-from worker.findings import Case, find
+from worker.findings import Case, find, slow_layers
 from worker.handover import Handover, hand_over, take_over
 from worker.job_folder import JobFolder, JobInputs
+from worker.layer_times import TimedFile
 from worker.progress import ProgressTracker, Report
 from worker.quantization import Plan, collect_garbage, has_vnni, weights_digest
 from worker.steps.analyse import analyse
-from worker.steps.benchmark import benchmark
+from worker.steps.benchmark import batch_of, benchmark
 from worker.steps.contenders import float_contenders, in_file
 from worker.steps.convert import Quantized
 from worker.steps.evaluate import Yardstick
@@ -36,6 +44,7 @@ from worker.steps.export import MadeFile, export, leave_reference, wanted_runtim
 from worker.steps.load import JobData, LoadedModel, example_inputs, load_again
 from worker.steps.not_finite import first_not_finite
 from worker.steps.package import package, write_report
+from worker.steps.time_layers import Pair, time_layers
 from worker.steps.verify import verify
 from worker.verdict import judge
 
@@ -203,6 +212,16 @@ def measure(folder: JobFolder, report: Report) -> None:
             tracker=tracker,
             advance=advance,
         )
+        layer_times = time_layers(
+            _pairs(folder, handover, measured, dynamic=spec.method == "dynamic"),
+            handover.explained["layers"],
+            latency[0],
+            batch_of(handover.yardstick.samples, latency[0].batch_size),
+            max_seconds=spec.benchmark.max_seconds,
+            time_limit_seconds=inputs.wall_limit_seconds,
+            tracker=tracker,
+            advance=advance,
+        )
     artifacts = [with_speed(each, latency[0]) for each in artifacts]
     best = next(each for each in measured if int8_in(each.runtime) == latency[0].int8)
     assert best.quality is not None
@@ -220,13 +239,39 @@ def measure(folder: JobFolder, report: Report) -> None:
             quality=best.quality,
             latency=latency,
             size=size,
+            layer_times=layer_times,
             before=inputs.before,
-            warnings=tracker.warnings,
+            warnings=_with_slow_layers(tracker.warnings, layer_times, handover.explained["layers"], verdict),
             environment=describe_environment(handover.qengine, inputs.sandbox_level, threads=inputs.threads),
             timings=tracker.timings,
             **handover.explained,
         ),
     )
+
+
+def _pairs(
+    folder: JobFolder, handover: Handover, measured: Sequence[ArtifactResult], *, dynamic: bool
+) -> dict[Runtime, Pair]:
+    """Each measured artifact with the float model in the same runtime, as far as there is one."""
+    graphs, onnx = handover.explained["graphs"], handover.float_onnx
+    pairs: dict[Runtime, Pair] = {}
+    for each in measured:
+        float_file = handover.float_torch if each.runtime == "torch" else onnx
+        if float_file is not None:
+            pairs[each.runtime] = Pair(
+                TimedFile(float_file, graphs.float_nodes),
+                # ONNX Runtime's quantizer drops what the exporter says of a node, but keeps what it is called.
+                TimedFile(folder.outputs / each.name, graphs.int8_nodes, original=onnx if dynamic else None),
+            )
+    return pairs
+
+
+def _with_slow_layers(
+    told: list[ReportWarning], times: Sequence[LayerTimes], layers: Sequence[LayerSummary], verdict: Verdict
+) -> list[ReportWarning]:
+    """Speed comes first where quality holds, and last where it does not."""
+    slow = slow_layers(times[0], layers) if times else []
+    return [*slow, *told] if verdict.word in ("recommended", "no_faster", "slower") else [*told, *slow]
 
 
 def _taken_up(folder: JobFolder, report: Report) -> tuple[JobInputs, Handover, ProgressTracker]:

@@ -30,6 +30,7 @@ from landlockpy import AccessFS, Scope
 from pydantic import BaseModel, ConfigDict, Field
 from seccompy.syscalls import arch
 
+from worker.energy import energy_files
 from worker.machine_state import cgroup_cpu_files
 from worker.syscall_filter import build_filter
 
@@ -164,4 +165,5 @@ def _readable_paths() -> list[str]:
     packages = [os.path.dirname(str(package.__file__)) for package in (shared, worker)]  # noqa: PTH120 - strings here
     python = [f"{prefix}/{part}" for prefix in (sys.prefix, sys.base_prefix) for part in ("lib", "lib64")]
     # Whether its control group was throttled is what a measurement must know, and these files tell no more than that.
-    return [*_READABLE, *python, *packages, *map(str, cgroup_cpu_files())]
+    # Energy tells what other processes compute: it is for jobs only where the node lets every process read it.
+    return [*_READABLE, *python, *packages, *map(str, (*cgroup_cpu_files(), *energy_files()))]

@@ -16,6 +16,7 @@ from octavo._layer_report import (
     Reported,
     Sensitivity,
 )
+from octavo._layer_times import LayerTimes
 
 
 class Verdict(Reported):
@@ -66,6 +67,7 @@ class Load(Reported):
     cold_ms: float
     warm_ms: float
     resident_bytes: int
+    peak_bytes: int | None = Field(default=None, description="At most, while it is opened and answers.")
 
 
 class ArtifactResult(Reported):
@@ -98,6 +100,7 @@ class LatencyStats(Reported):
     p99_bound_ms: float | None = None
     mean_ms: float
     throughput_per_second: float
+    energy_joules: float | None = Field(default=None, description="For one sample, where the worker may count it.")
     samples_ms: list[float] = Field(default=[])
 
 
@@ -156,6 +159,7 @@ class BenchmarkResult(Reported):
     noisy: bool = False
     doubts: list[Doubt] = Field(default=[])
     sittings: list[Sitting] = Field(default=[])
+    energy: str | None = Field(default=None, description="What is counted, or why nothing is.")
     roofline: Roofline | None = None
     note: str | None = None
 
@@ -346,6 +350,9 @@ class JobReport(Reported):
     fusions: list[Fusion] = Field(default=[])
     graphs: Graphs | None = None
     histograms: list[Histogram] = Field(default=[])
+    layer_times: list[LayerTimes] = Field(
+        default=[], description="Of the artifact that the verdict is of, then of others, as far as they could be timed."
+    )
     calibration: CalibrationResult | None = None
     ranges: list[RangeTrial] = Field(default=[])
     recovery: list[RecoveryResult] = Field(default=[])

@@ -27,6 +27,7 @@ from octavo._job_report import (
     TrainingResult,
 )
 from octavo._layer_report import LayerSensitivity, LayerSummary, QuantBoundary, Sensitivity
+from octavo._layer_times import LayerTimes
 from octavo._tables import bytes_text, shortened
 
 _WORST = 8
@@ -70,8 +71,12 @@ def artifacts_part(report: JobReport) -> Part:
 
 def report_parts(report: JobReport) -> Iterator[Part]:
     """Those that the report has, in the order of `report.html`; artifacts come before, beside the verdict."""
+    if any(each.load is not None for each in report.artifacts):
+        yield _loading(report.artifacts)
     if report.latency:
         yield _latency(report.latency)
+    if report.layer_times:
+        yield _layer_times(report.layer_times[0])
     yield from _of_layers(report)
     if report.calibration is not None:
         yield _calibration(report.calibration)
@@ -116,6 +121,16 @@ def _said(artifact: ArtifactResult, recommended: str | None) -> str:
     return first if artifact.note is None else f"{first} {artifact.note}"
 
 
+def _loading(artifacts: Sequence[ArtifactResult]) -> Part:
+    rows = [["file", "cold", "warm", "holds", "at most"]]
+    for each in artifacts:
+        if each.load is not None:
+            peak = NOTHING if each.load.peak_bytes is None else bytes_text(each.load.peak_bytes)
+            both = (_milliseconds(each.load.cold_ms), _milliseconds(each.load.warm_ms))
+            rows.append([each.name, *both, bytes_text(each.load.resident_bytes), peak])
+    return Part("Load time and memory, until it has answered", rows, right=range(1, 5))
+
+
 def _latency(latency: Sequence[BenchmarkResult]) -> Part:
     """Every candidate at the first combinations, the fastest first."""
     shown = latency[:_FEW]
@@ -123,7 +138,25 @@ def _latency(latency: Sequence[BenchmarkResult]) -> Part:
     at = [f"batch {each.batch_size}, {_threads_text(each.threads)}" for each in shown]
     rows = [["p50", *at]]
     rows += [[candidate_name(each.name), *(p50_text(result, each.name) for result in shown)] for each in candidates]
-    return Part("Latency of each candidate", rows, right=range(1, len(shown) + 1))
+    if all(each.energy_joules is None for each in candidates):
+        return Part("Latency of each candidate", rows, right=range(1, len(shown) + 1))
+    energy = [NOTHING if each.energy_joules is None else f"{1000 * each.energy_joules:.3g} mJ" for each in candidates]
+    rows = [[*row, cell] for row, cell in zip(rows, ["energy a sample", *energy], strict=True)]
+    told = [shown[0].energy] if shown[0].energy else []
+    return Part("Latency of each candidate", rows, told, range(1, len(shown) + 2))
+
+
+def _layer_times(found: LayerTimes) -> Part:
+    """What changed most, and what boundaries cost."""
+    changed = sorted(found.layers, key=lambda each: -abs(each.int8_ms - each.float_ms))
+    rows = [["layer", "runs in", "float", "int8", "float / int8", "of int8's time"]]
+    for each in changed[:_WORST]:
+        ratio = NOTHING if each.ratio is None else f"{each.ratio:.2f}×"
+        both = (_milliseconds(each.float_ms), _milliseconds(each.int8_ms))
+        rows.append([each.layer, each.precision, *both, ratio, f"{each.share:.0%}"])
+    shown = f"the most changed {_WORST} of {len(changed)}" if len(changed) > _WORST else "the most changed first"
+    told = [found.conclusion, found.method]
+    return Part(f"Time by layer, {candidate_name(found.int8_candidate)}, {shown}", rows, told, range(2, 6))
 
 
 def _layers(report: JobReport) -> Part:

@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from api import examples
 from api.app import documented_app
 from api.openapi import document
-from octavo import _candidate_names, _job_report, _layer_report, _plan, _report, _spec, _types
+from octavo import _candidate_names, _job_report, _layer_report, _layer_times, _plan, _report, _spec, _types
 from octavo._exceptions import FieldError
 from octavo._sync.jobs import Jobs
-from shared import job_report, layer_report
+from shared import job_report, layer_report, layer_times
 from shared import quantization_spec as server_spec
 from shared.job import FINISHED
 from shared.job_report import JobReport
@@ -67,7 +67,8 @@ PAIRS = {
     **{  # in one order, or the workers of a parallel run collect different tests
         kind: kind.__name__
         for kind in sorted(
-            models_of(_layer_report, _job_report) - {_layer_report.Reported}, key=lambda kind: kind.__name__
+            models_of(_layer_report, _layer_times, _job_report) - {_layer_report.Reported},
+            key=lambda kind: kind.__name__,
         )
     },
 }
@@ -79,8 +80,8 @@ def test_every_wire_type_of_the_client_is_compared() -> None:
 
 def test_the_client_knows_every_part_of_the_report() -> None:
     """By name, and every field of it: what the server measures, the SDK's users can complete and type-check."""
-    server = models_of(layer_report, job_report) - {layer_report.Reported}
-    client = {kind.__name__: kind for kind in models_of(_layer_report, _job_report)}
+    server = models_of(layer_report, layer_times, job_report) - {layer_report.Reported}
+    client = {kind.__name__: kind for kind in models_of(_layer_report, _layer_times, _job_report)}
     for kind in server:
         assert kind.model_fields.keys() == client[kind.__name__].model_fields.keys(), kind
 

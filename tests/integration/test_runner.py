@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from shared.job_report import JobReport
 from shared.quantization_spec import DynamicSpec
 from tests.hostile.models import export_small_net, pickled_sample_inputs, pickled_weight
 from worker.job_folder import JobFolder, JobInputs
@@ -396,4 +397,6 @@ def test_the_real_runner_does_a_real_job(folder: JobFolder) -> None:
         runner.kill()
     assert heard[-1].kind == "finished", heard[-1]
     assert [message.stage for message in heard if message.kind == "stage"] == ["export", "verify", "measure"]
-    assert (folder.outputs / "report.json").stat().st_size > 0
+    report = JobReport.model_validate_json((folder.outputs / "report.json").read_bytes())
+    timed = {each.int8_candidate for each in report.layer_times}
+    assert timed == {each.name for each in report.latency[0].speedups}, "profilers work in the sandbox"

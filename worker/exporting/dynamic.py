@@ -5,7 +5,6 @@ https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html#dy
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Collection
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import onnx_ir as ir
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
+from worker.exporting.rewriting import layers_by_node
+
 _MOST_IN_ONE_FILE = 3 * 2**29  # of the 2 GiB that a protobuf message may have
 _QUANTIZED = frozenset({"Gemm", "LSTM", "MatMul"})
 
@@ -26,7 +26,7 @@ def quantize_onnx_dynamically(source: Path, target: Path, *, float_layers: Colle
     prepared = scratch / "prepared.onnx"
     whole = _in_one_file(source, scratch)
     quant_pre_process(whole, prepared, skip_symbolic_shape=True, skip_onnx_shape=True)  # the exporter told all
-    layers = _layers(ir.load(source))
+    layers = layers_by_node(ir.load(source))
     skipped = [
         name
         for node in ir.load(prepared).graph
@@ -55,16 +55,6 @@ def _in_one_file(source: Path, scratch: Path) -> Path:
     whole = scratch / "whole.onnx"
     ir.save(ir.external_data.load_to_model(ir.load(source)), whole)
     return whole
-
-
-def _layers(model: ir.Model) -> dict[str, str]:
-    """By name of a node, the innermost layer that it was exported from."""
-    found = {}
-    for node in model.graph:
-        scopes = [scope for scope in ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))[:-1] if scope]
-        if scopes:
-            found[str(node.name)] = str(scopes[-1])
-    return found
 
 
 def _layer_of(name: str, layers: dict[str, str]) -> str | None:

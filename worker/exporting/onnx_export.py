@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import logging
 import re
@@ -17,13 +18,15 @@ from torch.export import ExportedProgram
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from worker.quantization import InputSpec
+from worker.exporting.rewriting import LAYER
+from worker.quantization import InputSpec, is_function, layer_of_scopes, with_named_functions
 
 OPSET = 20  # the first with a GELU: ONNX Runtime knows it from what 18 spells it out as only in some orders
 
 _NODE = re.compile(r"%(\w+)")
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
-_LAYER = "nn_module_stack"
+_MODULES = "nn_module_stack"
+_SCOPES = "pkg.torch.onnx.name_scopes"
 _WITHOUT_HEADS = 3  # axes
 
 # That torchvision is not installed it says four times.
@@ -41,7 +44,7 @@ def trace(module: fx.GraphModule, inputs: tuple[Tensor, ...], specs: Sequence[In
         for spec in specs
     )
     with torch.no_grad(), _AttentionWithHeads():
-        return torch.export.export(module, inputs, dynamic_shapes=open_sizes, strict=False)
+        return torch.export.export(with_named_functions(module), inputs, dynamic_shapes=open_sizes, strict=False)
 
 
 class _AttentionWithHeads(TorchFunctionMode):
@@ -73,7 +76,10 @@ def _attention(  # noqa: PLR0917 - as torch has it, which tells no signature of 
 
 
 def export_onnx(program: ExportedProgram, specs: Sequence[InputSpec], outputs: Sequence[str]) -> ir.Model:
-    """The program as an ONNX model whose inputs and outputs bear these names. Raises CannotExport."""
+    """The program as an ONNX model whose inputs and outputs bear these names, and its nodes those of their layers.
+
+    Raises CannotExport.
+    """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -88,6 +94,10 @@ def export_onnx(program: ExportedProgram, specs: Sequence[InputSpec], outputs: S
         except torch.onnx.errors.OnnxExporterError as error:
             raise CannotExport(_what_failed(error, program)) from error
     assert exported is not None
+    for node in exported.model.graph:
+        layer = layer_of_scopes(ast.literal_eval(node.metadata_props.get(_SCOPES, "[]")))
+        if layer is not None:
+            node.metadata_props[LAYER] = layer
     return exported.model
 
 
@@ -118,7 +128,7 @@ def _layer_near(names: Sequence[str], program: ExportedProgram) -> str | None:
     seen = set(waiting)
     while waiting:
         node = waiting.pop(0)
-        if inside := [path for path, _ in node.meta.get(_LAYER, {}).values() if path]:
+        if inside := [path for path, _ in node.meta.get(_MODULES, {}).values() if path and not is_function(path)]:
             return str(inside[-1])
         behind = [each for each in node.all_input_nodes if each not in seen]
         seen.update(behind)

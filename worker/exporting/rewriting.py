@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+LAYER = "octavo.layer"
+"""The name of the user's layer that a node is of, among its metadata."""
+
 
 def nodes_of(model: ir.Model, *op_types: str) -> Iterator[ir.Node]:
     """The nodes of these types, in order; the model may be changed meanwhile."""
     yield from [node for node in model.graph if node.op_type in op_types and not node.domain]
+
+
+def layers_by_node(model: ir.Model) -> dict[str, str]:
+    """By name of a node, the layer that it is of; those of none are left out."""
+    return {str(node.name): node.metadata_props[LAYER] for node in model.graph if LAYER in node.metadata_props}
 
 
 def constant(value: ir.Value | None) -> Array | None:
@@ -66,8 +74,9 @@ def add_initializer(model: ir.Model, values: Array, like: str) -> ir.Value:
 
 
 def insert_after(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
-    """A node of one output behind another node."""
-    made = ir.node(op_type, inputs, attributes, name=f"{node.name}_{op_type}")
+    """A node of one output behind another node, of the same layer."""
+    layer = {LAYER: node.metadata_props[LAYER]} if LAYER in node.metadata_props else {}
+    made = ir.node(op_type, inputs, attributes, name=f"{node.name}_{op_type}", metadata_props=layer)
     made.outputs[0].name = f"{node.outputs[0].name}_{op_type}"
     node.append(made)
     return made.outputs[0]

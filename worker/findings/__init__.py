@@ -6,6 +6,7 @@
     layers      layers that cost quality for what they are
     structure   dead layers, islands, pairs that stayed apart
     first_wrong where the int8 model first goes wrong
+    speed       layers that int8 makes slower, once they are timed
 
 The first finding is the most telling: what costs the output most while the model is poor; while it is good, what the
 graph wastes comes before the last decibels, but not what would cost some of them. A specific cause stands for its
@@ -19,8 +20,9 @@ from collections.abc import Callable, Iterable, Sequence
 from shared.job_report import ReportWarning
 from worker.findings import layers, ranges, settings, structure
 from worker.findings.case import WORTH_DB, Case, Finding
+from worker.findings.speed import slow_layers
 
-__all__ = ["Case", "Finding", "find"]
+__all__ = ["Case", "Finding", "find", "slow_layers"]
 
 Rule = Callable[[Case], Iterable[Finding]]
 

@@ -31,6 +31,7 @@ from worker.quantization.labelling import passes_on
 from worker.quantization.learnable_scales import keep_scales_positive, learn_scales, scale_parameters
 from worker.quantization.loading import InputSpec, input_specs, load_program, output_names
 from worker.quantization.masks import without_masks
+from worker.quantization.named_functions import is_function, layer_of_scopes, with_named_functions
 from worker.quantization.parking import parked
 from worker.quantization.planning import head_of
 from worker.quantization.plans import Plan
@@ -85,8 +86,10 @@ __all__ = [
     "in_float",
     "in_int8",
     "input_specs",
+    "is_function",
     "keep_scales_positive",
     "layer_macs",
+    "layer_of_scopes",
     "learn_scales",
     "load_program",
     "output_names",
@@ -110,6 +113,7 @@ __all__ = [
     "weight_values",
     "weights_digest",
     "where_weights_are_affine",
+    "with_named_functions",
     "without_departing",
     "without_islands",
     "without_masks",

@@ -14,6 +14,7 @@ from worker.report_page.sections.artifacts import artifacts
 from worker.report_page.sections.calibration import calibration
 from worker.report_page.sections.graphs import graphs
 from worker.report_page.sections.histograms import histograms
+from worker.report_page.sections.layer_times import layer_times
 from worker.report_page.sections.layers import layers
 from worker.report_page.sections.provenance import provenance
 from worker.report_page.sections.quality import latency, quality, size
@@ -89,6 +90,7 @@ def _sections(report: JobReport, job_id: str, room: int) -> tuple[list[Section],
         ("what to do", advice(report, job_id, room)),
         ("quality", quality(report, room)),
         ("latency", latency(report)),
+        ("time by layer", layer_times(report, room)),
         ("size", size(report)),
         ("layers", layers(report, room)),
         ("sensitivity", sensitivity(report, room)),

@@ -30,11 +30,18 @@ _QUIET = 3  # errors only
 class OnnxRuntimeSession:
     """A `.onnx` file in ONNX Runtime, on its CPU kernels alone."""
 
-    def __init__(self, path: Path, settings: SessionSettings) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: SessionSettings,
+        adjust: Callable[[onnxruntime.SessionOptions], None] = lambda _: None,
+    ) -> None:
         self._path = path
         self._settings = settings
+        options = _options(settings)
+        adjust(options)
         try:
-            self._session = onnxruntime.InferenceSession(path, _options(settings), providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no base of their own
             raise ModelFailed(f"ONNX Runtime does not take {path.name}: {_first_line(error)}") from error
         self._names = [each.name for each in self._session.get_inputs()]
@@ -62,6 +69,10 @@ class OnnxRuntimeSession:
                 int8=tuple(_named(node) for node in weighted if node.op_type in _INT8_OPERATORS),
                 floating=tuple(_named(node) for node in weighted if node.op_type in _FLOAT_OPERATORS),
             )
+
+    def end_profiling(self) -> Path:
+        """What the profiler wrote, where `adjust` turned it on."""
+        return Path(self._session.end_profiling())
 
     def _fed(self, inputs: Sequence[Tensor]) -> dict[str, Any]:
         return {name: tensor.contiguous().numpy() for name, tensor in zip(self._names, inputs, strict=True)}

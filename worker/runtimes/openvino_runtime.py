@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,21 @@ _WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "RNNCel
 _INT8_SUFFIX = "I8"  # of the kernel's name, such as brgconv_avx512_I8
 
 PRECISION = "INFERENCE_PRECISION_HINT"
+
+
+@dataclass(frozen=True)
+class RuntimeNode:
+    """A node of the graph that OpenVINO made of a file."""
+
+    name: str
+    kind: str
+    """Such as `Convolution`."""
+    kernel: str
+    """Such as `brgconv_avx512_I8`."""
+    originals: tuple[str, ...]
+    """The nodes of the file that it computes, and some of OpenVINO's own."""
+    reads: tuple[str, ...]
+    """The nodes whose outputs it reads."""
 
 
 class OpenVinoSession:
@@ -53,15 +70,33 @@ class OpenVinoSession:
 
     def kernels(self) -> Kernels:
         """Read from the graph that OpenVINO compiled."""
-        int8: list[str] = []
-        floating: list[str] = []
-        for operator in self._compiled.get_runtime_model().get_ordered_ops():
-            told = operator.get_rt_info()
-            if _text(told["layerType"]) not in _WEIGHTED:
-                continue
-            kernel = _text(told["primitiveType"])
-            (int8 if kernel.endswith(_INT8_SUFFIX) else floating).append(operator.get_friendly_name())
-        return Kernels(tuple(int8), tuple(floating))
+        weighted = [each for each in self.runtime_graph() if each.kind in _WEIGHTED]
+        return Kernels(
+            int8=tuple(each.name for each in weighted if each.kernel.endswith(_INT8_SUFFIX)),
+            floating=tuple(each.name for each in weighted if not each.kernel.endswith(_INT8_SUFFIX)),
+        )
+
+    def runtime_graph(self) -> list[RuntimeNode]:
+        """The graph that OpenVINO compiled, in the order in which it runs."""
+        return [
+            RuntimeNode(
+                name=node.get_friendly_name(),
+                kind=_text(told["layerType"]),
+                kernel=_text(told["primitiveType"]),
+                originals=tuple(filter(None, _text(told["originalLayersNames"]).split(","))),
+                reads=tuple(value.get_node().get_friendly_name() for value in node.input_values()),
+            )
+            for node in self._compiled.get_runtime_model().get_ordered_ops()
+            for told in (node.get_rt_info(),)
+        ]
+
+    def mean_times_ms(self) -> dict[str, float]:
+        """By name of a node, over all runs since the file was opened; where `PERF_COUNT` was among the options."""
+        return {
+            each.node_name: each.real_time / timedelta(milliseconds=1)
+            for each in self._request.get_profiling_info()
+            if each.real_time
+        }
 
     def _fed(self, inputs: Sequence[Tensor]) -> list[Any]:
         """As arrays; OpenVINO 2026.4 answers a shape that does not fit with an empty output, and no error."""

@@ -6,12 +6,14 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 
+import torch
 from torch import Tensor, fx
 
 from shared.errors import ModelFailed
 from shared.latency_report import BenchmarkResult, Roofline
 from shared.quantization_spec import BenchmarkSettings
 from worker.datasets import Samples
+from worker.energy import COUNTED, LEAST_RUNS, SECONDS, energy_counter, why_no_energy
 from worker.inference import padded_to, run_model
 from worker.latency import INT8, Candidate, computing_with, measure_latency
 from worker.pinning import available_cores, pinned_to
@@ -51,7 +53,7 @@ def benchmark(
     for position, ((batch_size, batch_note), (threads, threads_note)) in enumerate(combinations):
         if time_left.is_over(position):
             break
-        inputs = _batch_of(samples, batch_size)
+        inputs = batch_of(samples, batch_size)
         runs.clear()
         collect_garbage(sum(each.size_bytes for each in candidates.values()))  # what was run before
         runs |= {name: each.open(threads).bound(inputs) for name, each in candidates.items()}
@@ -70,6 +72,8 @@ def benchmark(
             seed=seed,
             advance=advance_inside,
         )
+        if position == 0:
+            result = _with_energy(result, runs, settings.max_seconds, time_left)
         if macs and threads not in peaks:
             with computing_with(threads), pinned_to(result.cores):
                 peaks[threads] = int8_peak_gmacs_per_second()
@@ -98,9 +102,14 @@ class _TimeLeft:
                 "Ask for fewer batch sizes or thread counts, or for less time for each.",
             )
 
+    @property
+    def seconds(self) -> float:
+        """For all that there is to be measured."""
+        return self._ends_at - self._tracker.elapsed_seconds
+
     def of_one(self, position: int) -> float:
         """The seconds that this combination may take."""
-        left = (self._ends_at - self._tracker.elapsed_seconds) / (self._combinations - position)
+        left = self.seconds / (self._combinations - position)
         return max(1e-3, min(self._max_seconds, left))
 
     def is_over(self, position: int) -> bool:
@@ -114,6 +123,22 @@ class _TimeLeft:
             "Ask for the ones that matter, in a job of their own.",
         )
         return True
+
+
+def _with_energy(
+    result: BenchmarkResult, runs: Mapping[str, Candidate], max_seconds: float, time_left: _TimeLeft
+) -> BenchmarkResult:
+    """What a sample takes of energy by each candidate, each over a block of runs of its own."""
+    counter = energy_counter()
+    if counter is None:
+        return result.model_copy(update={"energy": why_no_energy()})
+    seconds = min(SECONDS, max_seconds)
+    if sum(max(seconds, LEAST_RUNS * each.p50_ms / 1000) for each in result.candidates) > time_left.seconds:
+        return result.model_copy(update={"energy": "The job's time limit left no time to count energy."})
+    with computing_with(result.threads), pinned_to(result.cores), torch.inference_mode():
+        joules = {name: counter.joules_of(run, seconds) / result.batch_size for name, run in runs.items()}
+    candidates = [each.model_copy(update={"energy_joules": joules[each.name]}) for each in result.candidates]
+    return result.model_copy(update={"candidates": candidates, "energy": COUNTED})
 
 
 def _macs(model: LoadedModel) -> int:
@@ -167,13 +192,13 @@ def _takes(model: LoadedModel, candidates: Mapping[str, Contender], samples: Sam
     try:
         for candidate in candidates.values():
             session = candidate.open(1)
-            run_model(lambda *inputs, session=session: session.run(inputs), _batch_of(samples, size), model.batch)
+            run_model(lambda *inputs, session=session: session.run(inputs), batch_of(samples, size), model.batch)
     except ModelFailed:
         return False
     return True
 
 
-def _batch_of(samples: Samples, size: int) -> tuple[Tensor, ...]:
+def batch_of(samples: Samples, size: int) -> tuple[Tensor, ...]:
     """That many samples; the last one again and again when there are too few."""
     return padded_to(samples.read(0, min(size, samples.count)).inputs, size)
 

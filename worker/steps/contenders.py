@@ -13,7 +13,14 @@ from torch import nn
 
 from shared.errors import ModelFailed
 from shared.quantization_spec import Runtime
-from worker.candidate_names import FLOAT_CHANNELS_LAST, FLOAT_EAGER, FLOAT_FROZEN, FLOAT_OPENVINO_BF16, float_in
+from worker.candidate_names import (
+    FLOAT_CHANNELS_LAST,
+    FLOAT_EAGER,
+    FLOAT_FROZEN,
+    FLOAT_OPENVINO_BF16,
+    candidate_name,
+    float_in,
+)
 from worker.environment import cpu
 from worker.progress import ProgressTracker
 from worker.quantization import weight_bytes
@@ -63,12 +70,12 @@ def float_contenders(
     room = int(_free_bytes() / (_WEIGHTS_HELD * max(1, weight_bytes(model.raised))))
     for position, (name, contender) in enumerate(others.items()):
         if position >= max(1, room):
-            tracker.warn("float_model_left_out", f"The float model is not measured as {name}: memory is short for it.")
+            tracker.warn("float_model_left_out", f"Not measured: {candidate_name(name)}. Memory is short for it.")
             continue
         try:
             contender.open(1)
         except ModelFailed as error:
-            tracker.warn("float_model_refused", f"The float model is not measured as {name}: {error.message}")
+            tracker.warn("float_model_refused", f"Not measured: {candidate_name(name)}. {error.message}")
         else:
             found[name] = contender
     return found

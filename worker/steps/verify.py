@@ -13,7 +13,8 @@ from shared.job_report import ArtifactLabel, ArtifactResult, Quality
 from shared.latency_report import Load
 from worker.closeness import NEAR_AGREEMENT, NEAR_DB, closeness
 from worker.inference import padded_to, run_model
-from worker.machine_state import resident_bytes
+from worker.machine_state import PeakWatch, resident_bytes
+from worker.quantization import collect_garbage
 from worker.runtimes import Kernels, Session, SessionSettings, open_session
 from worker.steps.choose_kernels import MAX_LOST_DB
 from worker.steps.evaluate import Yardstick, evaluate
@@ -75,9 +76,18 @@ def _opened(file: MadeFile, model: LoadedModel, yardstick: Yardstick, threads: i
         return session, 1000 * (time.perf_counter() - began_at)
 
     cold_ms = open_timed()[1]
+    collect_garbage(file.path.stat().st_size)  # of the first one, or the second would find its memory here already
     before = resident_bytes()
     session, warm_ms = open_timed()
-    load = Load(cold_ms=cold_ms, warm_ms=warm_ms, resident_bytes=max(0, resident_bytes() - before))
+    held = resident_bytes()
+    with PeakWatch() as watch:
+        open_timed()
+    load = Load(
+        cold_ms=cold_ms,
+        warm_ms=warm_ms,
+        resident_bytes=max(0, held - before),
+        peak_bytes=max(0, watch.peak_bytes - held),
+    )
     for size in sorted({model.batch.low, model.batch.clamp(_TRIED_SAMPLES)}):
         inputs = padded_to(yardstick.samples.read(0, min(size, yardstick.samples.count)).inputs, size)
         wanted = [tuple(output.shape) for output in run_model(model.raised, inputs, model.batch)]

@@ -91,6 +91,13 @@ SUGGESTION = {
 }
 
 
+def _time(layer: str, float_ms: float, int8_ms: float, changed: str) -> dict[str, Any]:
+    return {
+        "layer": layer, "precision": "int8", "float_ms": float_ms, "int8_ms": int8_ms, "ratio": float_ms / int8_ms,
+        "share": int8_ms / 0.38, "noise_ms": 0.01, "changed": changed,
+    }  # fmt: skip
+
+
 def explained_report(**changes: Any) -> dict[str, Any]:
     """A report with advice, layers, sensitivity and the job before."""
     before = report()
@@ -119,6 +126,17 @@ def explained_report(**changes: Any) -> dict[str, Any]:
                 ],
                 "not_reached": ["fc"],
             },
+            "layer_times": [
+                {
+                    "float_candidate": "float_frozen", "int8_candidate": "int8_torch", "batch_size": 1, "threads": 1,
+                    "openings": 3, "runs": 40, "float_ms": 0.7, "int8_ms": 0.38, "float_p50_ms": 0.72,
+                    "int8_p50_ms": 0.4, "boundaries_ms": 0.02, "float_reorders_ms": 0.0,
+                    "layers": [
+                        _time("conv1", 0.1, 0.16, "slower"), _time("layer4.1.conv2", 0.5, 0.1, "faster"),
+                    ],
+                    "conclusion": "In torch int8 takes 0.4 ms less in layer4.1.conv2.", "method": "By moments.",
+                },
+            ],
             "warnings": [
                 {
                     "code": "outliers", "layer": "layer4.1.conv2", "hint": None, "suggestion": SUGGESTION,

@@ -93,8 +93,8 @@ def test_a_card_tells_all_that_the_terminal_does() -> None:
     tree, text = ET.fromstring(report._repr_html_()), report.table(1000)
     parts = list(report_parts(report))
     assert [part.title.split(",")[0].split(":")[0] for part in parts] == [
-        "Latency of each candidate", "Layers", "Sensitivity", "Quant boundaries", "In float", "Calibration",
-        "Ranges that were tried", "Accuracy recovery", "Kernels", "Training",
+        "Latency of each candidate", "Time by layer", "Layers", "Sensitivity", "Quant boundaries", "In float",
+        "Calibration", "Ranges that were tried", "Accuracy recovery", "Kernels", "Training",
     ]  # fmt: skip
     said = "\n".join(tree.itertext())
     for part in [artifacts_part(report), *parts]:

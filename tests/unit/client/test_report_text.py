@@ -92,6 +92,31 @@ def test_a_suggestion_names_the_layer_the_evidence_and_what_to_type() -> None:
     ]
 
 
+def test_time_by_layer_tells_what_changed_most_and_how_it_was_timed() -> None:
+    lines = explained().table(80).splitlines()
+    start = lines.index("Time by layer, torch int8, the most changed first")
+    assert [" ".join(line.split()) for line in lines[start + 1 : start + 6]] == [
+        "layer runs in float int8 float / int8 of int8's time",
+        "layer4.1.conv2 int8 0.5 ms 0.1 ms 5.00× 26%",
+        "conv1 int8 0.1 ms 0.16 ms 0.62× 42%",
+        "In torch int8 takes 0.4 ms less in layer4.1.conv2.",
+        "By moments.",
+    ]
+
+
+def test_energy_and_load_times_stand_where_they_were_measured() -> None:
+    plain = samples.report()["latency"][0]
+    counted = {**plain, "candidates": [{**each, "energy_joules": 0.0123} for each in plain["candidates"]]}
+    load = {"cold_ms": 412.0, "warm_ms": 38.5, "resident_bytes": 2_000_000, "peak_bytes": 3_000_000}
+    artifacts = [samples.artifact_result("model_int8.pt", "torch", load=load)]
+    told = report(latency=[counted], artifacts=artifacts).table()
+    lines = [" ".join(line.split()) for line in told.splitlines()]
+    assert "p50 batch 1, 1 thread energy a sample" in lines
+    assert "torch int8 0.4 ms 12.3 mJ" in lines
+    assert "model_int8.pt 412 ms 38.5 ms 2 MB 3 MB" in lines
+    assert "energy" not in report().table()
+
+
 def test_without_a_job_what_to_do_is_python() -> None:
     assert "    job.retry_with(0)" in explained().table().splitlines()
 

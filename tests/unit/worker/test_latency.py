@@ -249,7 +249,7 @@ def test_every_int8_candidate_is_compared_with_the_fastest_float_one() -> None:
     assert (result.baseline, result.int8) == ("float_onnxruntime", "int8_openvino")
     assert [each.name for each in result.speedups] == ["int8_openvino", "int8"]
     assert result.speedups[0].speedup == result.speedup > result.speedups[1].speedup > 1
-    assert result.conclusion.startswith("int8_openvino is ")
+    assert result.conclusion.startswith("OpenVINO int8 is ")
     assert result.speedup_vs_eager == result.speedups[0].speedup_vs_eager
 
 
@@ -264,7 +264,7 @@ def test_equal_candidates_do_not_differ_and_words_say_so() -> None:
     result = measure_latency({FLOAT_EAGER: slowed(0.5), INT8: slowed(0.5)}, batch_size=1, threads=1, max_seconds=0.4,
                              seed=0)  # fmt: skip
     assert not result.significant
-    assert result.conclusion.startswith("No significant difference between int8_torch and float_eager")
+    assert result.conclusion.startswith("No significant difference between torch int8 and eager torch float")
 
 
 def test_the_cores_are_named_and_are_those_that_were_run_on() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from worker import machine_state
 from worker.machine_state import (
     CoreTime,
     MachineState,
+    PeakWatch,
     cgroup_cpu_files,
     cgroup_cpu_limit,
     core_times,
@@ -20,6 +23,7 @@ from worker.machine_state import (
     has_smt,
     load_average,
     read_state,
+    resident_bytes,
     siblings_of,
 )
 
@@ -163,3 +167,16 @@ def test_a_busy_neighbour_on_our_core_is_seen() -> None:
 def _seconds_of(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_peak_is_seen_of_memory_that_is_given_back_inside() -> None:
+    """128 MiB that are written and freed; a mapping of its own, so that the C library does not keep them."""
+    size = 128 * 1024**2
+    before = resident_bytes()
+    with PeakWatch() as watch:
+        with mmap.mmap(-1, size) as held:
+            held.write(b"x" * size)
+            time.sleep(0.05)  # several looks
+        after = resident_bytes()
+    assert watch.peak_bytes - before > 0.9 * size
+    assert after - before < 0.5 * size

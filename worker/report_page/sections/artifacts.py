@@ -6,8 +6,18 @@ from shared.job_report import ArtifactLabel, ArtifactResult, JobReport, Quality
 from shared.latency_report import Speedup
 from worker.candidate_names import RUNTIME_NAMES, candidate_name, int8_in
 from worker.closeness import worst_output
-from worker.report_page.figures import NONE, byte_size, decibels, decimal, percent, plural, times, whole
-from worker.report_page.layout import Column, Section, badge, name, note, table
+from worker.report_page.figures import (
+    NONE,
+    byte_size,
+    decibels,
+    decimal,
+    percent,
+    plural,
+    significant,
+    times,
+    whole,
+)
+from worker.report_page.layout import Column, Section, badge, folded, name, note, table
 from worker.report_page.markup import Content, Html, element, join, shorten
 from worker.report_page.sections.verdict import METRIC_NAMES, metric_value
 
@@ -42,7 +52,8 @@ def artifacts(report: JobReport) -> Section | None:
         for each in report.artifacts
     ]
     written = table("Artifacts, one for each runtime", columns, rows)
-    return Section("artifacts", "Artifacts", join([_told(report), written, _notes(report), _how_to_read(report)]))
+    parts = [_told(report), written, _notes(report), _how_to_read(report), _loading(report.artifacts)]
+    return Section("artifacts", "Artifacts", join(parts))
 
 
 def _told(report: JobReport) -> Html:
@@ -71,6 +82,29 @@ def _how_to_read(report: JobReport) -> Html:
     first = report.latency[0]
     at = f"batch {first.batch_size}, {plural(first.threads, 'thread')}"
     return note(f"{told} The speedup is against {candidate_name(first.baseline)} at {at}.")
+
+
+def _loading(artifacts: list[ArtifactResult]) -> Content:
+    """What each takes before it has answered for the first time."""
+    columns = [
+        Column("File"),
+        Column("Cold, ms", "number", "The first time in a process: until it has answered, with importing the runtime"),
+        Column("Warm, ms", "number", "The second time"),
+        Column("Holds", "number", "Resident memory that it adds once it has answered"),
+        Column("At most", "number", "Resident memory that it takes while it is opened and answers"),
+    ]
+    rows: list[list[Content]] = [
+        [
+            name(each.name),
+            significant(each.load.cold_ms),
+            significant(each.load.warm_ms),
+            byte_size(each.load.resident_bytes),
+            NONE if each.load.peak_bytes is None else byte_size(each.load.peak_bytes),
+        ]
+        for each in artifacts
+        if each.load is not None
+    ]
+    return folded("Load time and memory", table("Load time and memory", columns, rows)) if rows else None
 
 
 def _row(artifact: ArtifactResult, speedup: Speedup | None, *, recommended: bool) -> list[Content]:

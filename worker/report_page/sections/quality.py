@@ -194,6 +194,7 @@ def _candidates(benchmarks: list[BenchmarkResult]) -> Html:
     columns = [Column("Candidate"), Column("Batch size", "number"), Column("Threads", "number")]
     columns += [Column(f"{each}, ms", "number") for each in ("p50", "p90", "p90 at most", "p99", "p99 at most", "mean")]
     columns += [Column("Samples a second", "number", "batch size / p50")]
+    columns += [Column("Energy, mJ", "number", "For one sample, of all of the CPU's packages")]
     rows: list[list[Content]] = []
     for each in benchmarks:
         for stats in _fastest_first(each):
@@ -205,8 +206,11 @@ def _candidates(benchmarks: list[BenchmarkResult]) -> Html:
             bounded = stats.p90_ms, stats.p90_bound_ms, stats.p99_ms, stats.p99_bound_ms
             times_ms = [significant(value) for value in (stats.p50_ms, *bounded, stats.mean_ms)]
             counts = [whole(each.batch_size), whole(each.threads)]
-            rows.append([shown, *counts, *times_ms, decimal(stats.throughput_per_second, 0)])
-    return table("Latency of each candidate", columns, rows, find="candidate")
+            energy = None if stats.energy_joules is None else 1000 * stats.energy_joules
+            rows.append([shown, *counts, *times_ms, decimal(stats.throughput_per_second, 0), significant(energy)])
+    told = [each.energy for each in benchmarks if any(stats.energy_joules is not None for stats in each.candidates)]
+    written = table("Latency of each candidate", columns, rows, find="candidate")
+    return join([written, [note(shorten(each, 300)) for each in told if each]])
 
 
 def _has_samples(benchmark: BenchmarkResult) -> bool:

@@ -72,6 +72,7 @@ def test_the_verdict_comes_first_then_the_files_what_to_do_and_the_evidence() ->
         "advice",
         "quality",
         "latency",
+        "layer-times",
         "size",
         "layers",
         "sensitivity",
@@ -95,8 +96,8 @@ def test_what_is_absent_is_said_to_be() -> None:
         "provenance",
     ]
     assert (
-        "Not in this report, because it was not asked for or dynamic quantization has none: artifacts; sensitivity;"
-        in page.text()
+        "Not in this report, because it was not asked for or dynamic quantization has none: artifacts; time by layer; "
+        "sensitivity;" in page.text()
     )
 
 
@@ -232,6 +233,7 @@ def hostile_report() -> JobReport:
         "fusions",
         "graphs",
         "histograms",
+        "layer_times",
         "warnings",
         "spec",
         "environment",
@@ -248,7 +250,7 @@ def hostile_report() -> JobReport:
 
 
 def _literals_kept(fields: Any, original: Any) -> Any:
-    literal = {"precision", "role", "dtype", "direction", "op", "flags", "torch", "qengine"}
+    literal = {"precision", "role", "dtype", "direction", "op", "flags", "torch", "qengine", "kind", "changed"}
     if isinstance(fields, dict) and isinstance(original, dict):
         return {
             key: original[key] if key in literal and key in original else _literals_kept(each, original.get(key))

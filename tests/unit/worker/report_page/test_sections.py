@@ -352,3 +352,57 @@ def test_a_noisy_latency_says_so_with_cores_bounds_the_peak_and_every_int8_candi
     for told in ("Other processes had 40 %", "3, 5", "10.0 %", "77.7", "OpenVINO int8", "no significant difference"):
         assert told in latency
     assert "noisy" in plain(section(report, "verdict"))
+
+
+def test_layers_stand_by_what_changed_most_with_bars_for_float_and_int8() -> None:
+    report = every_runtime()
+    first = report.layer_times[0]
+    said = section(report, "layer-times")
+    assert first.conclusion in plain(said)
+    assert first.method in plain(said)
+    shown = rows(said, "Time by layer, OpenVINO int8")
+    by_change = sorted(first.layers, key=lambda each: -abs(each.int8_ms - each.float_ms))
+    assert [name.split(" with ")[0] for name in shown] == [each.layer for each in by_change]
+    [stem] = [cells for name, cells in shown.items() if name == "stem.conv"]
+    assert stem[0] == "int8"
+    assert stem[-1] == "slower"
+    longest = max(max(each.float_ms, each.int8_ms) for each in first.layers)
+    [table] = [each for each in said.all("table") if each.one("caption").text() == "Time by layer, OpenVINO int8"]
+    widths = [float(each["width"]) for each in table.all("rect")]
+    wanted = [150 * value / longest for each in by_change for value in (each.float_ms, each.int8_ms)]
+    assert all(abs(found - want) <= 0.1 for found, want in zip(widths, wanted, strict=True))
+
+
+def test_what_boundaries_cost_is_told_with_its_places_the_costliest_first() -> None:
+    said = section(every_runtime(), "layer-times")
+    first = next(each for each in said.all("table") if each.one("caption").text() == "Boundaries by time")
+    places = [[cell.text() for cell in row.all("th", "td")] for row in first.one("tbody").all("tr")]
+    assert places == [
+        ["layer4.0.add", "gate.softplus", "dequantize", "0.0210"],
+        ["input", "stem.conv", "quantize", "0.0110"],
+    ]
+    assert "Together 0.0320 ms of 2.80 ms. The float model reorders as well, for 0.00400 ms." in plain(said)
+
+
+def test_other_artifacts_are_timed_on_demand() -> None:
+    said = section(every_runtime(), "layer-times")
+    assert "The same as ONNX Runtime int8" in [each.text() for each in said.all("summary")]
+
+
+def test_load_time_and_memory_of_each_file_stand_below_the_files() -> None:
+    shown = rows(section(every_runtime(), "artifacts"), "Load time and memory")
+    assert shown["model_int8.pt"] == ["412", "38.5", "22.8 MB", "34.2 MB"]
+    assert set(shown) == {"model_int8.pt", "model_int8.onnx", "model_int8.openvino.onnx"}
+
+
+def test_energy_stands_where_there_is_a_value() -> None:
+    report = residual_cnn()
+    without = section(report, "latency").text()
+    first = report.latency[0]
+    counted = [each.model_copy(update={"energy_joules": 0.0123}) for each in first.candidates]
+    told = first.model_copy(update={"candidates": counted, "energy": "RAPL counts all of the CPU's packages."})
+    with_energy = section(report.model_copy(update={"latency": [told, *report.latency[1:]]}), "latency").text()
+    assert "Energy" not in without
+    assert "Energy, mJ" in with_energy
+    assert "12.3" in with_energy
+    assert "RAPL counts all of the CPU's packages." in with_energy

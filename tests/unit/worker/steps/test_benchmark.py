@@ -8,16 +8,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from shared.job import Step
+from shared.latency_report import BenchmarkResult
 from shared.quantization_spec import BenchmarkSettings
 from tests.unit.worker.test_datasets import spec
 from worker.datasets import InMemorySamples
+from worker.energy import NOT_FOR_ALL, NOT_THERE
 from worker.inference import BatchRange
 from worker.progress import ProgressTracker
 from worker.runtimes import EagerSession
+from worker.steps import benchmark as benchmarking
 from worker.steps.benchmark import benchmark
 from worker.steps.contenders import Contender
 from worker.steps.load import LoadedModel
@@ -138,3 +142,34 @@ def test_each_combination_is_measured_on_a_copy_that_was_never_called() -> None:
     )  # fmt: skip
     assert {shape for shapes in shapes_of_copies for shape in shapes} == {(2, 4), (4, 4)}
     assert all(len(shapes) == 1 for shapes in shapes_of_copies)
+
+
+def measured(batch_sizes: list[int]) -> list[BenchmarkResult]:
+    model = LoadedModel(pairs_only, (spec("x", (None, 4)),), ("output",), BatchRange(1, 100), 32)  # type: ignore[arg-type]  # any callable does
+    return benchmark(
+        model, dict.fromkeys(("float_eager", "int8_torch"), in_memory(pairs_only)), SAMPLES,
+        BenchmarkSettings(batch_sizes=batch_sizes, max_seconds=0.01), seed=0,
+        tracker=ProgressTracker(lambda _: None, {Step.BENCHMARK: 1}), advance=lambda done, total, detail=None: None,
+    )  # fmt: skip
+
+
+class Counter:
+    """Counts a millijoule a run; a package of RAPL there is not on every machine."""
+
+    def joules_of(self, run: Callable[[], object], seconds: float) -> float:
+        run()
+        return 0.001
+
+
+def test_energy_is_of_one_sample_and_told_at_the_first_combination(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarking, "energy_counter", Counter)
+    first, second = measured(batch_sizes=[4, 8])
+    assert [each.energy_joules for each in first.candidates] == [0.00025, 0.00025]
+    assert (first.energy or "").startswith("RAPL counts all of the CPU's packages")
+    assert [each.energy_joules for each in second.candidates] == [None, None]
+
+
+def test_why_there_is_no_energy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarking, "energy_counter", lambda: None)
+    [result] = measured(batch_sizes=[4])
+    assert result.energy in (NOT_FOR_ALL, NOT_THERE)

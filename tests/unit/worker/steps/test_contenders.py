@@ -25,8 +25,8 @@ def test_where_memory_is_short_the_last_are_left_out_and_told(
         "float_eager", "float_frozen", "float_onnxruntime", "int8_torch", "int8_onnxruntime"
     }  # fmt: skip
     told = [warning.message for warning in report.warnings if warning.code == "float_model_left_out"]
-    assert "The float model is not measured as float_openvino: memory is short for it." in told
-    assert "The float model is not measured as float_channels_last: memory is short for it." in told
+    assert "Not measured: OpenVINO float. Memory is short for it." in told
+    assert "Not measured: channels-last torch float. Memory is short for it." in told
 
 
 def test_one_float_model_beside_eager_is_always_measured(

@@ -97,6 +97,7 @@ def test_right_artifacts_have_no_label_and_are_measured(files: Files) -> None:
     loads = [each.load for each in found if each.load is not None]
     assert len(loads) == 3
     assert all(load.cold_ms > 0 and load.warm_ms > 0 and load.resident_bytes >= 0 for load in loads)
+    assert all(load.peak_bytes is not None and load.peak_bytes >= 0 for load in loads)
 
 
 def test_one_that_computes_something_else_is_wrong_and_is_not_measured(files: Files) -> None:

@@ -1,0 +1,64 @@
+"""When layers are timed, when not, and that it costs the measured artifacts nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.job_report import JobReport
+from tests.unit.worker.conftest import Digits, MakeFolder
+from worker import recipes
+from worker.layer_times import Operator
+from worker.steps import time_layers as timing
+
+
+def ignore(_: object) -> None:
+    """Of no interest here."""
+
+
+def told(report: JobReport) -> list[str]:
+    return [each.message for each in report.warnings if each.code == "layers_not_timed"]
+
+
+def test_where_the_time_limit_leaves_too_little_it_is_told(
+    digits: Digits, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_SHARE_OF_TIME_LEFT", 0.0)
+    folder = make_folder(digits.program, "dynamic", {})
+    limited = folder.read_inputs().model_copy(update={"wall_limit_seconds": 600.0})
+    folder.create(limited)
+    report = recipes.run(folder, ignore)
+    assert report.layer_times == []
+    [message] = told(report)
+    assert message.startswith("Layers are not timed in torch: that takes ")
+
+
+def test_a_profiler_that_fails_costs_only_the_times(
+    digits: Digits, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(timing, "open_timed", fail)
+    report = recipes.run(make_folder(digits.program, "dynamic", {}), ignore)
+    assert report.layer_times == []
+    assert told(report) == ["Layers are not timed in torch: its profiler failed in a way that nobody foresaw."]
+    assert report.latency
+
+
+def test_without_the_float_model_in_the_same_runtime_there_is_nothing_to_compare_with(
+    digits: Digits, make_folder: MakeFolder
+) -> None:
+    measured = recipes.run(make_folder(digits.program, "dynamic", {}), ignore).latency[0]
+    without = measured.model_copy(
+        update={"candidates": [each for each in measured.candidates if each.name != "float_frozen"]}
+    )
+    with pytest.raises(timing.CannotTime, match="frozen torch float was not measured"):
+        timing._Timing("torch", None, without, [], max_seconds=1)  # type: ignore[arg-type]  # it is not got to
+
+
+def test_what_onnx_runtimes_profiler_adds_is_found_from_both_models_together() -> None:
+    operators = [Operator(str(at), "Conv", 0.012, (), ()) for at in range(10)]
+    assert timing._surplus_ms("onnxruntime", ([operators], [operators]), [0.11, 0.10]) == pytest.approx(0.0015)
+    assert timing._surplus_ms("onnxruntime", ([operators], [operators]), [0.2, 0.2]) == 0
+    assert timing._surplus_ms("onnxruntime", ([operators], [operators]), [0.0, 0.0]) == 0.002
+    assert timing._surplus_ms("openvino", ([operators], [operators]), [0.11, 0.10]) == 0
