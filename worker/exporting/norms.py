@@ -56,7 +56,8 @@ def _add_to_what_is_quantized(model: ir.Model, quantize: ir.Node, offset: float)
         shifted = add_initializer(model, (bias + offset).astype(bias.dtype), f"{name_of(product, 2)}_shifted")
         product.replace_input_with(2, shifted)
         return
-    made = ir.node("Add", [source, add_initializer(model, np.array(offset, np.float32), f"{source.name}_shift")])
+    shift = add_initializer(model, np.array(offset, np.float32), f"{source.name}_shift")
+    made = ir.node("Add", [source, shift], name=f"{quantize.name}_Add", metadata_props=dict(quantize.metadata_props))
     made.outputs[0].name = f"{source.name}_shifted"
     quantize.prepend(made)
     quantize.replace_input_with(0, made.outputs[0])
