@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import product
@@ -22,6 +23,7 @@ from worker.quantization import collect_garbage, layer_macs
 from worker.roofline import int8_peak_gmacs_per_second
 from worker.steps.contenders import Contender
 from worker.steps.load import LoadedModel
+from worker.steps.slow_models import worth_rounds
 
 _SHARE_OF_TIME_LEFT = 0.8  # of the job's; the rest is for what comes after
 
@@ -44,6 +46,9 @@ def benchmark(
     cores, and noted. What does not fit into the job's time limit is told before and shortened alike for all
     combinations; those that still do not fit are left out.
     """
+    inputs = batch_of(samples, model.batch.clamp(settings.batch_sizes[0]))
+    with contextlib.suppress(ModelFailed):  # at this size, which will be found again
+        candidates = worth_rounds(candidates, int8, inputs, model.batch, tracker)
     batch_sizes = _possible_batch_sizes(model, candidates, samples, settings.batch_sizes, tracker)
     combinations = list(product(batch_sizes.items(), _possible_threads(settings.threads, tracker).items()))
     time_left = _TimeLeft(len(combinations), settings.max_seconds, time_limit_seconds, tracker)

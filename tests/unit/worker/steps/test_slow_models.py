@@ -1,0 +1,85 @@
+"""Of a slow model only what is likely to be the fastest is measured, and the rest is told."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor
+
+from shared.job import Step
+from worker.inference import BatchRange
+from worker.progress import ProgressTracker
+from worker.runtimes import EagerSession
+from worker.steps import slow_models
+from worker.steps.contenders import Contender
+from worker.steps.slow_models import worth_rounds
+
+INT8 = ("int8_torch", "int8_onnxruntime")
+INPUTS = (torch.zeros(1),)
+
+
+class Sleepers:
+    """Candidates that take these milliseconds, in their order; it counts how often each is called."""
+
+    def __init__(self, **milliseconds: float) -> None:
+        self.calls: Counter[str] = Counter()
+        self.candidates = {
+            name: Contender(functools.partial(self._open, name, each)) for name, each in milliseconds.items()
+        }
+
+    def _open(self, name: str, milliseconds: float, threads: int) -> EagerSession:
+        def run(x: Tensor) -> tuple[Tensor]:
+            self.calls[name] += 1
+            time.sleep(milliseconds / 1000)
+            return (x,)
+
+        return EagerSession(run)
+
+
+def kept(given: Sleepers, tracker: ProgressTracker) -> list[str]:
+    return list(worth_rounds(given.candidates, INT8, INPUTS, BatchRange(1, 8), tracker))
+
+
+@pytest.fixture
+def tracker() -> ProgressTracker:
+    return ProgressTracker(lambda _: None, {Step.BENCHMARK: 1})
+
+
+def test_a_quick_model_costs_one_call_and_is_measured_with_everything(tracker: ProgressTracker) -> None:
+    given = Sleepers(float_eager=1, float_frozen=1, int8_torch=1)
+    assert kept(given, tracker) == list(given.candidates)
+    assert given.calls == Counter(float_eager=1)
+    assert tracker.warnings == []
+
+
+def test_of_a_slow_model_the_fastest_of_each_kind_are_left(
+    tracker: ProgressTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_models, "_SLOW_SECONDS", 0.05)
+    given = Sleepers(float_eager=100, float_frozen=40, float_openvino=80, int8_torch=90, int8_onnxruntime=20)
+    assert kept(given, tracker) == [
+        "float_frozen",
+        "int8_onnxruntime",
+    ]
+    assert set(given.calls.values()) == {1}
+    (told,) = tracker.warnings
+    assert told.code == "slow_model"
+    assert "frozen torch float and ONNX Runtime int8" in told.message
+
+
+def test_patience_with_float_models_ends_and_with_int8_does_not(
+    tracker: ProgressTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_models, "_SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(slow_models, "_PATIENCE_SECONDS", 0.12)
+    given = Sleepers(float_eager=80, float_frozen=60, float_openvino=1, int8_torch=60, int8_onnxruntime=70)
+    assert kept(given, tracker) == [
+        "float_frozen",
+        "int8_torch",
+    ]
+    assert given.calls["float_openvino"] == 0
+    assert given.calls["int8_onnxruntime"] == 1
