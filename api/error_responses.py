@@ -41,6 +41,8 @@ HTTP_STATUS: dict[type[OctavoError], HTTPStatus] = {
     errors.WrongKind: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.NoSuggestion: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.SuggestionRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.NoArtifact: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.CandidatesMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.UploadError: HTTPStatus.BAD_REQUEST,
     errors.UploadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.errors import DataRequired, FieldError, OctavoError, SpecInvalid, WrongKind
-from shared.quantization_spec import METHODS
+from shared.job_spec import METHODS
 
 _OBJECT_KINDS = {"mdl_": "a model", "dst_": "a dataset", "job_": "a job", "upl_": "an upload"}
 _DATASET_ROLES = {"/calibration", "/training", "/evaluation"}

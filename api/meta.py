@@ -15,7 +15,7 @@ from api.services import ServicesDependency
 from api.wire import utc
 from shared.database.records import WorkerDescription, WorkerRecord
 from shared.database.worker_repository import WorkerRepository
-from shared.quantization_spec import METHODS
+from shared.job_spec import METHODS
 
 router = APIRouter(prefix="/v1", tags=["meta"])
 

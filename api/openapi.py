@@ -20,28 +20,29 @@ _PUBLIC = (errors.InternalError,)
 _ALWAYS = (*_PUBLIC, errors.AuthenticationRequired, errors.ApiKeyInvalid, errors.DatabaseUnavailable)
 
 _DESCRIPTION = """\
-Octavo turns a PyTorch model and some data into an int8 model with the proof that it is good.
+Octavo turns a PyTorch model and some data into an int8 model with the proof that it is good, and measures models
+against each other.
 
 Upload a model and datasets, submit a job, follow it, download its artifacts. Every error is an RFC 9457 problem whose
 `code` is stable and whose `hint` says what to do next. Every POST takes an `Idempotency-Key`.
 """
 
 
-def answer(status: int, model: Any, description: str, example: str, **more: Any) -> dict[int | str, dict[str, Any]]:
-    """One documented JSON answer; its example is one of `api.examples.ANSWERS`."""
+def answer(status: int, model: Any, description: str, *examples: str, **more: Any) -> dict[int | str, dict[str, Any]]:
+    """One documented JSON answer; its examples are some of `api.examples.ANSWERS`."""
     return {
         status: {
             "model": model,
             "description": description,
-            "content": {"application/json": {"examples": reference(example)}},
+            "content": {"application/json": {"examples": reference(*examples)}},
             **more,
         }
     }
 
 
-def reference(example: str) -> dict[str, Any]:
-    """The named example: FastAPI would drop every null from one that stood here."""
-    return {example: {"$ref": f"#/components/examples/{example}"}}
+def reference(*examples: str) -> dict[str, Any]:
+    """The named examples: FastAPI would drop every null from one that stood here."""
+    return {each: {"$ref": f"#/components/examples/{each}"} for each in examples}
 
 
 def problems(*kinds: type[OctavoError]) -> dict[int | str, dict[str, Any]]:

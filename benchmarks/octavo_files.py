@@ -16,7 +16,7 @@ from pathlib import Path
 
 from quality import make_job
 
-from worker.handover import take_over
+from worker.handover import Handover, take_over
 from worker.job_folder import JobFolder
 from worker.outputs import MODEL_NAMES
 from worker.progress import Stage
@@ -42,7 +42,7 @@ def main() -> None:
     job = JobFolder(make_job(folder, folder / "job", **quick))
     run_stage("make", job)
     run_stage("export", job)
-    made = take_over(job)
+    made = take_over(job, Handover)
     if problems := {file.runtime: file.problem for file in made.files if file.problem}:
         raise SystemExit(f"There are files missing: {problems}")
     for name in MODEL_NAMES.values():

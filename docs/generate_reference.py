@@ -25,9 +25,10 @@ from api.openapi import document
 from octavo.cli import main as octavo_command
 from server.cli import main as server_command
 from shared import errors
+from shared.benchmark_report import BenchmarkReport
 from shared.job import TRANSITIONS, JobStatus
 from shared.job_report import JobReport
-from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+from shared.job_spec import SPECS
 from shared.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -135,10 +136,10 @@ def spec_page() -> str:
         "",
         "The body of `POST /v1/jobs`. Unknown fields are refused. Defaults are echoed back.",
     ]
-    for model in (DynamicSpec, StaticSpec, QatSpec):
+    for model in SPECS.values():
         [method] = get_args(model.model_fields["method"].annotation)
-        lines += ["", f"## `{method}`", "", _first_line(model), "", *_field_table(model)]
-    nested = _nested_models(DynamicSpec, StaticSpec, QatSpec)
+        lines += ["", f"## `{method}`", "", _first_line(model), "", *_field_table(model, required_first=True)]
+    nested = _nested_models(*SPECS.values())
     for model in nested:
         lines += ["", f"## {model.__name__}", "", _first_line(model), "", *_field_table(model)]
     return "\n".join(lines)
@@ -146,8 +147,10 @@ def spec_page() -> str:
 
 def report_page() -> str:
     """What `report.json` holds."""
-    lines = ["# The report of a job", "", _doc(JobReport), "", *_field_table(JobReport)]
-    for model in _nested_models(JobReport):
+    lines = ["# The report of a job", "", "What `report.json` holds, first of a job that quantizes."]
+    for model in (JobReport, BenchmarkReport):
+        lines += ["", f"## {model.__name__}", "", _doc(model), "", *_field_table(model)]
+    for model in _nested_models(JobReport, BenchmarkReport):
         lines += ["", f"## {model.__name__}", "", _first_line(model), "", *_field_table(model)]
     return "\n".join(lines)
 
@@ -196,9 +199,12 @@ def http_page() -> str:
 # --- pieces ----------------------------------------------------------------------------------------------------------
 
 
-def _field_table(model: type[BaseModel]) -> list[str]:
+def _field_table(model: type[BaseModel], *, required_first: bool = False) -> list[str]:
     rows = ["| Field | Type | Default | Meaning |", "|---|---|---|---|"]
-    for name, field in model.model_fields.items():
+    fields = list(model.model_fields.items())
+    if required_first:
+        fields.sort(key=lambda field: not field[1].is_required())
+    for name, field in fields:
         rows.append(
             f"| `{field.alias or name}` | {_type_name(field.annotation)} | {_default(field)} | {_meaning(field)} |"
         )

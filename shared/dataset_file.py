@@ -10,6 +10,7 @@ import ast
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -24,7 +25,7 @@ from shared.errors import (
     DatasetMismatch,
     LabelsMismatch,
 )
-from shared.model_file import ModelDescription, TensorDescription
+from shared.model_file import TensorDescription
 from shared.zip_layout import (
     Window,
     ZipCorrupt,
@@ -108,20 +109,20 @@ def inspect_dataset(path: Path) -> DatasetDescription:
     return _describe("npz" if kind == "npz" else "safetensors", arrays)
 
 
-def check_fits(model: ModelDescription, dataset: DatasetDescription, *, role: str) -> None:
-    """Raise DatasetMismatch, with what is expected and found key by key, unless the dataset feeds the model.
+def check_fits(inputs: Sequence[TensorDescription], dataset: DatasetDescription, *, role: str) -> None:
+    """Raise DatasetMismatch, with what is expected and found key by key, unless the dataset feeds these inputs.
 
     Keys are the input names, or `0`, `1`, … for the inputs in order. A size that the model leaves open fits any; the
     model's first axis is the batch and fits any number of samples. Types may differ in width, not in kind.
     """
     found = {key: array for key, array in dataset.arrays.items() if key != LABELS}
-    names = [tensor.name for tensor in model.inputs]
+    names = [tensor.name for tensor in inputs]
     if LABELS in names and LABELS in dataset.arrays:
         found[LABELS] = dataset.arrays[LABELS]
     numbers = [str(index) for index in range(len(names))]
     keys = numbers if set(found) == set(numbers) else names
     lines, fits = [], True
-    for key, tensor in zip(keys, model.inputs, strict=True):
+    for key, tensor in zip(keys, inputs, strict=True):
         array = found.pop(key, None)
         good = array is not None and _array_fits(tensor, array)
         fits &= good
@@ -142,8 +143,13 @@ def _array_fits(tensor: TensorDescription, array: ArrayDescription) -> bool:
     return (
         len(tensor.shape) == len(array.shape)
         and all(size is None or size == other for size, other in zip(wanted, given, strict=True))
-        and (tensor.dtype == array.dtype or any({tensor.dtype, array.dtype} <= kind for kind in _KINDS))
+        and alike(tensor.dtype, array.dtype)
     )
+
+
+def alike(dtype: str, other: str) -> bool:
+    """Whether two types are of the same kind of numbers, if not of the same width."""
+    return dtype == other or any({dtype, other} <= kind for kind in _KINDS)
 
 
 def _array_text(array: ArrayDescription | None) -> str:

@@ -173,6 +173,19 @@ class SuggestionRefused(RequestError):
     default_hint = "Give what you want of it as `changes`."
 
 
+class NoArtifact(RequestError):
+    """The job has no such artifact."""
+
+    code = "no_artifact"
+
+
+class CandidatesMismatch(RequestError):
+    """The candidates do not take the same inputs, so that they cannot be measured against each other."""
+
+    code = "candidates_mismatch"
+    default_hint = "Inputs are matched by name, or else by position; their axes, fixed sizes and kinds must agree."
+
+
 class Conflict(RequestError):
     """The request does not fit the present state."""
 
@@ -197,6 +210,13 @@ class NoReport(Conflict):
 
     code = "no_report"
     default_hint = "Wait until it has succeeded, or leave `apply` out and say in `changes` what shall differ."
+
+
+class JobNotSucceeded(Conflict):
+    """The job has not succeeded, so that it has no artifacts."""
+
+    code = "job_not_succeeded"
+    default_hint = "Wait until it has, or name another."
 
 
 class ObjectInUse(Conflict):
@@ -295,9 +315,22 @@ class ModelIsTorchScript(ModelError):
 
 
 class ModelIsOnnx(ModelError):
-    """This is an ONNX file, not an exported program."""
+    """This is an ONNX file, which can be measured but not quantized."""
 
     code = "model_is_onnx"
+    default_hint = (
+        "`method: benchmark` measures the file as it is. To quantize the network, export the PyTorch module itself and "
+        f"upload the .pt2:\n{EXPORT_LINES}"
+    )
+
+
+class ModelWeightsApart(ModelError):
+    """The ONNX file keeps its weights in another file, which is not here."""
+
+    code = "model_weights_apart"
+    default_hint = (
+        "Save it in one file: onnx.save(onnx.load(path), whole), or torch.onnx.export(…, external_data=False)."
+    )
 
 
 class ModelCorrupt(ModelError):

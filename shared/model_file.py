@@ -1,9 +1,10 @@
 """What a model file is, found without torch and without unpickling: its inputs, or why it cannot be served.
 
-A `.pt2` is a zip that torch.export.save writes: `models/model.json` (the program), `data/weights/` and
-`data/constants/` (raw bytes, and a JSON that says what they are), `data/sample_inputs/model.pt` (a pickle).
-`torch.export.load` runs code from several of them (torch 2.13, `torch/export/pt2_archive/_package.py`), so the API
-refuses at upload, and the runner before loading, whatever is not plain data. The sandbox remains the boundary.
+A model is a `.pt2` or an ONNX file (`shared/onnx_file.py`), told apart by content. A `.pt2` is a zip that
+torch.export.save writes: `models/model.json` (the program), `data/weights/` and `data/constants/` (raw bytes, and a
+JSON that says what they are), `data/sample_inputs/model.pt` (a pickle). `torch.export.load` runs code from several of
+them (torch 2.13, `torch/export/pt2_archive/_package.py`), so the API refuses at upload, and the runner before loading,
+whatever is not plain data. The sandbox remains the boundary.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from shared.errors import (
     ModelCorrupt,
     ModelError,
-    ModelIsOnnx,
     ModelIsPickle,
     ModelIsStateDict,
     ModelIsTorchScript,
     ModelUnsafe,
     ModelUnsupported,
 )
+from shared.onnx_file import inspect_onnx
 from shared.pickle_scan import PickleUnsafe, holds_a_class, refuse_unless_tensors
 from shared.program_json import DTYPES, check_qualified_name, parse_object, parse_program
 from shared.zip_layout import (
@@ -71,23 +72,27 @@ class TensorDescription(BaseModel):
 
 
 class ModelDescription(BaseModel):
-    """What a .pt2 says of itself."""
+    """What a model file says of itself."""
 
+    format: Literal["pt2", "onnx"] = "pt2"
     inputs: list[TensorDescription] = Field(description="In the order of the model's arguments.")
     outputs: int = Field(description="How many tensors or values it returns.")
     parameters: int = Field(description="Trained numbers; tied weights are counted once.")
     weight_bytes: int = Field(description="Of parameters, buffers and constants.")
-    torch_version: str = Field(description="Of the PyTorch that saved it.")
+    torch_version: str | None = Field(default=None, description="Of the PyTorch that saved it; null for ONNX.")
+    opset: int | None = Field(default=None, description="Of ONNX's own operators; null for a .pt2.")
 
 
 def inspect_model(path: Path) -> ModelDescription:
     """Read a model file's description, having checked that loading it runs no code and every checksum in it.
 
-    Reads the file through once (2 GB/s) and keeps no weight in memory. Raises a subclass of ModelError.
+    Reads a .pt2 through once (2 GB/s) and keeps no weight in memory. Raises a subclass of ModelError.
     """
     with path.open("rb") as file:
         window = Window(file, 0, path.stat().st_size)
         if not is_zip(head := file.read(_HEAD_BYTES)):
+            if _ONNX_HEAD.match(head):
+                return _describe_onnx(window)
             raise _what_else(head, window.size)
         try:
             return _inspect_archive(window)
@@ -103,11 +108,21 @@ def _what_else(head: bytes, size: int) -> ModelError:
         return ModelCorrupt("The model file is empty.")
     if _PICKLE_HEAD.match(head):
         return ModelIsPickle() if holds_a_class(head) else ModelIsStateDict()
-    if _ONNX_HEAD.match(head):
-        return ModelIsOnnx()
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return ModelIsStateDict("This is a .safetensors file: weights without the network that uses them.")
     return ModelError()
+
+
+def _describe_onnx(window: Window) -> ModelDescription:
+    found = inspect_onnx(window)
+    return ModelDescription(
+        format="onnx",
+        inputs=[TensorDescription(name=each.name, shape=each.shape, dtype=each.dtype) for each in found.inputs],
+        outputs=len(found.outputs),
+        parameters=found.parameters,
+        weight_bytes=found.weight_bytes,
+        opset=found.opset,
+    )
 
 
 def _inspect_archive(window: Window) -> ModelDescription:

@@ -1,4 +1,4 @@
-"""What is asked: the spec of a job, discriminated by `method`, every default the one an expert would choose.
+"""What is asked of a job that quantizes: its spec, by `method`, every default the one an expert would choose.
 
 The API validates it, echoes it back with every default filled in, and stores it; the worker reads the same types.
 Choices left at `auto` are made from the model's graph and the CPU, and stand resolved in the report (`report.spec`).
@@ -27,7 +27,7 @@ DatasetId = Annotated[str, Field(pattern=r"^dst_[0-9a-z]{16,40}$", examples=["ds
 
 MAX_OVERRIDES = 1000
 REDUCED_MAX = 127  #: the greatest integer of activations in 7 bits
-_NO_NUL = r"^[^\x00]*$"  # PostgreSQL has no NUL in text or JSON
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL has no NUL in text or JSON
 
 Isa = Literal[
     "avx2",
@@ -42,10 +42,12 @@ Isa = Literal[
     "i8mm",
 ]
 LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
-LabelValue = Annotated[str, Field(max_length=200, pattern=_NO_NUL)]
+LabelValue = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A part of a spec: unknown fields are refused, and nothing is changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -80,7 +82,7 @@ def _check_granularity(observer: str, qscheme: str) -> None:
         )
 
 
-class ActivationSettings(_Strict):
+class ActivationSettings(Strict):
     """How activation ranges are found and mapped to quint8."""
 
     observer: Literal["auto"] | ActivationObserver = Field(
@@ -116,7 +118,7 @@ class ActivationSettings(_Strict):
         return self
 
 
-class WeightSettings(_Strict):
+class WeightSettings(Strict):
     """How weights are mapped to qint8."""
 
     observer: WeightObserver = "per_channel_minmax"
@@ -138,7 +140,7 @@ class WeightSettings(_Strict):
         return self
 
 
-class ActivationOverride(_Strict):
+class ActivationOverride(Strict):
     """What differs for the activations of the layers that match; what is unset stays as in the job's settings."""
 
     observer: ActivationObserver | None = None
@@ -155,7 +157,7 @@ class ActivationOverride(_Strict):
         return _refuse_per_channel(value)
 
 
-class WeightOverride(_Strict):
+class WeightOverride(Strict):
     """What differs for the weights of the layers that match; what is unset stays as in the job's settings."""
 
     observer: WeightObserver | None = None
@@ -165,17 +167,17 @@ class WeightOverride(_Strict):
     quant_max: int | None = Field(default=None, ge=-128, le=127)
 
 
-class Override(_Strict):
+class Override(Strict):
     """Another precision, or another qconfig, for the layers or operators that match; the last match wins."""
 
     layer: str | None = Field(
         default=None,
         max_length=500,
-        pattern=_NO_NUL,
+        pattern=NO_NUL,
         description="Glob on the layer's dotted name, such as `layer4.*`.",
     )
     op: str | None = Field(
-        default=None, max_length=100, pattern=_NO_NUL, description="Operator type, such as `Linear`, `Conv2d` or `add`."
+        default=None, max_length=100, pattern=NO_NUL, description="Operator type, such as `Linear`, `Conv2d` or `add`."
     )
     precision: Precision | None = Field(
         default=None,
@@ -201,7 +203,7 @@ class Override(_Strict):
         return self.precision == "float32" or (self.precision is None and not (self.activation or self.weight))
 
 
-class RecoverySettings(_Strict):
+class RecoverySettings(Strict):
     """Accuracy recovery that costs no training; each is measured with and without, and stands in the report.
 
     `auto` keeps what brings the int8 model nearer to the float model on calibration data; `true` keeps it
@@ -222,7 +224,7 @@ class RecoverySettings(_Strict):
     )
 
 
-class QatSettings(_Strict):
+class QatSettings(Strict):
     """How quantization-aware training trains."""
 
     epochs: int = Field(default=3, ge=1, le=1000)
@@ -255,7 +257,7 @@ class QatSettings(_Strict):
     freeze_batch_norm_after: float = Field(default=0.66, ge=0, le=1, description="Share of the training steps.")
 
 
-class BenchmarkSettings(_Strict):
+class BenchmarkSettings(Strict):
     """What latency is measured at: every batch size with every thread count."""
 
     batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default=[1], min_length=1, max_length=8)
@@ -265,7 +267,7 @@ class BenchmarkSettings(_Strict):
     )
 
 
-class AnalysisSettings(_Strict):
+class AnalysisSettings(Strict):
     """What the report explains layer by layer, and how long that may take."""
 
     layers: bool = Field(default=True, description="Float against int8 layer by layer, on the same inputs.")
@@ -277,7 +279,7 @@ class AnalysisSettings(_Strict):
     )
 
 
-class Hardware(_Strict):
+class Hardware(Strict):
     """The machine that a job runs and is measured on: a worker that has all of this."""
 
     isa: list[Isa] = Field(default=[], max_length=20, description="Instruction sets that int8 kernels use.")
@@ -285,7 +287,7 @@ class Hardware(_Strict):
         default=None,
         min_length=1,
         max_length=200,
-        pattern=_NO_NUL,
+        pattern=NO_NUL,
         description="Glob on the CPU model, such as `AMD EPYC 9*`; capitals do not matter.",
     )
     labels: dict[LabelName, LabelValue] = Field(
@@ -319,14 +321,33 @@ def _check_reduced_overrides(settings: ActivationSettings, overrides: list[Overr
             raise ValueError(f"overrides[{index}]: {error}") from error
 
 
-class _SpecBase(_Strict):
+class SpecBase(Strict):
+    """What every job can be asked for, whatever its method."""
+
+    metric: Metric = Field(
+        default="auto", description="`auto`: top1 for integer labels, mse for float ones, else none."
+    )
+    benchmark: BenchmarkSettings = BenchmarkSettings()
+    hardware: Hardware | None = Field(
+        default=None, description="Only a worker that has this runs the job, which waits until there is one; null: any."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    name: str | None = Field(default=None, max_length=200, pattern=NO_NUL)
+    metadata: dict[
+        Annotated[str, Field(max_length=64, pattern=NO_NUL)], Annotated[str, Field(max_length=512, pattern=NO_NUL)]
+    ] = Field(default={}, max_length=32, description="Yours; returned as it is.")
+
+    @field_validator("hardware")
+    @classmethod
+    def _nothing_asked_is_null(cls, hardware: Hardware | None) -> Hardware | None:
+        return None if hardware == Hardware() else hardware
+
+
+class _QuantizationBase(SpecBase):
     model: ModelId = Field(description="The model to quantize.")
     evaluation: DatasetId | None = Field(
         default=None,
         description="Held-out data for quality; without it another of the job's datasets is used, and said so.",
-    )
-    metric: Metric = Field(
-        default="auto", description="`auto`: top1 for integer labels, mse for float ones, else none."
     )
     max_accuracy_drop: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         default="auto",
@@ -346,29 +367,15 @@ class _SpecBase(_Strict):
             "them, `onnxruntime`, `openvino`. null: all that the worker has."
         ),
     )
-    benchmark: BenchmarkSettings = BenchmarkSettings()
     analysis: AnalysisSettings = AnalysisSettings()
-    hardware: Hardware | None = Field(
-        default=None, description="Only a worker that has this runs the job, which waits until there is one; null: any."
-    )
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    name: str | None = Field(default=None, max_length=200, pattern=_NO_NUL)
-    metadata: dict[
-        Annotated[str, Field(max_length=64, pattern=_NO_NUL)], Annotated[str, Field(max_length=512, pattern=_NO_NUL)]
-    ] = Field(default={}, max_length=32, description="Yours; returned as it is.")
 
     @field_validator("runtimes")
     @classmethod
     def _torch_and_each_once(cls, runtimes: list[Runtime] | None) -> list[Runtime] | None:
         return None if runtimes is None else [name for name in RUNTIMES if name == "torch" or name in runtimes]
 
-    @field_validator("hardware")
-    @classmethod
-    def _nothing_asked_is_null(cls, hardware: Hardware | None) -> Hardware | None:
-        return None if hardware == Hardware() else hardware
 
-
-class DynamicSpec(_SpecBase):
+class DynamicSpec(_QuantizationBase):
     """int8 weights; activation ranges are found at run time. Needs no data."""
 
     method: Literal["dynamic"]
@@ -386,7 +393,7 @@ class DynamicSpec(_SpecBase):
         return self
 
 
-class StaticSpec(_SpecBase):
+class StaticSpec(_QuantizationBase):
     """int8 weights and activations, with ranges fixed by calibration."""
 
     method: Literal["static"]
@@ -401,7 +408,7 @@ class StaticSpec(_SpecBase):
         return self
 
 
-class QatSpec(_SpecBase):
+class QatSpec(_QuantizationBase):
     """int8 weights and activations, trained with fake quantize."""
 
     method: Literal["qat"]
@@ -424,7 +431,6 @@ class QatSpec(_SpecBase):
 
 
 QuantizationSpec = Annotated[DynamicSpec | StaticSpec | QatSpec, Field(discriminator="method")]
-METHODS = ("dynamic", "static", "qat")
 
 spec_adapter: TypeAdapter[DynamicSpec | StaticSpec | QatSpec] = TypeAdapter(QuantizationSpec)
 
@@ -432,9 +438,3 @@ spec_adapter: TypeAdapter[DynamicSpec | StaticSpec | QatSpec] = TypeAdapter(Quan
 def asked(toggle: Toggle) -> Literal["auto", "on"]:
     """How the report says that something was to be done; of what is off it says nothing."""
     return "auto" if toggle == "auto" else "on"
-
-
-def dataset_roles(spec: DynamicSpec | StaticSpec | QatSpec) -> dict[str, str]:
-    """The datasets that a spec names: role (`calibration`, `evaluation`, `training`) to dataset id."""
-    roles = {role: getattr(spec, role, None) for role in ("calibration", "evaluation", "training")}
-    return {role: dataset for role, dataset in roles.items() if dataset is not None}

@@ -17,9 +17,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+from shared.job_spec import SPECS
 
-_SPECS: dict[str, type[BaseModel]] = {"dynamic": DynamicSpec, "static": StaticSpec, "qat": QatSpec}
 _FREE = frozenset({"metadata"})  #: whose names are the user's own
 _NULL_IS_A_VALUE = "max_accuracy_drop"
 _ADDED_UP = "overrides"
@@ -32,7 +31,7 @@ _SUGGESTED_DATA = frozenset({"calibration", "training"})
 def apply_patch(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """The spec with the patch applied; not validated, and neither argument is changed."""
     method = patch.get("method", spec.get("method"))
-    other = _SPECS.get(method) if isinstance(method, str) and method != spec.get("method") else None
+    other = SPECS.get(method) if isinstance(method, str) and method != spec.get("method") else None
     base = {name: value for name, value in spec.items() if other is None or name in other.model_fields}
     patched = _merged(base, patch)
     if added := overrides_of(patch):
@@ -69,7 +68,7 @@ def compose_patches(patches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def unknown_nulls(patch: Mapping[str, Any]) -> list[str]:
     """The dotted names that a patch sets to null and no method's spec has; every other wrong one is in the result."""
-    return [name for name in _nulls(patch) if not any(_has(spec, name.split(".")) for spec in _SPECS.values())]
+    return [name for name in _nulls(patch) if not any(_has(spec, name.split(".")) for spec in SPECS.values())]
 
 
 def overrides_of(patch: Mapping[str, Any]) -> list[Any]:

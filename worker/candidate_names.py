@@ -32,6 +32,28 @@ CANDIDATE_NAMES = {
 }
 
 
+FORM_NAMES: dict[str, str] = {
+    "eager": "eager torch",
+    "channels_last": "channels-last torch",
+    "frozen": "frozen torch",
+    "torch": "torch",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "openvino_bf16": "OpenVINO bf16",
+}
+
+
 def candidate_name(name: str) -> str:
-    """In words; a candidate that nobody named is called what the report calls it."""
-    return CANDIDATE_NAMES.get(name, name)
+    """In words, also a form of a benchmark; what nobody named is called what the report calls it."""
+    return CANDIDATE_NAMES.get(name) or form_name(name)
+
+
+def candidate_of(form: str) -> str:
+    """`resnet18` of `resnet18/openvino`."""
+    return form.rpartition("/")[0]
+
+
+def form_name(name: str) -> str:
+    """`resnet18 in OpenVINO` of `resnet18/openvino`."""
+    candidate, _, kind = name.rpartition("/")
+    return f"{candidate} in {FORM_NAMES[kind]}" if kind in FORM_NAMES else name

@@ -60,7 +60,12 @@ def is_poor(quality: Quality) -> bool:
         trusted = metric.name != "mse" or not metric.by_default
         if trusted or not metric.met:
             return not metric.met
-    return any(_is_far(output) for output in quality.fidelity)
+    return is_far(quality.fidelity)
+
+
+def is_far(fidelity: Sequence[OutputFidelity]) -> bool:
+    """Whether an output is far off: by its agreement where it has classes or is discrete, else by its SQNR."""
+    return any(_is_far(output) for output in fidelity)
 
 
 def worst_output(fidelity: Sequence[OutputFidelity]) -> OutputFidelity | None:

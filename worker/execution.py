@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from shared.benchmark_spec import BenchmarkSpec
 from shared.database import Database
 from shared.database.job_repository import JobRepository
-from shared.database.object_repository import ObjectRepository
 from shared.database.records import Claim, WorkerDescription
 from shared.errors import (
     DatabaseUnavailable,
@@ -29,9 +29,9 @@ from shared.errors import (
     WorkerCrashed,
 )
 from shared.job import Artifact, Progress, Step
-from shared.object_store import ObjectStore, artifact_key, attempt_prefix, blob_key, job_prefix
+from shared.job_spec import job_spec_adapter
+from shared.object_store import ObjectStore, artifact_key, attempt_prefix, job_prefix
 from shared.printable import printable_line
-from shared.quantization_spec import dataset_roles, spec_adapter
 from shared.settings import JobSettings
 from worker.before import read_before
 from worker.checkpoints import CheckpointKeeper
@@ -52,6 +52,7 @@ from worker.progress import (
 from worker.runner_messages import StartMessage
 from worker.runner_process import RunnerGarbled, RunnerLost, RunnerProcess
 from worker.sandbox import SandboxLevel, SandboxLimits
+from worker.wanted_files import wanted_files
 from worker.warm_runners import WarmRunners
 from worker.workspace import Workspace, size_bytes
 
@@ -166,29 +167,25 @@ class Execution:
 
     def _fetch(self, claim: Claim, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder) -> JobInputs:
         recorder.move(Step.FETCH, Progress(message="Fetching the model and the data"))
-        spec = spec_adapter.validate_python(claim.spec)
-        roles = dataset_roles(spec)
+        spec = job_spec_adapter.validate_python(claim.spec)
         with self._database.read() as connection:
-            objects = ObjectRepository(connection)
-            model = objects.get(spec.model)
-            datasets = {role: objects.get(object_id) for role, object_id in roles.items()}
+            wanted = wanted_files(connection, spec)
             before = read_before(JobRepository(connection), claim.job_id)
-        names = {role: f"{role}.{record.description['format']}" for role, record in datasets.items()}
         asked = JobInputs(
             job_id=claim.job_id,
             spec=spec,
-            datasets=names,
+            datasets=wanted.datasets,
+            candidates=wanted.candidates,
             threads=self._limits.threads,
             wall_limit_seconds=self._limits.wall_limit_seconds,
             sandbox_level=self._sandbox_level,
             before=before,
         )
         folder.create(asked)
-        wanted = [(model, folder.model), *((datasets[role], folder.inputs / names[role]) for role in roles)]
-        for record, path in wanted:
+        for each in wanted.files:
             watch.check()
-            key = blob_key(record.sha256)
-            self._store.get_file(key, path, expected_sha256=record.sha256, on_chunk=watch.check)
+            path = folder.inputs / each.name
+            self._store.get_file(each.key, path, expected_sha256=each.sha256, on_chunk=watch.check)
         return asked
 
     def _run(self, folder: JobFolder, watch: ClaimWatch, recorder: ProgressRecorder, keeper: CheckpointKeeper) -> None:
@@ -250,7 +247,8 @@ class Execution:
         self, claim: Claim, folder: JobFolder, asked: JobInputs, watch: ClaimWatch, recorder: ProgressRecorder
     ) -> tuple[dict[str, Any], list[Artifact]]:
         recorder.move(Step.STORE, Progress(fraction=1 - _STORE_SHARE, message="Storing the artifacts"))
-        check_outputs(folder.outputs, limit_bytes=self._limits.output_limit_bytes)
+        limit = self._limits.output_limit_bytes
+        check_outputs(folder.outputs, limit_bytes=limit, benchmark=isinstance(asked.spec, BenchmarkSpec))
         report = read_report(folder.outputs, asked)
         artifacts = complete_outputs(folder.outputs, report, job_id=claim.job_id)
         for artifact in artifacts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.job_report import ArtifactResult
 from worker.job_folder import JobFolder
@@ -19,10 +19,12 @@ from worker.steps.export import MadeFile
 
 _NAME = "handover.pickle"
 
+T = TypeVar("T")
+
 
 @dataclass
 class Handover:
-    """All that is known of a job between two stages."""
+    """All that is known of a job that quantizes between two stages."""
 
     course: Course
     qengine: str
@@ -42,14 +44,15 @@ class Handover:
     """What they are worth in their runtimes."""
 
 
-def hand_over(folder: JobFolder, handover: Handover) -> None:
+def hand_over(folder: JobFolder, handover: object) -> None:
     """Leave it for the next stage."""
     with (folder.tmp / _NAME).open("wb") as file:
         pickle.dump(handover, file)
 
 
-def take_over(folder: JobFolder) -> Handover:
+def take_over(folder: JobFolder, kind: type[T]) -> T:
     """What the stage before left."""
     with (folder.tmp / _NAME).open("rb") as file:
-        found: Handover = pickle.load(file)  # noqa: S301  # the docstring of this module says why
+        found = pickle.load(file)  # noqa: S301  # the docstring of this module says why
+    assert isinstance(found, kind)
     return found

@@ -37,6 +37,18 @@ class BatchRange:
         return max(self.low, min(self.high, size))
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What candidates are held against, and how they all are fed."""
+
+    run: Model
+    outputs: Sequence[str]
+    batch: BatchRange
+    """The batch sizes that all of them take."""
+    batch_size: int
+    """What passes over data use."""
+
+
 def batch_range(specs: Sequence[InputSpec]) -> BatchRange:
     """The batch sizes that a model with these inputs takes.
 

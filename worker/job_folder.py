@@ -2,7 +2,8 @@
 
 <folder>/
   job.json       what to do: JobInputs
-  inputs/        model.pt2, and a file for each dataset role, such as calibration.npz;
+  inputs/        model.pt2, or of a benchmark candidate-0.onnx and so on for what was uploaded and artifact-1.pt for
+                 what a job made; a file for each dataset role, such as calibration.npz;
                  checkpoint.pt of an earlier attempt
   outputs/       artifacts; report.json among them, or for a plan nothing but plan.json
   tmp/           scratch; checkpoint.pt of this attempt
@@ -12,29 +13,56 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from shared.benchmark_spec import BenchmarkSpec
 from shared.job_plan import PlanQuestion
-from shared.job_report import Before
-from shared.quantization_spec import QuantizationSpec
+from shared.job_report import Before, OutputFidelity
+from shared.job_spec import JobSpec
+from shared.model_file import TensorDescription
+from shared.quantization_spec import DynamicSpec, QatSpec, Runtime, StaticSpec
 
 CHECKPOINT_NAME = "checkpoint.pt"
 PLAN_NAME = "plan.json"
+
+
+class CandidateFile(BaseModel):
+    """A candidate of a benchmark, as the supervisor fetched it."""
+
+    name: str
+    source: str = Field(description="The model, or the job and the artifact with a slash between.")
+    file: str = Field(description="Below inputs/.")
+    format: Literal["pt2", "onnx", "torchscript"] = Field(description="`torchscript`: an artifact for torch.")
+    inputs: list[TensorDescription]
+    runtime: Runtime | None = Field(default=None, description="Of an artifact: what it was made for; null: any.")
+    qengine: str | None = Field(default=None, description="Of an artifact for torch: whose kernels it is for.")
+    expected: list[OutputFidelity] | None = Field(
+        default=None,
+        description="How near the outputs were where it was made, if they are held against the same ones here.",
+    )
 
 
 class JobInputs(BaseModel):
     """What the supervisor tells the runner about the job; `job.json`."""
 
     job_id: str
-    spec: QuantizationSpec
+    spec: JobSpec
     datasets: dict[str, str] = Field(
         description="Role to file name below inputs/, such as {'calibration': 'calibration.npz'}."
     )
+    candidates: list[CandidateFile] = Field(default=[], description="Of a benchmark, in the order of the spec.")
     threads: int = Field(ge=1, description="Compute threads of the job; benchmarks set their own.")
     wall_limit_seconds: float | None = Field(default=None, description="After so long the job is stopped.")
     sandbox_level: str = "none"
     before: Before | None = Field(default=None, description="The job that this one was made from, when it was.")
+
+    @property
+    def quantization(self) -> DynamicSpec | StaticSpec | QatSpec:
+        """The spec of a job that quantizes."""
+        assert not isinstance(self.spec, BenchmarkSpec)
+        return self.spec
 
 
 class PlanInputs(BaseModel):
@@ -85,6 +113,11 @@ class JobFolder:
     def checkpoint(self) -> Path:
         """What this attempt leaves of its training after each epoch."""
         return self.tmp / CHECKPOINT_NAME
+
+    @property
+    def uploads(self) -> list[Path]:
+        """The models that were uploaded; not what a job made."""
+        return [self.model] if self.model.exists() else sorted(self.inputs.glob("candidate-*"))
 
     def create(self, inputs: JobInputs | PlanInputs) -> None:
         """Make the sub-folders and write job.json."""

@@ -86,7 +86,7 @@ def measure_latency(
         candidates, int8=int8, threads=threads, max_seconds=max_seconds, seed=seed, advance=advance
     )
     compared = [_against_float(each.samples_ms, int8, seed) for each in sittings]
-    kept = min(range(len(sittings)), key=lambda at: (len(sittings[at].causes), _width(compared[at][0].speedup_ci95)))
+    kept = min(range(len(sittings)), key=lambda at: (len(sittings[at].causes), width_of(compared[at][0].speedup_ci95)))
     rounds, speedups = sittings[kept], compared[kept]
     baseline, fastest = fastest_of(rounds.samples_ms, int8, inside=False), speedups[0]
     return BenchmarkResult(
@@ -95,7 +95,7 @@ def measure_latency(
         rounds=rounds.count,
         baseline=baseline,
         int8=fastest.name,
-        candidates=[_stats(name, samples, batch_size) for name, samples in rounds.samples_ms.items()],
+        candidates=[stats_of(name, samples, batch_size) for name, samples in rounds.samples_ms.items()],
         speedup=fastest.speedup,
         speedup_ci95=fastest.speedup_ci95,
         significant=fastest.significant,
@@ -116,7 +116,7 @@ def measure_latency(
             )
             for each, (speedup, *_) in zip(sittings, compared, strict=True)
         ],
-        note=_note(rounds, sittings),
+        note=note_of(rounds, sittings),
     )
 
 
@@ -242,7 +242,7 @@ class _Sitter:
         baseline = fastest_of(samples_ms, others or list(samples_ms), inside=True)
         compared = [name for name in samples_ms if name != baseline and (name in self.int8 or not self.int8)]
         intervals = (speedup_ci95(samples_ms[baseline], samples_ms[name], self.seed) for name in compared)
-        return all(_width(interval) < _ENOUGH_RELATIVE_INTERVAL for interval in intervals)
+        return all(width_of(interval) < _ENOUGH_RELATIVE_INTERVAL for interval in intervals)
 
 
 def _warm_up(candidate: Candidate, share_seconds: float, clock: Callable[[], float]) -> float:
@@ -279,7 +279,8 @@ def _against_float(samples_ms: Mapping[str, Samples], int8: Collection[str], see
     return sorted(speedups, key=lambda each: each.speedup, reverse=True)
 
 
-def _stats(name: str, samples_ms: Samples, batch_size: int) -> LatencyStats:
+def stats_of(name: str, samples_ms: Samples, batch_size: int) -> LatencyStats:
+    """What the samples of one candidate come to."""
     p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, [50, 90, 99]))
     p50_bound, p90_bound, p99_bound = (percentile_bound_ms(samples_ms, share) for share in (0.5, 0.9, 0.99))
     return LatencyStats(
@@ -307,7 +308,8 @@ def _conclusion(fastest: Speedup, baseline: str) -> str:
     return f"{int8} takes {slower:.2f} times as long as {of_float} ({least:.2f} to {most:.2f})."
 
 
-def _note(kept: Rounds, sittings: list[Rounds]) -> str | None:
+def note_of(kept: Rounds, sittings: list[Rounds]) -> str | None:
+    """What there is to doubt of the rounds that are kept, in sentences."""
     told = [f"{'Noisy: ' if is_noise(doubt) else ''}{doubt.told}" for doubt in kept.doubts]
     if len(sittings) > 1:
         which = "first" if sittings[0] is kept else "second"
@@ -315,7 +317,8 @@ def _note(kept: Rounds, sittings: list[Rounds]) -> str | None:
     return " ".join(told) or None
 
 
-def _width(interval: tuple[float, float]) -> float:
+def width_of(interval: tuple[float, float]) -> float:
+    """How far the ends of the interval of a ratio are apart."""
     low, high = interval
     return high / low - 1
 

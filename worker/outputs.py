@@ -12,12 +12,16 @@ import stat
 from pathlib import Path
 from typing import Any, get_args
 
+from shared.benchmark_report import SCHEMA_VERSION as BENCHMARK_SCHEMA_VERSION
+from shared.benchmark_report import BenchmarkReport
+from shared.benchmark_spec import BenchmarkSpec
 from shared.errors import InternalError, OutputTooLarge
 from shared.job import Artifact
 from shared.job_report import SCHEMA_VERSION, JobReport
 from shared.latency_report import Environment
 from shared.quantization_spec import MAX_OVERRIDES, Qengine, Runtime
 from shared.spec_patch import beyond_suggesting, overrides_of
+from worker.benchmark_checks import check_benchmark
 from worker.environment import describe_environment
 from worker.job_folder import JobInputs
 from worker.loading_example import loading_example
@@ -44,20 +48,22 @@ _KINDS: dict[str, tuple[Any, str]] = {
 }
 _ALWAYS_LEFT = {MODEL_NAME, REPORT_NAME}
 _MAY_BE_LEFT = _ALWAYS_LEFT | set(MODEL_NAMES.values())
+_LEFT_BY_BENCHMARK = {REPORT_NAME}
 _MAX_WARNINGS = 1000
 _MAX_SPEEDUP = 1e6
 _IDENTITY = ("method", "model", "calibration", "evaluation", "training")
 
 
-def check_outputs(outputs: Path, *, limit_bytes: int) -> None:
-    """Let pass what a recipe writes.
+def check_outputs(outputs: Path, *, limit_bytes: int, benchmark: bool = False) -> None:
+    """Let pass what a recipe writes; that of a benchmark writes no model.
 
     Raises OutputTooLarge, and InternalError when a file is missing, not one that a recipe writes, or not regular.
     """
     found = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(outputs)}
-    if not _ALWAYS_LEFT <= set(found) <= _MAY_BE_LEFT:
-        unexpected = [name[:80] for name in sorted(set(found) - _MAY_BE_LEFT)[:5]]
-        raise InternalError(f"The recipe left {len(found)} files, {unexpected} among them, not {sorted(_ALWAYS_LEFT)}.")
+    always, may_be = (_LEFT_BY_BENCHMARK,) * 2 if benchmark else (_ALWAYS_LEFT, _MAY_BE_LEFT)
+    if not always <= set(found) <= may_be:
+        unexpected = [name[:80] for name in sorted(set(found) - may_be)[:5]]
+        raise InternalError(f"The recipe left {len(found)} files, {unexpected} among them, not {sorted(always)}.")
     # A hard link could be a file of somebody else's, shown under the job's name.
     if irregular := [name for name, each in found.items() if not stat.S_ISREG(each.st_mode) or each.st_nlink != 1]:
         raise InternalError(f"The recipe left {irregular} that are not regular files.")
@@ -65,27 +71,36 @@ def check_outputs(outputs: Path, *, limit_bytes: int) -> None:
         raise OutputTooLarge
 
 
-def read_report(outputs: Path, asked: JobInputs) -> JobReport:
+def read_report(outputs: Path, asked: JobInputs) -> JobReport | BenchmarkReport:
     """The report that a recipe wrote on what was asked; InternalError when it is not one.
 
     `asked` is what the supervisor itself handed out. What it knows better than the report is taken from there.
     """
     try:
-        report = JobReport.model_validate(read_untrusted(outputs / REPORT_NAME))
+        written = read_untrusted(outputs / REPORT_NAME)
+        if isinstance(asked.spec, BenchmarkSpec):
+            benchmark = BenchmarkReport.model_validate(written)
+            check_benchmark(benchmark, asked)
+            _check_environment(benchmark.environment)
+            known = {"schema_version": BENCHMARK_SCHEMA_VERSION, **_known(benchmark, asked)}
+            return benchmark.model_copy(update=known)
+        report = JobReport.model_validate(written)
         _check(report, asked)
         _check_artifacts(report, outputs)
     except (ValueError, RecursionError) as error:  # of JSON, of pydantic, of our own
         raise InternalError("The recipe wrote a report that is not one.") from error
-    known = {
-        "schema_version": SCHEMA_VERSION,
-        "before": asked.before,
-        "warnings": report.warnings[:_MAX_WARNINGS],  # the most telling come first
-        "environment": _environment(report, asked),
-    }
+    known = {"schema_version": SCHEMA_VERSION, "before": asked.before, **_known(report, asked)}
     return report.model_copy(update=known)
 
 
-def _environment(report: JobReport, asked: JobInputs) -> Environment:
+def _known(report: JobReport | BenchmarkReport, asked: JobInputs) -> dict[str, Any]:
+    return {
+        "warnings": report.warnings[:_MAX_WARNINGS],  # the most telling come first
+        "environment": _environment(report, asked),
+    }
+
+
+def _environment(report: JobReport | BenchmarkReport, asked: JobInputs) -> Environment:
     """This machine by the supervisor's own word; only the runner knows its own variables."""
     found = describe_environment(report.environment.qengine, asked.sandbox_level, threads=asked.threads)
     return found.model_copy(update={"thread_settings": report.environment.thread_settings})
@@ -96,8 +111,7 @@ def _check(report: JobReport, asked: JobInputs) -> None:
     spec = asked.spec.model_dump(mode="json")
     if report.method != spec["method"] or any(report.spec.get(name) != spec.get(name) for name in _IDENTITY):
         raise ValueError("it is about another job")
-    if report.environment.qengine not in get_args(Qengine):
-        raise ValueError("there are no such kernels")
+    _check_environment(report.environment)
     patches = [each.suggestion.patch for each in report.warnings if each.suggestion]
     patches += [each.removed_by for each in report.boundaries if each.removed_by]
     for patch in patches:
@@ -114,6 +128,11 @@ def _check(report: JobReport, asked: JobInputs) -> None:
         raise ValueError("it has an impossible drop")
 
 
+def _check_environment(environment: Environment) -> None:
+    if environment.qengine not in get_args(Qengine):
+        raise ValueError("there are no such kernels")
+
+
 def _check_artifacts(report: JobReport, outputs: Path) -> None:
     """Whether a report tells of the files that are there, each for the runtime that its name says."""
     there = {each.name for each in report.artifacts if "missing" not in each.labels}
@@ -125,16 +144,18 @@ def _check_artifacts(report: JobReport, outputs: Path) -> None:
         raise ValueError("it recommends what is not there")
 
 
-def complete_outputs(outputs: Path, report: JobReport, *, job_id: str) -> list[Artifact]:
+def complete_outputs(outputs: Path, report: JobReport | BenchmarkReport, *, job_id: str) -> list[Artifact]:
     """Write what is made of the report beside the model, and the SHA-256 of all in the form that `sha256sum -c` reads.
 
     The report itself is written anew, as it was understood.
     """
     _write(outputs / REPORT_NAME, report.model_dump_json(indent=2) + "\n")
     _write(outputs / PAGE_NAME, render_page(report, job_id=job_id))
-    for each in report.artifacts:
-        if "missing" not in each.labels:
-            _write(outputs / EXAMPLE_NAMES[each.runtime], loading_example(report, each.runtime, model_name=each.name))
+    if isinstance(report, JobReport):
+        for each in report.artifacts:
+            if "missing" not in each.labels:
+                example = loading_example(report, each.runtime, model_name=each.name)
+                _write(outputs / EXAMPLE_NAMES[each.runtime], example)
     artifacts = [_artifact(outputs / name) for name in sorted(_KINDS) if (outputs / name).exists()]
     _write(outputs / MANIFEST_NAME, "".join(f"{each.sha256}  {each.name}\n" for each in artifacts))
     return [*artifacts, _artifact(outputs / MANIFEST_NAME)]

@@ -17,8 +17,8 @@ from shared.database.plan_repository import PATIENCE_SECONDS, AskedPlan, PlanRep
 from shared.database.records import WorkerDescription
 from shared.errors import InternalError, JobError, OctavoError, OutputTooLarge, PlanUnavailable, ServiceError
 from shared.job_plan import JobPlan, PlanWorker, plan_question_adapter
+from shared.job_spec import dataset_roles
 from shared.object_store import ObjectStore, blob_key
-from shared.quantization_spec import dataset_roles
 from worker.job_folder import JobFolder, PlanInputs
 from worker.job_limits import JobLimits
 from worker.node_sharing import NodeSharing

@@ -8,6 +8,7 @@ its progress. By hand, with all that is made of the report:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import sys
@@ -17,14 +18,17 @@ from pathlib import Path
 
 import torch
 
+from shared.benchmark_report import BenchmarkReport
+from shared.benchmark_spec import BenchmarkSpec
 from shared.job import Step
 from shared.job_report import CalibrationResult, JobReport, Quality
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+from worker.benchmarking import export_forms, make_forms, measure_forms, verify_forms
 from worker.datasets import Samples, batches
 from worker.inference import padded_to
 from worker.job_folder import JobFolder
 from worker.outputs import complete_outputs, read_report
-from worker.progress import ProgressTracker, Report, Stage
+from worker.progress import STAGES, ProgressTracker, Report, Stage
 from worker.quantization import (
     Plan,
     learn_scales,
@@ -54,25 +58,33 @@ _MASKED_BATCHES = 2  #: in which a mask, where the model has one, is found
 
 
 def run(folder: JobFolder, report: Report) -> JobReport:
-    """Do the job in this folder: read inputs/, write outputs/, tell progress to `report`.
+    """Quantize as the job in this folder asks: read inputs/, write outputs/, tell progress to `report`.
 
     Raises UserError for what was sent, ServiceError for what failed here.
     """
+    found = run_any(folder, report)
+    assert isinstance(found, JobReport)
+    return found
+
+
+def run_any(folder: JobFolder, report: Report) -> JobReport | BenchmarkReport:
+    """Do the job in this folder, whatever its method; likewise."""
     for stage in RECIPE.values():
         stage(folder, report)
     return read_report(folder.outputs, folder.read_inputs())
 
 
 def make(folder: JobFolder, report: Report) -> None:
-    """The first stage: make the int8 model, explain it, write its artifacts."""
+    """The first stage of quantizing: make the int8 model, explain it, write its artifact for torch."""
     inputs = folder.read_inputs()
-    wanted_runtimes(inputs.spec.runtimes)  # before any work is done for one that there is not
+    asked = inputs.quantization
+    wanted_runtimes(asked.runtimes)  # before any work is done for one that there is not
     torch.set_num_threads(inputs.threads)  # only now: a thread from before the lockdown would be outside of it
-    torch.manual_seed(inputs.spec.seed)
-    tracker = ProgressTracker(report, WEIGHTS[inputs.spec.method])
+    torch.manual_seed(asked.seed)
+    tracker = ProgressTracker(report, WEIGHTS[asked.method])
     model, data = load(folder, inputs, tracker)
-    yardstick = choose_yardstick(model, data, inputs.spec, tracker)
-    match inputs.spec:
+    yardstick = choose_yardstick(model.reference, data, tracker, metric=asked.metric, max_drop=asked.max_accuracy_drop)
+    match asked:
         case DynamicSpec() as spec:
             outcome = dynamic(folder, model, data, spec, yardstick=yardstick, tracker=tracker)
         case StaticSpec() as spec:
@@ -82,10 +94,23 @@ def make(folder: JobFolder, report: Report) -> None:
     complete(folder, inputs, tracker, model=model, data=data, yardstick=yardstick, outcome=outcome)
 
 
-#: By stage, in order: each can run in a process of its own, and takes up what the one before left in the folder.
-RECIPE: Mapping[Stage, Callable[[JobFolder, Report], None]] = {
+Run = Callable[[JobFolder, Report], None]
+_QUANTIZE: Mapping[Stage, Run] = {
     "make": make, "export": export_artifacts, "verify": verify_artifacts, "measure": measure,
 }  # fmt: skip
+_BENCHMARK: Mapping[Stage, Run] = {
+    "make": make_forms, "export": export_forms, "verify": verify_forms, "measure": measure_forms,
+}  # fmt: skip
+
+
+def _run_stage(stage: Stage, folder: JobFolder, report: Report) -> None:
+    """The stage of the method that the job asks for."""
+    stages = _BENCHMARK if isinstance(folder.read_inputs().spec, BenchmarkSpec) else _QUANTIZE
+    stages[stage](folder, report)
+
+
+#: By stage, in order: each can run in a process of its own, and takes up what the one before left in the folder.
+RECIPE: Mapping[Stage, Run] = {stage: functools.partial(_run_stage, stage) for stage in STAGES}
 
 
 def dynamic(
@@ -256,9 +281,9 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: python -m worker.recipes FOLDER")
     folder = JobFolder(Path(sys.argv[1]))
-    report = run(folder, lambda message: print(message.model_dump_json(), flush=True))  # noqa: T201  # a command's output
+    report = run_any(folder, lambda message: print(message.model_dump_json(), flush=True))  # noqa: T201  # a command's output
     complete_outputs(folder.outputs, report, job_id=folder.read_inputs().job_id)
-    print(report.verdict.sentence)  # noqa: T201  # likewise
+    print(report.conclusion if isinstance(report, BenchmarkReport) else report.verdict.sentence)  # noqa: T201  # likewise
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def complete(
     outcome: Outcome,
 ) -> None:
     """Explain the int8 model, write its artifacts, and hand over to the stages that measure them."""
-    spec, settled, quality = inputs.spec, outcome.plan, outcome.quality
+    spec, settled, quality = inputs.quantization, outcome.plan, outcome.quality
     example = example_inputs(model, data.evaluation)
 
     with tracker.step(Step.ANALYSE, "Looking at every layer") as advance:
@@ -167,7 +167,7 @@ def export_artifacts(folder: JobFolder, report: Report) -> None:
             folder,
             model,
             example_inputs(model, handover.yardstick.samples),
-            spec=inputs.spec,
+            spec=inputs.quantization,
             float_layers=handover.float_layers,
             advance=advance,
         )
@@ -193,7 +193,7 @@ def verify_artifacts(folder: JobFolder, report: Report) -> None:
 def measure(folder: JobFolder, report: Report) -> None:
     """Measure the right artifacts against float models, choose one, and write the report."""
     inputs, handover, tracker = _taken_up(folder, report)
-    spec, artifacts = inputs.spec, handover.artifacts
+    spec, artifacts = inputs.quantization, handover.artifacts
     torch.backends.quantized.engine = handover.qengine
     model = load_again(folder, handover.yardstick.samples)
     measured = worth_measuring(artifacts)
@@ -276,7 +276,7 @@ def _with_slow_layers(
 
 def _taken_up(folder: JobFolder, report: Report) -> tuple[JobInputs, Handover, ProgressTracker]:
     """What is asked, what the stage before left, and progress from there."""
-    inputs, handover = folder.read_inputs(), take_over(folder)
+    inputs, handover = folder.read_inputs(), take_over(folder, Handover)
     torch.set_num_threads(inputs.threads)
     return inputs, handover, ProgressTracker(report, WEIGHTS[inputs.spec.method], handover.course)
 
@@ -284,7 +284,7 @@ def _taken_up(folder: JobFolder, report: Report) -> tuple[JobInputs, Handover, P
 def _resolved_spec(
     inputs: JobInputs, settled: Plan, quality: Quality, training: TrainingResult | None
 ) -> dict[str, Any]:
-    spec = inputs.spec.model_dump(mode="json") | settled.resolved()
+    spec = inputs.quantization.model_dump(mode="json") | settled.resolved()
     spec["metric"] = None if quality.metric is None else quality.metric.name
     if spec["max_accuracy_drop"] == "auto":
         spec["max_accuracy_drop"] = None if quality.metric is None else quality.metric.max_drop

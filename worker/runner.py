@@ -170,7 +170,8 @@ def _run(start: StartMessage, run: Callable[[JobFolder, Report], object], protoc
         folder = JobFolder(start.folder)
         _enter(folder, start)
         step = Step.LOAD
-        inspect_model(folder.model)
+        for upload in folder.uploads:
+            inspect_model(upload)
         run(folder, report)
     except BaseException as error:  # noqa: BLE001 - whatever a hostile model raises ends in a message
         traceback.print_exc()

@@ -17,8 +17,14 @@ def synthesise(raised: fx.GraphModule, specs: Sequence[InputSpec], samples: int,
 
     Floats are standard normal; integers lie below the size of the embedding that they index, else they are one.
     """
+    return random_samples(specs, index_limits(raised), samples, seed)
+
+
+def random_samples(
+    specs: Sequence[InputSpec], limits: Sequence[int | None], samples: int, seed: int
+) -> InMemorySamples:
+    """The same for inputs whose integers lie below these limits."""
     generator = torch.Generator().manual_seed(seed)
-    limits = _index_limits(raised)
     return InMemorySamples(
         tuple(_random(spec, limit, samples, generator) for spec, limit in zip(specs, limits, strict=True))
     )
@@ -33,7 +39,7 @@ def _random(spec: InputSpec, limit: int | None, samples: int, generator: torch.G
     return torch.randint(0, limit, shape, generator=generator).to(spec.dtype)
 
 
-def _index_limits(raised: fx.GraphModule) -> list[int | None]:
+def index_limits(raised: fx.GraphModule) -> list[int | None]:
     """For each input in order, the size of the smallest embedding that it reaches; None if it reaches none."""
     modules = dict(raised.named_modules())
     return [_smallest_embedding(node, modules) for node in raised.graph.nodes if node.op == "placeholder"]

@@ -48,9 +48,13 @@ _ETAG = {"ETag": {"description": "Changes with the job.", "schema": {"type": "st
             errors.DataRequired,
             errors.WrongKind,
             errors.NotFound,
+            errors.ModelIsOnnx,
+            errors.NoArtifact,
+            errors.CandidatesMismatch,
             errors.DatasetMismatch,
             errors.LabelsUnusable,
             errors.NoReport,
+            errors.JobNotSucceeded,
             errors.NoSuggestion,
             errors.SuggestionRefused,
             errors.IdempotencyKeyReused,
@@ -65,12 +69,12 @@ async def create_job(
     job_request: Annotated[JobRequest, Body(openapi_examples=examples.JOB_REQUESTS)],
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
-    """Only `method` and `model` are always needed; the answer echoes the spec with every default filled in.
+    """Only `method` and `model`, or `candidates`, are always needed; the answer echoes the spec with every default.
 
     Or `based_on` takes the spec of another job, as it was asked; `apply` and `changes` say what shall differ.
 
     What can be checked beforehand is: that the ids exist, that the datasets fit the model, that there are labels where
-    the metric or the loss needs them.
+    the metric or the loss needs them; of a benchmark that the candidates are there and take the same inputs.
     """
     body_sha256 = hashlib.sha256(await request.body()).hexdigest()
     found = await run_in_threadpool(
@@ -104,7 +108,7 @@ def list_jobs(
     operation_id="getJob",
     summary="Show a job, now or when it changes",
     responses={
-        **answer(200, Job, "The job.", "succeeded_job", headers=_ETAG),
+        **answer(200, Job, "The job.", "succeeded_job", "succeeded_benchmark", headers=_ETAG),
         304: {"description": "It is as your If-None-Match says.", "headers": _ETAG},
         **problems(errors.NotFound, errors.RequestInvalid),
     },

@@ -9,15 +9,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
-from shared.quantization_spec import QuantizationSpec
+from shared.benchmark_spec import JobId
+from shared.job_spec import JobSpec
 from shared.spec_patch import unknown_nulls
 
 # Whatever belongs into a spec has few levels and can be kept as JSON by PostgreSQL.
 _MAX_DEPTH = 16
 _MAX_BYTES = 64 * 1024
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-JobId = Annotated[str, Field(pattern=r"^job_[0-9a-z]{16,40}$", examples=["job_019abc5d3f0e7a33c49d2077"])]
 
 
 class Revision(BaseModel):
@@ -76,6 +75,4 @@ def _kind(body: Any) -> str:
     return "revision" if isinstance(body, dict) and "based_on" in body else "spec"
 
 
-JobRequest = Annotated[
-    Annotated[QuantizationSpec, Tag("spec")] | Annotated[Revision, Tag("revision")], Discriminator(_kind)
-]
+JobRequest = Annotated[Annotated[JobSpec, Tag("spec")] | Annotated[Revision, Tag("revision")], Discriminator(_kind)]

@@ -7,12 +7,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from api.field_errors import patched_spec_error
-from api.jobs.checks import Spec
 from api.jobs.requests import Revision
 from shared.database.job_repository import JobRepository
 from shared.database.records import JobRecord
 from shared.errors import FieldError, NoReport, NoSuggestion, NotFound, SpecInvalid, SuggestionRefused
-from shared.quantization_spec import MAX_OVERRIDES, spec_adapter
+from shared.job_spec import Spec, job_spec_adapter
+from shared.quantization_spec import MAX_OVERRIDES
 from shared.spec_patch import apply_patch, beyond_suggesting, compose_patches, overrides_of
 
 
@@ -33,7 +33,7 @@ def revise(jobs: JobRepository, revision: Revision) -> tuple[Spec, dict[str, Any
     patch = compose_patches(patches)
     patched = apply_patch(base.spec, patch)
     try:
-        return spec_adapter.validate_python(patched), patch
+        return job_spec_adapter.validate_python(patched), patch
     except ValidationError as error:
         raise patched_spec_error(error, patched) from error
 

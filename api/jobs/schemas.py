@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from api.wire import utc
+from shared.benchmark_report import BenchmarkReport
 from shared.database.records import JobRecord
 from shared.errors import JobError
 from shared.job import Artifact, EventKind, JobEvent, JobStatus, Progress, Step
 from shared.job_report import JobReport
-from shared.quantization_spec import QuantizationSpec
+from shared.job_spec import JobSpec
 
 _SAME = (
     "id",
@@ -31,6 +32,9 @@ _SAME = (
 )
 
 
+Report = Annotated[JobReport | BenchmarkReport, Field(discriminator="method")]
+
+
 class JobArtifact(Artifact):
     """A result file."""
 
@@ -38,7 +42,7 @@ class JobArtifact(Artifact):
 
 
 class Job(BaseModel):
-    """One request for an int8 model, and what became of it."""
+    """One request for an int8 model or a measurement, and what became of it."""
 
     id: str
     object: Literal["job"] = "job"
@@ -49,8 +53,8 @@ class Job(BaseModel):
     step: Step | None = Field(description="What runs, or ran last.")
     progress: Progress
     attempt: int = Field(description="How often it was started; the service's own faults are retried.")
-    spec: QuantizationSpec = Field(description="As it was asked, every default filled in.")
-    report: JobReport | None = Field(description="What was measured; null until it succeeded, and in lists.")
+    spec: JobSpec = Field(description="As it was asked, every default filled in.")
+    report: Report | None = Field(description="What was measured; null until it succeeded, and in lists.")
     error: JobError | None = Field(description="Why it failed, and whose fault it was.")
     artifacts: list[JobArtifact]
     sandbox_level: str | None = Field(description="How far the process that ran it was locked down.")

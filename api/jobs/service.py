@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
 
 from api.idempotency import Answer, Once, do_once, recalled
-from api.jobs.checks import Spec, check_spec
+from api.jobs.candidates import settle
+from api.jobs.checks import check_spec
 from api.jobs.requests import Revision
 from api.jobs.revising import revise
 from api.jobs.schemas import Job, wire_job
 from api.jobs.waiting import reasons
 from api.services import Services
 from api.wire import Page, cursor_of
+from shared.benchmark_spec import BenchmarkSpec
 from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
 from shared.database.worker_repository import WorkerRepository
 from shared.hardware import recipients, waiting_for
 from shared.job import JobStatus
+from shared.job_spec import Spec
+from shared.model_file import TensorDescription
 
 RETRY_AFTER_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a request comes to."""
+
+    spec: Spec
+    inputs: list[TensorDescription] | None = None
+    """What the candidates of a benchmark take."""
+    based_on: str | None = None
+    changes: dict[str, Any] | None = None
 
 
 def submit(services: Services, request: Spec | Revision, once: Once) -> Answer:
     """Accept the job: its row is committed when this returns, and its hint is on the way."""
     hints: list[tuple[str, str | None]] = []
-    made: dict[str, Any] = {}
-    if isinstance(request, Revision):
-        # While nobody waits to write: what a job was asked, and its report, do not change any more.
-        with services.database.read() as connection:
-            known = recalled(connection, once)
-            if known is not None:
-                return known
-            spec, changes = revise(JobRepository(connection), request)
-        made = {"based_on": request.based_on, "changes": changes}
-    else:
-        spec = request
+    # While nobody waits to write: what another job was asked, and what it made, do not change any more.
+    with services.database.read() as connection:
+        known = recalled(connection, once)
+        if known is not None:
+            return known
+        wanted = _wanted(connection, request)
 
     def effect(connection: Connection) -> Answer:
-        check_spec(ObjectRepository(connection), spec)
+        spec = wanted.spec
+        check_spec(ObjectRepository(connection), spec, wanted.inputs)
         alive = WorkerRepository(connection).alive()
         reason = waiting_for(spec.hardware, alive)
-        job = JobRepository(connection).create(spec, waiting_for=reason, **made)
+        job = JobRepository(connection).create(
+            spec, waiting_for=reason, based_on=wanted.based_on, changes=wanted.changes
+        )
         hints[:] = [(job.id, worker_id) for worker_id in recipients(spec.hardware, alive)]
         headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
         return Answer.of(202, wire_job(job, reason), headers)
@@ -52,6 +66,18 @@ def submit(services: Services, request: Spec | Revision, once: Once) -> Answer:
         for job_id, worker_id in hints:
             services.hints.hint(job_id, worker_id)
     return found
+
+
+def _wanted(connection: Connection, request: Spec | Revision) -> _Wanted:
+    if isinstance(request, Revision):
+        spec, changes = revise(JobRepository(connection), request)
+        wanted = _Wanted(spec, based_on=request.based_on, changes=changes)
+    else:
+        wanted = _Wanted(request)
+    if isinstance(wanted.spec, BenchmarkSpec):
+        settled = settle(connection, wanted.spec)
+        return replace(wanted, spec=settled.spec, inputs=settled.inputs)
+    return wanted
 
 
 def cancel(services: Services, job_id: str, once: Once) -> Answer:

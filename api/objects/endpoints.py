@@ -39,11 +39,17 @@ _UPLOAD_ERRORS = (
     operation_id="createModel",
     tags=["models"],
     summary="Upload a model in one request",
-    openapi_extra=file_body("The `.pt2` that `torch.export.save` wrote, as it is."),
+    openapi_extra=file_body("The `.pt2` that `torch.export.save` wrote, or an `.onnx`, as it is."),
     responses={
         **answer(201, Model, "Stored.", "model"),
         **answer(200, Model, "This content was already here.", "model"),
-        **problems(*_UPLOAD_ERRORS, errors.ModelIsPickle, errors.ModelIsStateDict, errors.ModelCorrupt),
+        **problems(
+            *_UPLOAD_ERRORS,
+            errors.ModelIsPickle,
+            errors.ModelIsStateDict,
+            errors.ModelCorrupt,
+            errors.ModelWeightsApart,
+        ),
     },
 )
 async def create_model(

@@ -36,9 +36,10 @@ class _StoredFile(BaseModel):
 
 
 class Model(_StoredFile):
-    """An uploaded exported program."""
+    """An uploaded exported program, or an ONNX file."""
 
     kind: Literal["model"] = "model"
+    format: Literal["pt2", "onnx"] = Field(default="pt2", description="`onnx` can be measured, not quantized.")
     inputs: list[ModelInput]
     outputs: int = Field(description="How many outputs the model has.")
     parameters: int = Field(description="How many numbers its parameters hold.")

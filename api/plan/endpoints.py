@@ -29,6 +29,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
             errors.SpecInvalid,
             errors.WrongKind,
             errors.NotFound,
+            errors.ModelIsOnnx,
             errors.DatasetMismatch,
             errors.LabelsUnusable,
             errors.DataRequired,

@@ -8,7 +8,7 @@ import time
 from starlette.concurrency import run_in_threadpool
 
 from api.idempotency import Answer, Once, do_once, recalled
-from api.jobs.checks import Spec, check_spec
+from api.jobs.checks import check_spec
 from api.services import Services
 from shared.database.object_repository import ObjectRepository
 from shared.database.plan_repository import PATIENCE_SECONDS, AnsweredPlan, PlanRepository
@@ -16,6 +16,7 @@ from shared.database.worker_repository import WorkerRepository
 from shared.errors import InternalError, PlanUnavailable, class_of
 from shared.hardware import waiting_for
 from shared.job_plan import JobPlan
+from shared.job_spec import Spec
 
 _LOOK_SECONDS = 0.1
 _MOST_WAITING = 20

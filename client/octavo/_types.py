@@ -35,7 +35,7 @@ class ArraySpec(_Wire):
 
 
 class Model(_Wire):
-    """A stored .pt2."""
+    """A stored .pt2 or .onnx."""
 
     id: str
     name: str | None = None
@@ -43,6 +43,7 @@ class Model(_Wire):
     size_bytes: int
     sha256: str
     created_at: datetime
+    format: str = Field(default="pt2", description="`pt2`, or `onnx`, which can be measured but not quantized.")
     inputs: list[TensorSpec] = []
     outputs: int | None = None
     parameters: int | None = None

@@ -17,6 +17,7 @@ from shared.database.records import WorkerDescription
 from shared.database.tables import jobs, metric_values, now, workers
 from shared.hardware import lacks, stored_hardware
 from shared.job import JobStatus
+from shared.job_spec import METHODS
 
 _SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 BUCKETS: dict[str, tuple[float, ...]] = {
@@ -32,7 +33,8 @@ HELP: dict[str, str] = {
     "octavo_oldest_queued_age_seconds": "Age of the oldest job that is due and waits for a worker that there is.",
     "octavo_jobs_waiting_for_hardware": "Queued jobs that ask for hardware which no live worker has.",
     "octavo_workers": "Live workers by sandbox level.",
-    "octavo_jobs_finished_total": "Finished jobs by outcome and reason: the verdict, the error code, or who cancelled.",
+    "octavo_jobs_finished_total": "Finished jobs by outcome and reason: the verdict, of a benchmark `measured`, the "
+    "error code, or who cancelled.",
     "octavo_upload_bytes_total": "Bytes of the models and datasets that were stored, by kind.",
     "octavo_lease_expired_total": "Attempts that ended because their worker went away.",
     "octavo_job_queue_seconds": "From creation to the start of the last attempt.",
@@ -68,7 +70,7 @@ def record_finish(connection: Connection, job: Row[Any], *, reason: str, report:
     if job.started_at is not None:
         _observe(connection, "octavo_job_queue_seconds", labels, max(job.started_at - job.created_at, 0.0))
         _observe(connection, "octavo_job_run_seconds", labels, max(job.finished_at - job.started_at, 0.0))
-    if report is None:
+    if report is None or job.method == "benchmark":  # which holds no int8 against float
         return
     if report["latency"]:
         _observe(connection, "octavo_job_speedup_ratio", labels, report["latency"][0]["speedup"])
@@ -90,7 +92,7 @@ def live_samples(connection: Connection, *, worker_timeout_seconds: float) -> li
             select(jobs.c.status, jobs.c.method, func.count()).group_by(jobs.c.status, jobs.c.method)
         )
     }
-    methods = sorted({method for _, method in by_status} | {"dynamic", "static", "qat"})
+    methods = sorted({method for _, method in by_status} | set(METHODS))
     samples = [
         Sample("octavo_jobs", {"status": status, "method": method}, by_status.get((status, method), 0))
         for status in JobStatus

@@ -16,7 +16,7 @@ from api.openapi import document
 from octavo import _candidate_names, _job_report, _layer_report, _layer_times, _plan, _report, _spec, _types
 from octavo._exceptions import FieldError
 from octavo._sync.jobs import Jobs
-from shared import job_report, layer_report, layer_times
+from shared import job_report, job_spec, layer_report, layer_times
 from shared import quantization_spec as server_spec
 from shared.job import FINISHED
 from shared.job_report import JobReport
@@ -168,7 +168,7 @@ def test_quantize_takes_every_field_of_the_spec_and_no_other() -> None:
     hints = get_type_hints(Jobs.quantize)
     given = set(inspect.signature(Jobs.quantize).parameters) - {"self"}
     assert given == set(spec_fields()) | {"based_on", "apply"}
-    assert choices(hints["method"]) == set(server_spec.METHODS)
+    assert choices(hints["method"]) == set(job_spec.METHODS) - {"benchmark"}
     for name in ("metric", "qengine", "precision", "runtimes"):
         assert choices(hints[name]) == choices(spec_fields()[name])
 

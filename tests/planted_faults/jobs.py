@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from shared.job_report import JobReport
-from shared.quantization_spec import dataset_roles, spec_adapter
+from shared.job_spec import dataset_roles
+from shared.quantization_spec import spec_adapter
 from tests.planted_faults.models import CALIBRATION_ID, EVALUATION_ID, Fault
 from worker.job_folder import JobFolder, JobInputs
 from worker.recipes import run

@@ -20,9 +20,9 @@ from shared.database.worker_repository import WorkerRepository
 from shared.dataset_file import inspect_dataset
 from shared.hardware import recipients
 from shared.job import FINISHED
+from shared.job_spec import job_spec_adapter
 from shared.model_file import inspect_model
 from shared.object_store import blob_key, open_store
-from shared.quantization_spec import spec_adapter
 from shared.settings import Settings
 from shared.task_queue import TaskQueue
 from tests.services.process import log_tail, running, wait_until
@@ -111,7 +111,7 @@ class Node:
 
     def submit(self, *, hint: bool = True, **spec: Any) -> str:
         """Insert a job, as the API does, and send its hint; returns its id. It is for torch alone: that is quicker."""
-        checked = spec_adapter.validate_python({"runtimes": ["torch"], **spec})
+        checked = job_spec_adapter.validate_python({"runtimes": ["torch"], **spec})
         with self.database.write() as connection:
             job_id = JobRepository(connection).create(checked).id
             alive = WorkerRepository(connection).alive()

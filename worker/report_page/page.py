@@ -6,9 +6,11 @@ import hashlib
 from base64 import b64encode
 from importlib.resources import files
 
+from shared.benchmark_report import BenchmarkReport
 from shared.job_report import JobReport
 from worker.report_page.layout import Section, name
 from worker.report_page.markup import Html, element, join, shorten
+from worker.report_page.sections import benchmark
 from worker.report_page.sections.advice import advice
 from worker.report_page.sections.artifacts import artifacts
 from worker.report_page.sections.calibration import calibration
@@ -28,7 +30,10 @@ _STYLE = files(__package__).joinpath("page.css").read_text("utf-8")
 _SCRIPT = files(__package__).joinpath("page.js").read_text("utf-8")
 
 _MAX_TITLE = 300
-_METHODS = {"dynamic": "Dynamic quantization", "static": "Static quantization", "qat": "Quantization-aware training"}
+_METHODS = {
+    "dynamic": "Dynamic quantization", "static": "Static quantization", "qat": "Quantization-aware training",
+    "benchmark": "Benchmark",
+}  # fmt: skip
 
 
 MAX_BYTES = 2_000_000
@@ -37,7 +42,7 @@ _ROOMS = (500_000, 250_000, 120_000, 60_000, 30_000, 15_000)
 whatever makes a page of more than MAX_BYTES."""
 
 
-def render_page(report: JobReport, *, job_id: str) -> str:
+def render_page(report: JobReport | BenchmarkReport, *, job_id: str) -> str:
     """The report as one HTML page that needs nothing else: no network, and no script but for sorting and searching.
 
     It has less than MAX_BYTES: of a model too large for it each list shows as much as all have room for, and says what
@@ -50,8 +55,13 @@ def render_page(report: JobReport, *, job_id: str) -> str:
     return page
 
 
-def _render(report: JobReport, job_id: str, room: int) -> str:
-    sections, absent = _sections(report, job_id, room)
+def _render(report: JobReport | BenchmarkReport, job_id: str, room: int) -> str:
+    if isinstance(report, BenchmarkReport):
+        sections, absent = _benchmark_sections(report, job_id, room), join(None)
+        outcome = "benchmark"
+    else:
+        sections, titles = _sections(report, job_id, room)
+        absent, outcome = _absent(titles, report), report.verdict.word.replace("_", " ")
     title = shorten(f"{report.spec.get('name') or _METHODS[report.method]}", _MAX_TITLE)
     head = element(
         "head",
@@ -60,7 +70,7 @@ def _render(report: JobReport, job_id: str, room: int) -> str:
         element("meta", http_equiv="Content-Security-Policy", content=_policy()),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{title}: {report.verdict.word.replace('_', ' ')} – Octavo"),
+        element("title", f"{title}: {outcome} – Octavo"),
         element("style", Html(_STYLE)),
     )
     header = element(
@@ -69,9 +79,7 @@ def _render(report: JobReport, job_id: str, room: int) -> str:
         element("h1", title),
     )
     contents = element("ol", [element("li", element("a", each.title, href=f"#{each.anchor}")) for each in sections])
-    main = element(
-        "main", header, [each.render() for each in sections], _absent(absent, report), id="main", tabindex=-1
-    )
+    main = element("main", header, [each.render() for each in sections], absent, id="main", tabindex=-1)
     body = element(
         "body",
         element("a", "Skip to the report", href="#main", class_="skip"),
@@ -102,6 +110,16 @@ def _sections(report: JobReport, job_id: str, room: int) -> tuple[list[Section],
         ("provenance", provenance(report, room)),
     ]
     return [section for _, section in asked if section], [title for title, section in asked if section is None]
+
+
+def _benchmark_sections(report: BenchmarkReport, job_id: str, room: int) -> list[Section]:
+    return [
+        benchmark.conclusion(report),
+        benchmark.candidates(report, room),
+        benchmark.comparisons(report),
+        benchmark.notes(report, job_id, room),
+        provenance(report, room),
+    ]
 
 
 def _absent(titles: list[str], report: JobReport) -> Html:

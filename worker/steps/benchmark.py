@@ -1,21 +1,24 @@
-"""Benchmark: float candidates against int8 ones, at every batch size and thread count."""
+"""Benchmark: candidates against each other, at every batch size and thread count."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, fx
 
+from shared.benchmark_report import ComparisonResult
 from shared.errors import ModelFailed
 from shared.latency_report import BenchmarkResult, Roofline
 from shared.quantization_spec import BenchmarkSettings
 from worker.datasets import Samples
 from worker.energy import COUNTED, LEAST_RUNS, SECONDS, energy_counter, why_no_energy
-from worker.inference import padded_to, run_model
+from worker.inference import Reference, padded_to, run_model
 from worker.latency import INT8, Candidate, computing_with, measure_latency
 from worker.pinning import available_cores, pinned_to
 from worker.progress import ProgressTracker, StepProgress
@@ -26,6 +29,24 @@ from worker.steps.load import LoadedModel
 from worker.steps.slow_models import worth_rounds
 
 _SHARE_OF_TIME_LEFT = 0.8  # of the job's; the rest is for what comes after
+
+Result = TypeVar("Result", BenchmarkResult, ComparisonResult)
+Measured_co = TypeVar("Measured_co", covariant=True)
+
+
+class Measure(Protocol[Measured_co]):
+    """Measures candidates that are open and bound to a batch."""
+
+    def __call__(
+        self,
+        candidates: Mapping[str, Candidate],
+        *,
+        batch_size: int,
+        threads: int,
+        max_seconds: float,
+        advance: Callable[[float], None],
+    ) -> Measured_co:
+        """What was measured."""
 
 
 def benchmark(
@@ -40,20 +61,67 @@ def benchmark(
     tracker: ProgressTracker,
     advance: StepProgress,
 ) -> list[BenchmarkResult]:
-    """Measure every combination of models; those named in `int8` against the others.
-
-    A batch size that the model cannot take is measured at one that it can, more threads than there are cores with all
-    cores, and noted. What does not fit into the job's time limit is told before and shortened alike for all
-    combinations; those that still do not fit are left out.
-    """
+    """Measure every combination of models; those named in `int8` against the others."""
     inputs = batch_of(samples, model.batch.clamp(settings.batch_sizes[0]))
     with contextlib.suppress(ModelFailed):  # at this size, which will be found again
         candidates = worth_rounds(candidates, int8, inputs, model.batch, tracker)
-    batch_sizes = _possible_batch_sizes(model, candidates, samples, settings.batch_sizes, tracker)
+    macs, peaks = _macs(model), dict[int, float | None]()
+
+    def against_float(
+        candidates: Mapping[str, Candidate],
+        *,
+        batch_size: int,
+        threads: int,
+        max_seconds: float,
+        advance: Callable[[float], None],
+    ) -> BenchmarkResult:
+        result = measure_latency(
+            candidates,
+            int8=int8,
+            batch_size=batch_size,
+            threads=threads,
+            max_seconds=max_seconds,
+            seed=seed,
+            advance=advance,
+        )
+        if macs and threads not in peaks:
+            with computing_with(threads), pinned_to(result.cores):
+                peaks[threads] = int8_peak_gmacs_per_second()
+        return result.model_copy(update={"roofline": _roofline(result, macs, peaks.get(threads))})
+
+    return measure_combinations(
+        model.reference,
+        candidates,
+        samples,
+        settings,
+        against_float,
+        time_limit_seconds=time_limit_seconds,
+        tracker=tracker,
+        advance=advance,
+    )
+
+
+def measure_combinations(
+    reference: Reference,
+    candidates: Mapping[str, Contender],
+    samples: Samples,
+    settings: BenchmarkSettings,
+    measure: Measure[Result],
+    *,
+    time_limit_seconds: float | None,
+    tracker: ProgressTracker,
+    advance: StepProgress,
+) -> list[Result]:
+    """Measure the candidates, opened anew, at every batch size with every thread count.
+
+    A batch size that they do not all take is measured at one that they do, more threads than there are cores with all
+    cores, and noted. What does not fit into the job's time limit is told before and shortened alike for all
+    combinations; those that still do not fit are left out.
+    """
+    batch_sizes = _possible_batch_sizes(reference, candidates, samples, settings.batch_sizes, tracker)
     combinations = list(product(batch_sizes.items(), _possible_threads(settings.threads, tracker).items()))
     time_left = _TimeLeft(len(combinations), settings.max_seconds, time_limit_seconds, tracker)
-    macs, peaks = _macs(model), dict[int, float | None]()
-    results: list[BenchmarkResult] = []
+    results: list[Result] = []
     runs: dict[str, Candidate] = {}
     for position, ((batch_size, batch_note), (threads, threads_note)) in enumerate(combinations):
         if time_left.is_over(position):
@@ -62,30 +130,24 @@ def benchmark(
         runs.clear()
         collect_garbage(sum(each.size_bytes for each in candidates.values()))  # what was run before
         runs |= {name: each.open(threads).bound(inputs) for name, each in candidates.items()}
-
-        def advance_inside(
-            share: float, position: int = position, size: int = batch_size, count: int = threads
-        ) -> None:
-            advance(position + share, len(combinations), f"Measuring latency at batch {size}, {_threads(count)}")
-
-        result = measure_latency(
+        result = measure(
             runs,
-            int8=int8,
             batch_size=batch_size,
             threads=threads,
             max_seconds=time_left.of_one(position),
-            seed=seed,
-            advance=advance_inside,
+            advance=functools.partial(
+                _advance_inside, advance, position, len(combinations), f"batch {batch_size}, {_threads(threads)}"
+            ),
         )
         if position == 0:
             result = _with_energy(result, runs, settings.max_seconds, time_left)
-        if macs and threads not in peaks:
-            with computing_with(threads), pinned_to(result.cores):
-                peaks[threads] = int8_peak_gmacs_per_second()
         note = " ".join(text for text in (batch_note, threads_note, result.note) if text) or None
-        roofline = _roofline(result, macs, peaks.get(threads))
-        results.append(result.model_copy(update={"note": note, "roofline": roofline}))
+        results.append(result.model_copy(update={"note": note}))
     return results
+
+
+def _advance_inside(advance: StepProgress, done: int, total: int, place: str, share: float) -> None:
+    advance(done + share, total, f"Measuring latency at {place}")
 
 
 class _TimeLeft:
@@ -130,9 +192,7 @@ class _TimeLeft:
         return True
 
 
-def _with_energy(
-    result: BenchmarkResult, runs: Mapping[str, Candidate], max_seconds: float, time_left: _TimeLeft
-) -> BenchmarkResult:
+def _with_energy(result: Result, runs: Mapping[str, Candidate], max_seconds: float, time_left: _TimeLeft) -> Result:
     """What a sample takes of energy by each candidate, each over a block of runs of its own."""
     counter = energy_counter()
     if counter is None:
@@ -173,7 +233,7 @@ def _possible_threads(asked: Sequence[int], tracker: ProgressTracker) -> dict[in
 
 
 def _possible_batch_sizes(
-    model: LoadedModel,
+    reference: Reference,
     candidates: Mapping[str, Contender],
     samples: Samples,
     asked: Sequence[int],
@@ -182,7 +242,7 @@ def _possible_batch_sizes(
     """Batch sizes to measure, with what is to be said of each."""
     possible: dict[int, str | None] = {}
     for size in asked:
-        taken = size if _takes(model, candidates, samples, size) else model.batch_size
+        taken = size if _takes(reference, candidates, samples, size) else reference.batch_size
         note = None if taken == size else f"The model does not take batches of {size}: measured at {taken}."
         if note is not None:
             tracker.warn("batch_size_not_taken", note, "Export the model with a dynamic batch.")
@@ -191,13 +251,13 @@ def _possible_batch_sizes(
     return possible
 
 
-def _takes(model: LoadedModel, candidates: Mapping[str, Contender], samples: Samples, size: int) -> bool:
-    if model.batch.clamp(size) != size:
+def _takes(reference: Reference, candidates: Mapping[str, Contender], samples: Samples, size: int) -> bool:
+    if reference.batch.clamp(size) != size:
         return False
     try:
         for candidate in candidates.values():
             session = candidate.open(1)
-            run_model(lambda *inputs, session=session: session.run(inputs), batch_of(samples, size), model.batch)
+            run_model(lambda *inputs, session=session: session.run(inputs), batch_of(samples, size), reference.batch)
     except ModelFailed:
         return False
     return True

@@ -27,8 +27,9 @@ from worker.quantization import weight_bytes
 from worker.runtimes import EagerSession, Session, SessionSettings, open_session
 from worker.steps.load import LoadedModel
 
-_BF16 = {"avx512_bf16", "amx_bf16"}
-_PRECISION = "INFERENCE_PRECISION_HINT"
+_BF16_SETS = {"avx512_bf16", "amx_bf16"}
+BF16 = {"INFERENCE_PRECISION_HINT": "bf16"}
+"""OpenVINO's option to compute in bf16 what is float."""
 _MEMINFO = Path("/proc/meminfo")
 _WEIGHTS_HELD = 2
 """How many times the float weights a runtime was seen to hold at most: as they are in the file, and packed."""
@@ -62,12 +63,12 @@ def float_contenders(
     others = {FLOAT_FROZEN: in_file("torch", frozen)}
     if onnx is not None:
         others |= {float_in(name): in_file(name, onnx) for name in runtimes if name != "torch"}
-        if "openvino" in runtimes and _BF16 & set(cpu()[1]):
-            others[FLOAT_OPENVINO_BF16] = in_file("openvino", onnx, **{_PRECISION: "bf16"})
-    if any(isinstance(module, nn.Conv2d) for module in model.raised.modules()):
-        others[FLOAT_CHANNELS_LAST] = Contender(lambda _: _channels_last(model), weight_bytes(model.raised))
+        if "openvino" in runtimes and has_bf16():
+            others[FLOAT_OPENVINO_BF16] = in_file("openvino", onnx, **BF16)
+    if has_images(model.raised):
+        others[FLOAT_CHANNELS_LAST] = Contender(lambda _: channels_last(model.raised), weight_bytes(model.raised))
     found = {FLOAT_EAGER: Contender(lambda _: EagerSession(model.raised))}
-    room = int(_free_bytes() / (_WEIGHTS_HELD * max(1, weight_bytes(model.raised))))
+    room = room_for(weight_bytes(model.raised))
     for position, (name, contender) in enumerate(others.items()):
         if position >= max(1, room):
             tracker.warn("float_model_left_out", f"Not measured: {candidate_name(name)}. Memory is short for it.")
@@ -81,13 +82,29 @@ def float_contenders(
     return found
 
 
+def has_bf16() -> bool:
+    """Whether this CPU computes in bf16."""
+    return bool(_BF16_SETS & set(cpu()[1]))
+
+
+def has_images(module: nn.Module) -> bool:
+    """Whether channels_last is a layout for this module."""
+    return any(isinstance(each, nn.Conv2d) for each in module.modules())
+
+
+def channels_last(module: nn.Module) -> Session:
+    """A copy of the module in this layout."""
+    laid_out = copy.deepcopy(module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
+    return EagerSession(laid_out, channels_last=True)
+
+
+def room_for(weight_bytes: int) -> int:
+    """How many more copies of so many weights a process may hold, each as a runtime holds it."""
+    return int(_free_bytes() / (_WEIGHTS_HELD * max(1, weight_bytes)))
+
+
 def _free_bytes() -> int:
     """What this process may still take, by its limit and by what the machine has."""
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     available = next(int(line.split()[1]) for line in _MEMINFO.read_text().splitlines() if "MemAvailable" in line)
     return 1024 * available if limit == resource.RLIM_INFINITY else min(limit, 1024 * available)
-
-
-def _channels_last(model: LoadedModel) -> Session:
-    laid_out = copy.deepcopy(model.raised).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
-    return EagerSession(laid_out, channels_last=True)

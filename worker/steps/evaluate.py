@@ -12,9 +12,9 @@ from torch import Tensor
 
 from shared.errors import LabelsUnusable, ModelFailed
 from shared.job_report import DataSource, MetricResult, OutputFidelity, Quality
-from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+from shared.quantization_spec import Metric
 from worker.datasets import Samples, batches
-from worker.inference import Model, run_model
+from worker.inference import Model, Reference, run_model
 from worker.numerics import LabelVariance, MetricAccumulator, MetricName, ModelFidelity, accuracy_drop
 from worker.progress import ProgressTracker
 from worker.steps.load import JobData, LoadedModel
@@ -36,73 +36,114 @@ class Yardstick:
     max_drop: float | Literal["auto"] | None
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What candidates gave on the same samples as the reference."""
+
+    fidelity: list[list[OutputFidelity]]
+    """Of each candidate, one entry an output."""
+    values: list[float | None]
+    """The metric of each candidate; None where there is none."""
+    reference_value: float | None
+    label_variance: float | None
+    """Where the metric is mse."""
+
+
 def choose_yardstick(
-    model: LoadedModel, data: JobData, spec: DynamicSpec | StaticSpec | QatSpec, tracker: ProgressTracker
+    reference: Reference,
+    data: JobData,
+    tracker: ProgressTracker,
+    *,
+    metric: Metric,
+    max_drop: float | Literal["auto"] | None = None,
 ) -> Yardstick:
-    """Settle the metric, by the labels and the shape of the model's first output.
+    """Settle the metric, by the labels and the shape of the reference's first output.
 
     `auto`: top1 for integer labels of a (samples, classes) output; mse for as many float labels as output values; else
     none. Raises LabelsUnusable when the metric asked for does not fit the labels.
     """
     samples = data.evaluation
-    metric: MetricName | None = None
+    chosen: MetricName | None = None
     if samples.has_labels:
-        output = first_output(model, samples)
-        metric = _metric_of(samples.read_labels(0, 1), output) if spec.metric == "auto" else spec.metric
-        if metric is not None:
-            _check_labels_of(data, output, metric)
+        output = first_output(reference, samples)
+        chosen = _metric_of(samples.read_labels(0, 1), output) if metric == "auto" else metric
+        if chosen is not None:
+            _check_labels_of(data, output, chosen)
         else:
             tracker.warn(
                 "labels_unused",
                 f"The labels of the {data.source} data fit no metric for an output of shape {tuple(output.shape)}.",
                 "top1 takes integer labels and an output (samples, classes); mse a label for each output value.",
             )
-    elif spec.metric != "auto":
+    elif metric != "auto":
         raise LabelsUnusable(
-            f"The metric {spec.metric} was asked for, and the {data.source} data has no labels.",
+            f"The metric {metric} was asked for, and the {data.source} data has no labels.",
             hint="Add an array `labels` to it, or leave the metric at auto.",
         )
-    return Yardstick(samples, data.source, metric, spec.max_accuracy_drop)
+    return Yardstick(samples, data.source, chosen, max_drop)
 
 
 def evaluate(
     model: LoadedModel, candidates: Sequence[Model], yardstick: Yardstick, advance: Callable[[float, float], None]
 ) -> list[Quality]:
     """The quality of each candidate against the float model."""
-    fidelity = [ModelFidelity(model.outputs) for _ in candidates]
+    compared = compare(model.reference, candidates, yardstick, advance)
+    target = _target(yardstick, compared.label_variance)
+    return [
+        Quality(
+            data=yardstick.source,
+            samples=yardstick.samples.count,
+            metric=_metric_result(
+                yardstick.metric,
+                compared.reference_value,
+                value,
+                target,
+                by_default=yardstick.max_drop == "auto",
+            ),
+            fidelity=fidelity,
+        )
+        for fidelity, value in zip(compared.fidelity, compared.values, strict=True)
+    ]
+
+
+def compare(
+    reference: Reference,
+    candidates: Sequence[Model],
+    yardstick: Yardstick,
+    advance: Callable[[float, float], None],
+) -> Compared:
+    """Run the reference and the candidates on all samples, batch by batch; raises ModelFailed when one of them does."""
+    fidelity = [ModelFidelity(reference.outputs) for _ in candidates]
     metrics = [
         None if yardstick.metric is None else MetricAccumulator(yardstick.metric) for _ in range(len(candidates) + 1)
     ]
     variance = LabelVariance() if yardstick.metric == "mse" else None
     done = 0
     with torch.inference_mode():
-        for batch in batches(yardstick.samples, model.batch_size):
-            reference = run_model(model.raised, batch.inputs, model.batch)
-            _update(metrics[0], reference, batch.labels)
+        for batch in batches(yardstick.samples, reference.batch_size):
+            expected = run_model(reference.run, batch.inputs, reference.batch)
+            _update(metrics[0], expected, batch.labels)
             if variance is not None and batch.labels is not None:
                 variance.update(batch.labels)
             for candidate, accumulator, metric in zip(candidates, fidelity, metrics[1:], strict=True):
-                outputs = run_model(candidate, batch.inputs, model.batch)
-                accumulator.update(reference, outputs)
+                outputs = run_model(candidate, batch.inputs, reference.batch)
+                accumulator.update(expected, outputs)
                 _update(metric, outputs, batch.labels)
             done += batch.size
             advance(done, yardstick.samples.count)
-    target = _target(yardstick, None if variance is None else variance.value())
-    return [
-        Quality(
-            data=yardstick.source,
-            samples=yardstick.samples.count,
-            metric=_metric_result(metrics[0], metric, target, by_default=yardstick.max_drop == "auto"),
-            fidelity=accumulator.results(),
-        )
-        for accumulator, metric in zip(fidelity, metrics[1:], strict=True)
-    ]
+    values = [None if metric is None else metric.value() for metric in metrics]
+    return Compared(
+        fidelity=[each.results() for each in fidelity],
+        values=values[1:],
+        reference_value=values[0],
+        label_variance=None if variance is None else variance.value(),
+    )
 
 
-def first_output(model: LoadedModel, samples: Samples) -> Tensor:
-    """The model's first output for the first sample: the one that labels are compared with."""
+def first_output(reference: Reference, samples: Samples) -> Tensor:
+    """The reference's first output for the first sample: the one that labels are compared with."""
     with torch.inference_mode():
-        return run_model(model.raised, samples.read(0, 1).inputs, model.batch)[0]
+        return run_model(reference.run, samples.read(0, 1).inputs, reference.batch)[0]
 
 
 def _check_labels_of(data: JobData, output: Tensor, metric: MetricName) -> None:
@@ -178,18 +219,22 @@ def _target(yardstick: Yardstick, label_variance: float | None) -> float | None:
 
 
 def _metric_result(
-    of_float: MetricAccumulator | None, of_int8: MetricAccumulator | None, max_drop: float | None, *, by_default: bool
+    name: MetricName | None,
+    float_value: float | None,
+    int8_value: float | None,
+    max_drop: float | None,
+    *,
+    by_default: bool,
 ) -> MetricResult | None:
-    if of_float is None or of_int8 is None:
+    if name is None or float_value is None or int8_value is None:
         return None
-    float_value, int8_value = of_float.value(), of_int8.value()
     for which, value in (("float", float_value), ("int8", int8_value)):
         if not math.isfinite(value):
-            raise ModelFailed(f"The {which} model's output is not finite on this data: {of_float.name} is {value}.")
-    drop = accuracy_drop(of_float.name, float_value, int8_value)
-    slack = _ROUNDING * (float_value if of_float.name == "mse" else 1)
+            raise ModelFailed(f"The {which} model's output is not finite on this data: {name} is {value}.")
+    drop = accuracy_drop(name, float_value, int8_value)
+    slack = _ROUNDING * (float_value if name == "mse" else 1)
     return MetricResult(
-        name=of_float.name,
+        name=name,
         float_value=float_value,
         int8_value=int8_value,
         drop=drop,

@@ -92,15 +92,12 @@ def export(
     }
     if not paths:
         return Exported(None, [])
-    from worker.exporting import export_onnx, save, trace  # noqa: PLC0415 - likewise
-
     float_file = folder.tmp / _FLOAT_NAME
 
     def write_float() -> None:
-        program = trace(model.raised, example, model.inputs)
-        save(export_onnx(program, model.inputs, model.outputs), float_file, weights_apart=True)
+        export_float(model, example, float_file)
 
-    problem = _problem(write_float)
+    problem = problem_of(write_float)
     advance(1, 2)
     problems: dict[Runtime, str | None]
     if problem is not None:
@@ -108,16 +105,24 @@ def export(
     elif isinstance(spec, DynamicSpec):
         problems = {"openvino": NOT_DYNAMIC, "onnxruntime": _NO_FLOAT16 if spec.precision == "float16" else None}
         if "onnxruntime" in paths and problems["onnxruntime"] is None:
-            problems["onnxruntime"] = _problem(
+            problems["onnxruntime"] = problem_of(
                 lambda: _quantize_dynamically(float_file, paths["onnxruntime"], float_layers, folder.tmp)
             )
     else:
-        problems = dict.fromkeys(paths, _problem(lambda: _write_int8(folder, model, paths)))
+        problems = dict.fromkeys(paths, problem_of(lambda: _write_int8(folder, model, paths)))
     for name, path in paths.items():
         if problems[name] is not None:
             path.unlink(missing_ok=True)
     files = [MadeFile(name, path, problems[name]) for name, path in paths.items()]
     return Exported(None if problem else float_file, files)
+
+
+def export_float(model: LoadedModel, example: tuple[Tensor, ...], path: Path) -> None:
+    """Write the float model as ONNX, with its weights in a file beside it."""
+    from worker.exporting import export_onnx, save, trace  # noqa: PLC0415 - likewise
+
+    program = trace(model.raised, example, model.inputs)
+    save(export_onnx(program, model.inputs, model.outputs), path, weights_apart=True)
 
 
 def _write_int8(folder: JobFolder, model: LoadedModel, paths: dict[Runtime, Path]) -> None:
@@ -135,7 +140,7 @@ def _quantize_dynamically(float_file: Path, path: Path, float_layers: Sequence[s
     quantize_onnx_dynamically(float_file, path, float_layers=float_layers, scratch=scratch)
 
 
-def _problem(write: Callable[[], None]) -> str | None:
+def problem_of(write: Callable[[], None]) -> str | None:
     """What is to be told of an exporter that failed."""
     from worker.exporting import CannotExport  # noqa: PLC0415 - likewise
 

@@ -11,15 +11,15 @@ from torch.export import ExportedProgram
 from shared.errors import DatasetError
 from shared.job import Step
 from shared.job_report import DataSource
-from shared.quantization_spec import dataset_roles
+from shared.job_spec import dataset_roles
 from worker.datasets import Dataset, Samples, open_dataset
-from worker.inference import BatchRange, batch_range, padded_to, usual_batch_size
+from worker.inference import BatchRange, Reference, batch_range, padded_to, usual_batch_size
 from worker.job_folder import JobFolder, JobInputs
 from worker.progress import ProgressTracker, StepProgress
 from worker.quantization import InputSpec, input_specs, load_program, output_names, raise_program, verify_raised
 from worker.synthetic import synthesise
 
-_SYNTHETIC_SAMPLES = 64
+SYNTHETIC_SAMPLES = 64
 _VERIFIED_SAMPLES = 4
 _TRACED_SAMPLES = 2  # one would let a batch of one be taken for a constant
 
@@ -35,6 +35,11 @@ class LoadedModel:
     """The batch sizes that it takes."""
     batch_size: int
     """What passes over data use."""
+
+    @property
+    def reference(self) -> Reference:
+        """The float model as what int8 candidates are held against."""
+        return Reference(self.raised, self.outputs, self.batch, self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def load(folder: JobFolder, inputs: JobInputs, tracker: ProgressTracker) -> tupl
         specs = tuple(input_specs(program))
         batch = batch_range(specs)
         advance(1, 4, "Reading the data")
-        datasets = _open_datasets(folder, inputs, specs, tracker, advance)
+        datasets = open_datasets(folder, inputs, specs, tracker, advance)
         advance(2, 4, "Raising the model to modules")
         raised = raise_program(program)
         data = _assign(datasets, raised, specs, inputs.spec.seed)
@@ -98,13 +103,14 @@ def _loaded(
     return LoadedModel(raised, specs, tuple(output_names(program)), batch, usual_batch_size(batch, sample_bytes))
 
 
-def _open_datasets(
+def open_datasets(
     folder: JobFolder,
     inputs: JobInputs,
     specs: tuple[InputSpec, ...],
     tracker: ProgressTracker,
     advance: StepProgress,
 ) -> dict[str, Dataset]:
+    """The job's datasets by role, bound to these inputs; raises DatasetError."""
     paths = {role: folder.inputs / name for role, name in inputs.datasets.items()}
     total_bytes = sum(path.stat().st_size for path in paths.values())
     read_bytes = 0
@@ -131,7 +137,7 @@ def _assign(datasets: dict[str, Dataset], raised: fx.GraphModule, specs: tuple[I
     for role in roles:
         if role in datasets:
             return JobData(datasets[role], role, calibration, training)
-    synthetic = synthesise(raised, specs, _SYNTHETIC_SAMPLES, seed)
+    synthetic = synthesise(raised, specs, SYNTHETIC_SAMPLES, seed)
     return JobData(synthetic, "synthetic", calibration, training)
 
 

@@ -37,7 +37,7 @@ def choose_loss(
         raise LabelsUnusable(f"The loss {asked} needs labels, and the training data has none.", hint=_HINT)
     floats = training.read_labels(0, 1).is_floating_point()
     loss: LossName = asked if asked != "auto" else "mse" if floats else "cross_entropy"
-    output = first_output(model, training)
+    output = first_output(model.reference, training)
     _require_float(output.is_floating_point())
     if loss == "cross_entropy" and (output.ndim != 2 or output.shape[1] < 2):
         raise LabelsUnusable(
@@ -79,7 +79,7 @@ def loss_of_zeros(model: LoadedModel, samples: Samples, name: LossName) -> float
     if name == "distillation":
         return 1.0
     if name == "cross_entropy":
-        return math.log(first_output(model, samples).shape[1])
+        return math.log(first_output(model.reference, samples).shape[1])
     slices = range(0, samples.count, _SLICE)
     squares = [samples.read_labels(i, min(i + _SLICE, samples.count)).double().square() for i in slices]
     return float(sum(each.sum() for each in squares)) / sum(each.numel() for each in squares)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from shared.benchmark_report import BenchmarkReport
 from shared.errors import InternalError
 from shared.job_report import ExampleInput, JobReport
 from worker.compact_archive import deflate
@@ -61,7 +62,7 @@ def package(
     return Packed(_example_inputs(model, samples), artifact, float_file)
 
 
-def write_report(folder: JobFolder, report: JobReport) -> None:
+def write_report(folder: JobFolder, report: JobReport | BenchmarkReport) -> None:
     """Write the report; whoever reads it makes the page, the example and the manifest of it (`worker/outputs.py`)."""
     (folder.outputs / REPORT_NAME).write_text(report.model_dump_json())
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from shared.errors import InternalError, ModelFailed
-from shared.job_report import ArtifactLabel, ArtifactResult, Quality
+from shared.job_report import ArtifactLabel, ArtifactResult, OutputFidelity, Quality
 from shared.latency_report import Load
 from worker.closeness import NEAR_AGREEMENT, NEAR_DB, closeness
-from worker.inference import padded_to, run_model
+from worker.datasets import Samples
+from worker.inference import Model, Reference, padded_to, run_model
 from worker.machine_state import PeakWatch, resident_bytes
 from worker.quantization import collect_garbage
 from worker.runtimes import Kernels, Session, SessionSettings, open_session
@@ -49,7 +50,7 @@ def verify(
                 problems[file] = error.message
                 file.path.unlink()
     qualities = dict(
-        zip(sessions, evaluate(model, [_called(each) for each in sessions.values()], yardstick, advance), strict=True)
+        zip(sessions, evaluate(model, [called(each) for each in sessions.values()], yardstick, advance), strict=True)
     )
     expected = _Found(qualities[files[0]], sessions[files[0]].kernels())
     return [
@@ -69,35 +70,51 @@ class _Found:
 def _opened(file: MadeFile, model: LoadedModel, yardstick: Yardstick, threads: int) -> tuple[Session, Load]:
     """Open it and try it at two batch sizes; raises ModelFailed."""
 
-    def open_timed() -> tuple[Session, float]:
-        began_at = time.perf_counter()
+    def opened() -> Session:
         session = open_session(file.runtime, file.path, SessionSettings(threads=threads))
-        run_model(_called(session), yardstick.samples.read(0, 1).inputs, model.batch)
-        return session, 1000 * (time.perf_counter() - began_at)
+        run_model(called(session), yardstick.samples.read(0, 1).inputs, model.batch)
+        return session
 
-    cold_ms = open_timed()[1]
-    collect_garbage(file.path.stat().st_size)  # of the first one, or the second would find its memory here already
+    session, load = loaded(opened, file.path.stat().st_size)
+    require_shapes(called(session), model.reference, yardstick.samples, "the float model")
+    return session, load
+
+
+def loaded(opened: Callable[[], Session], size_bytes: int) -> tuple[Session, Load]:
+    """A session, of a file of this size, that has answered its first sample, and what that took."""
+
+    def timed() -> tuple[Session, float]:
+        began_at = time.perf_counter()
+        return opened(), 1000 * (time.perf_counter() - began_at)
+
+    cold_ms = timed()[1]
+    collect_garbage(size_bytes)  # of the first one, or the second would find its memory here already
     before = resident_bytes()
-    session, warm_ms = open_timed()
+    session, warm_ms = timed()
     held = resident_bytes()
     with PeakWatch() as watch:
-        open_timed()
+        timed()
     load = Load(
         cold_ms=cold_ms,
         warm_ms=warm_ms,
         resident_bytes=max(0, held - before),
         peak_bytes=max(0, watch.peak_bytes - held),
     )
-    for size in sorted({model.batch.low, model.batch.clamp(_TRIED_SAMPLES)}):
-        inputs = padded_to(yardstick.samples.read(0, min(size, yardstick.samples.count)).inputs, size)
-        wanted = [tuple(output.shape) for output in run_model(model.raised, inputs, model.batch)]
-        found = [tuple(output.shape) for output in run_model(_called(session), inputs, model.batch)]
-        if wanted != found:
-            raise ModelFailed(f"At batch {size} it gives outputs of shape {found}, and the float model of {wanted}.")
     return session, load
 
 
-def _called(session: Session) -> Callable[..., list[torch.Tensor]]:
+def require_shapes(candidate: Model, reference: Reference, samples: Samples, whose: str) -> None:
+    """Try it at two batch sizes; raises ModelFailed, also where its outputs have other shapes than the reference's."""
+    for size in sorted({reference.batch.low, reference.batch.clamp(_TRIED_SAMPLES)}):
+        inputs = padded_to(samples.read(0, min(size, samples.count)).inputs, size)
+        wanted = [tuple(output.shape) for output in run_model(reference.run, inputs, reference.batch)]
+        found = [tuple(output.shape) for output in run_model(candidate, inputs, reference.batch)]
+        if wanted != found:
+            raise ModelFailed(f"At batch {size} it gives outputs of shape {found}, and {whose} of {wanted}.")
+
+
+def called(session: Session) -> Model:
+    """The session as a model that takes its inputs one by one."""
     return lambda *inputs: session.run(inputs)
 
 
@@ -118,7 +135,7 @@ def _judged(file: MadeFile, found: _Found, expected: _Found, load: Load) -> Arti
     quality, kernels = found.quality, found.kernels
     labels: list[ArtifactLabel] = []
     notes = []
-    if (lost := _lost_db(quality, expected.quality)) > MAX_LOST_DB:
+    if (lost := lost_db(quality.fidelity, expected.quality.fidelity)) > MAX_LOST_DB:
         labels.append("wrong")
         notes.append(f"It is {lost:.1f} dB further from float than the torch artifact.")
     if quality.metric is not None and quality.metric.met is False:
@@ -145,9 +162,9 @@ def _judged(file: MadeFile, found: _Found, expected: _Found, load: Load) -> Arti
     )
 
 
-def _lost_db(quality: Quality, expected: Quality) -> float:
-    """How much further from float it is than what was expected; nothing where it is near float all the same."""
-    found = closeness(quality.fidelity)
+def lost_db(fidelity: Sequence[OutputFidelity], expected: Sequence[OutputFidelity]) -> float:
+    """How much further off it is than what was expected; nothing where it is near all the same."""
+    found = closeness(fidelity)
     if found.sqnr_db >= NEAR_DB or (found.agreement is not None and found.agreement >= NEAR_AGREEMENT):
         return 0.0
-    return closeness(expected.fidelity).sqnr_db - found.sqnr_db
+    return closeness(expected).sqnr_db - found.sqnr_db

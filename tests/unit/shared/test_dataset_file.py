@@ -293,7 +293,7 @@ def dataset(**arrays: tuple[list[int], str]) -> DatasetDescription:
     ],
 )
 def test_a_dataset_fits_by_name_or_position_with_free_sizes_and_widths(fitting: DatasetDescription) -> None:
-    check_fits(TWO_INPUTS, fitting, role="calibration")
+    check_fits(TWO_INPUTS.inputs, fitting, role="calibration")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_dataset_fits_by_name_or_position_with_free_sizes_and_widths(fitting: 
 )
 def test_a_mismatch_lists_what_is_expected_and_found_key_by_key(differing: DatasetDescription, line: str) -> None:
     with pytest.raises(DatasetMismatch) as caught:
-        check_fits(TWO_INPUTS, differing, role="training")
+        check_fits(TWO_INPUTS.inputs, differing, role="training")
     assert "training dataset" in caught.value.message
     assert line in caught.value.message.splitlines()
 
@@ -330,7 +330,7 @@ def test_an_input_called_labels_is_an_input() -> None:
     model = TWO_INPUTS.model_copy(
         update={"inputs": [TensorDescription(name="labels", shape=[None, 2], dtype="float32")]}
     )
-    check_fits(model, dataset(labels=([4, 2], "float32")), role="evaluation")
+    check_fits(model.inputs, dataset(labels=([4, 2], "float32")), role="evaluation")
 
 
 @pytest.mark.parametrize("key", ["", "a\0b", "\x1b[31m", "\x9b31m", "\u202egnp", "\ud800", "k" * 201])

@@ -18,7 +18,6 @@ from torch import nn
 from shared.errors import (
     ModelCorrupt,
     ModelError,
-    ModelIsOnnx,
     ModelIsPickle,
     ModelIsStateDict,
     ModelIsTorchScript,
@@ -163,7 +162,6 @@ OTHER_FILES: dict[str, tuple[Callable[[], bytes], type[ModelError]]] = {
     "checkpoint": (lambda: saved({"model": SmallNet().state_dict(), "epoch": 3, "lr": 0.1}), ModelIsStateDict),
     "safetensors": (safetensors_file, ModelIsStateDict),
     "TorchScript": (scripted, ModelIsTorchScript),
-    "ONNX": (lambda: ONNX, ModelIsOnnx),
     "npz": (lambda: zipped(x__npy=b"\x93NUMPY"), ModelError),
     "some zip": (lambda: zipped(readme__txt=b"hello"), ModelError),
     "text": (lambda: b"hello", ModelError),

@@ -130,7 +130,9 @@ def honest() -> dict[str, Any]:
 def read(folder: Path, report: dict[str, Any]) -> JobReport:
     (folder / "model_int8.pt").touch()
     (folder / "report.json").write_text(json.dumps(report))
-    return read_report(folder, ASKED)
+    found = read_report(folder, ASKED)
+    assert isinstance(found, JobReport)
+    return found
 
 
 def test_what_the_supervisor_knows_itself_is_not_taken_from_the_report(tmp_path: Path) -> None:

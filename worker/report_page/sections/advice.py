@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from shared.job_report import Before, JobReport, ReportWarning, Suggestion
@@ -19,12 +20,16 @@ _NEEDS = {"static": ("calibration", "images.npz"), "qat": ("training", "train.np
 
 def advice(report: JobReport, job_id: str, room: int) -> Section:
     """The warnings, the most telling first, and the effect of the change that made this job of another."""
-    # Counted from zero, as the API and the command do.
-    every = [_warning(number, each, job_id, report.spec, room // 4) for number, each in enumerate(report.warnings)]
+    listed = listed_warnings(report.warnings, job_id, report.spec, room)
+    return Section("advice", "What to do", join([listed, _before(report, report.before, room)]))
+
+
+def listed_warnings(warnings: Sequence[ReportWarning], job_id: str, spec: dict[str, Any], room: int) -> Html:
+    """One item a warning, counted from zero, as the API and the command do."""
+    every = [_warning(number, each, job_id, spec, room // 4) for number, each in enumerate(warnings)]
     items = fitting(every, room)
     listed = element("ol", items, class_="advice") if every else element("p", "Nothing: no warning was raised.")
-    more = left_out(len(every), len(items), "warning")
-    return Section("advice", "What to do", join([listed, more, _before(report, report.before, room)]))
+    return join([listed, left_out(len(every), len(items), "warning")])
 
 
 def _warning(number: int, warning: ReportWarning, job_id: str, spec: dict[str, Any], room: int) -> Html:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.benchmark_report import BenchmarkReport
 from shared.job_report import JobReport
 from shared.latency_report import Environment
 from worker.report_page.figures import plural, seconds
@@ -9,7 +10,7 @@ from worker.report_page.layout import Column, Section, as_json, definitions, nam
 from worker.report_page.markup import Content, element, join
 
 
-def provenance(report: JobReport, room: int) -> Section:
+def provenance(report: JobReport | BenchmarkReport, room: int) -> Section:
     """All that is needed to do the job again."""
     machine = report.environment
     described: list[tuple[str, Content]] = [
@@ -28,9 +29,9 @@ def provenance(report: JobReport, room: int) -> Section:
     parts: list[Content] = [
         subheading("Environment"),
         definitions(described),
-        subheading("Weights"),
-        _weights(report.weights_sha256),
     ]
+    if isinstance(report, JobReport):
+        parts += [subheading("Weights"), _weights(report.weights_sha256)]
     if report.timings:
         columns = [Column("Step"), Column("Time", "number")]
         rows: list[list[Content]] = [[step, seconds(took)] for step, took in report.timings.items()]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from shared.benchmark_report import ComparisonResult
 from shared.job_report import JobReport, OutputFidelity
 from shared.latency_report import BenchmarkResult, LatencyStats
-from worker.candidate_names import RUNTIME_NAMES, candidate_name
+from worker.candidate_names import RUNTIME_NAMES, candidate_name, candidate_of
 from worker.report_page.figures import (
     NONE,
     byte_size,
@@ -29,6 +31,8 @@ from worker.report_page.sections.verdict import (
     metric_drop,
     metric_value,
 )
+
+Measured = BenchmarkResult | ComparisonResult
 
 _MAX_BENCHMARKS_DRAWN = 6
 _FEW = 4
@@ -97,13 +101,13 @@ def latency(report: JobReport) -> Section | None:
         "MLPerf's bound: with 99 % confidence the percentile is not above it; where there are too few samples, none is "
         "given."
     )
-    drawn = [_drawing(each) for each in report.latency[:_MAX_BENCHMARKS_DRAWN] if _has_samples(each)]
+    drawn = latency_drawings(report.latency)
     parts = [
         told,
         _speedups(report.latency),
         _speedups_of_each(report.latency),
         element("div", drawn, class_="plots"),
-        _candidates(report.latency),
+        latency_of_each(report.latency),
     ]
     return Section("latency", "Latency", join(parts))
 
@@ -189,8 +193,8 @@ def _speedups_of_each(benchmarks: list[BenchmarkResult]) -> Html | None:
     return table("Speedup of each int8 candidate", columns, rows) if rows else None
 
 
-def _candidates(benchmarks: list[BenchmarkResult]) -> Html:
-    """Float and int8 apart by colour, at each combination the fastest first."""
+def latency_of_each(benchmarks: Sequence[Measured]) -> Html:
+    """Those that are compared apart by colour, at each combination the fastest first."""
     columns = [Column("Candidate"), Column("Batch size", "number"), Column("Threads", "number")]
     columns += [Column(f"{each}, ms", "number") for each in ("p50", "p90", "p90 at most", "p99", "p99 at most", "mean")]
     columns += [Column("Samples a second", "number", "batch size / p50")]
@@ -213,11 +217,16 @@ def _candidates(benchmarks: list[BenchmarkResult]) -> Html:
     return join([written, [note(shorten(each, 300)) for each in told if each]])
 
 
-def _has_samples(benchmark: BenchmarkResult) -> bool:
+def latency_drawings(benchmarks: Sequence[Measured]) -> list[Html]:
+    """How the samples are spread, of the first combinations."""
+    return [_drawing(each) for each in benchmarks[:_MAX_BENCHMARKS_DRAWN] if _has_samples(each)]
+
+
+def _has_samples(benchmark: Measured) -> bool:
     return any(finite(each.samples_ms) for each in benchmark.candidates)
 
 
-def _drawing(benchmark: BenchmarkResult) -> Html:
+def _drawing(benchmark: Measured) -> Html:
     candidates = _fastest_first(benchmark)
     names = [candidate_name(each.name) for each in candidates]
     left, top = min(_MAX_NAME_WIDTH, 6.4 * max(map(len, names)) + 12), 6
@@ -237,20 +246,28 @@ def _drawing(benchmark: BenchmarkResult) -> Html:
         drawn.append(text(scale(each.p50_ms) + 4, baseline - pitch + 15, significant(each.p50_ms), class_="strong"))
     label = f"Latency at batch {benchmark.batch_size}, {plural(benchmark.threads, 'thread')}"
     caption: list[Content] = [
-        f"{label}: how the samples are spread; the mark is the p50. ", badge("int8", "p-int8"), " ",
-        badge("float", "p-float32"), ", the fastest first.",
+        f"{label}: how the samples are spread; the mark is the p50. ", *_legend(benchmark), ", the fastest first.",
     ]  # fmt: skip
     if beyond:
         caption.append(f" {plural(beyond, 'sample')} beyond the right edge.")
     return figure(caption, svg(right + 40, bottom + 34, drawn, label=label), label=label)
 
 
-def _fastest_first(benchmark: BenchmarkResult) -> list[LatencyStats]:
+def _fastest_first(benchmark: Measured) -> list[LatencyStats]:
     return sorted(benchmark.candidates, key=lambda each: math.inf if math.isnan(each.p50_ms) else each.p50_ms)
 
 
-def _kind(stats: LatencyStats, benchmark: BenchmarkResult) -> str:
-    """The colour: of int8 or of float."""
+def _legend(benchmark: Measured) -> list[Content]:
+    if isinstance(benchmark, ComparisonResult):
+        first = shorten(candidate_of(benchmark.baseline), _MAX_NAME)
+        return [badge(first, "p-float32"), " ", badge("the others", "p-int8")]
+    return [badge("int8", "p-int8"), " ", badge("float", "p-float32")]
+
+
+def _kind(stats: LatencyStats, benchmark: Measured) -> str:
+    """The colour: of int8 or of float; of the first candidate or of the others."""
+    if isinstance(benchmark, ComparisonResult):
+        return "float32" if candidate_of(stats.name) == candidate_of(benchmark.baseline) else "int8"
     of_int8 = {benchmark.int8, *(each.name for each in benchmark.speedups)}
     return "int8" if stats.name in of_int8 else "float32"
 

@@ -94,11 +94,11 @@ def _quality(quality: Quality) -> Html:
     metric = quality.metric
     if metric is None:
         if distance is None:
-            return _figure("Agreement", NONE if worst is None else percent(worst.agreement), "No labels: no accuracy")
-        return _figure("Fidelity (SQNR)", distance, agreement, "No labels: no accuracy")
+            return figure("Agreement", NONE if worst is None else percent(worst.agreement), "No labels: no accuracy")
+        return figure("Fidelity (SQNR)", distance, agreement, "No labels: no accuracy")
     near = ", ".join(filter(None, [distance and f"SQNR {distance}", agreement])) or "nothing compared"
     target = "no target" if metric.max_drop is None else f"target {'met' if metric.met else 'not met'}"
-    return _figure(
+    return figure(
         METRIC_NAMES[metric.name],
         metric_value(metric.name, metric.int8_value),
         f"float {metric_value(metric.name, metric.float_value)}, {_change(metric)}: {target}",
@@ -108,11 +108,11 @@ def _quality(quality: Quality) -> Html:
 
 def _speedup(latency: list[BenchmarkResult]) -> Html:
     if not latency:
-        return _figure("Speedup", "–", "not measured")
+        return figure("Speedup", "–", "not measured")
     first = latency[0]
     low, high = first.speedup_ci95
     medians = {each.name: each.p50_ms for each in first.candidates}
-    return _figure(
+    return figure(
         "Speedup",
         times(first.speedup),
         f"95 % interval {decimal(low, 2)} to {decimal(high, 2)}{'' if first.significant else ': not significant'}"
@@ -125,12 +125,12 @@ def _speedup(latency: list[BenchmarkResult]) -> Html:
 
 def _size(report: JobReport) -> Html:
     size = report.size
-    return _figure("Size", byte_size(size.int8_bytes), f"float {byte_size(size.float_bytes)}", size_change(size.ratio))
+    return figure("Size", byte_size(size.int8_bytes), f"float {byte_size(size.float_bytes)}", size_change(size.ratio))
 
 
 def _measured_on(report: JobReport) -> Html:
     quality, environment = report.quality, report.environment
-    return _figure(
+    return figure(
         "Measured on",
         whole(quality.samples),
         f"samples of {DATA_NAMES[quality.data]}" + (": trust it little" if quality.data == "synthetic" else ""),
@@ -138,7 +138,8 @@ def _measured_on(report: JobReport) -> Html:
     )
 
 
-def _figure(term: str, value: str, *more: Content) -> Html:
+def figure(term: str, value: str, *more: Content) -> Html:
+    """A figure under its name, with what belongs to it below."""
     return element(
         "div",
         element("dt", term),

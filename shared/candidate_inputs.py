@@ -1,0 +1,58 @@
+"""Which inputs the candidates of a benchmark take together: told before the job is accepted, and when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.dataset_file import alike
+from shared.errors import CandidatesMismatch
+from shared.model_file import TensorDescription
+
+
+def input_order(first: Sequence[TensorDescription], other: Sequence[TensorDescription]) -> list[int]:
+    """For each input of `other`, which input of the first candidate it is fed like.
+
+    By name where the names are the same, else by position. Raises CandidatesMismatch when the kinds of numbers, the
+    axes or fixed sizes differ.
+    """
+    if len(first) != len(other):
+        raise CandidatesMismatch(f"It takes {len(other)} inputs ({_told(other)}), and the first {len(first)}.")
+    names = [each.name for each in first]
+    if {each.name for each in other} == set(names):
+        order = [names.index(each.name) for each in other]
+    else:
+        order = list(range(len(first)))
+    for place, each in zip(order, other, strict=True):
+        if not _fits(first[place], each):
+            raise CandidatesMismatch(
+                f"Its input {each.name!r} is {_told([each])}; the first candidate's is {_told([first[place]])}."
+            )
+    return order
+
+
+def joined(candidates: Sequence[Sequence[TensorDescription]]) -> list[TensorDescription]:
+    """What all of them take, as the first one names it: a size is fixed where any candidate fixes it.
+
+    Raises CandidatesMismatch when two contradict each other.
+    """
+    together = list(candidates[0])
+    for other in candidates[1:]:
+        for place, each in zip(input_order(together, other), other, strict=True):
+            sizes = zip(together[place].shape, each.shape, strict=True)
+            shape = [size if known is None else known for known, size in sizes]
+            together[place] = together[place].model_copy(update={"shape": shape})
+    return together
+
+
+def _fits(known: TensorDescription, other: TensorDescription) -> bool:
+    return (
+        len(known.shape) == len(other.shape)
+        and alike(known.dtype, other.dtype)
+        and all(None in pair or pair[0] == pair[1] for pair in zip(known.shape, other.shape, strict=True))
+    )
+
+
+def _told(inputs: Sequence[TensorDescription]) -> str:
+    return ", ".join(
+        f"{each.dtype} [{', '.join('any' if size is None else str(size) for size in each.shape)}]" for each in inputs
+    )
