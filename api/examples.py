@@ -177,6 +177,13 @@ JOB_REQUESTS: dict[str, Any] = {
         "summary": "A model against the int8 model that a job made of it, and against an ONNX file",
         "value": _BENCHMARK,
     },
+    "measure_on": {
+        "summary": "Quantized anywhere, and measured on two kinds of node",
+        "value": {
+            **_STATIC,
+            "measure_on": [{"labels": {"pool": "edge"}}, {"isa": ["avx512_vnni"], "cpu": "AMD EPYC 9*"}],
+        },
+    },
     "based_on": {
         "summary": "The spec of an earlier job, with the suggestion of its report's first warning and another target",
         "value": {"based_on": JOB_ID, "apply": [0], "changes": {"max_accuracy_drop": 0.005}},

@@ -33,6 +33,11 @@ def recipients(hardware: Hardware | None, workers: Sequence[WorkerRecord]) -> li
     return [None] if hardware is None else [each.id for each in workers if not lacks(each.description, hardware)]
 
 
+def told_hardware(hardware: Hardware) -> str:
+    """What is asked for, in words."""
+    return _listed(_asked(hardware))
+
+
 def waiting_for(hardware: Hardware | None, workers: Sequence[WorkerRecord]) -> str | None:
     """Why none of the live workers may run the job, in words; None when one may."""
     asked = "" if hardware is None else _listed(_asked(hardware))

@@ -368,6 +368,22 @@ class _QuantizationBase(SpecBase):
         ),
     )
     analysis: AnalysisSettings = AnalysisSettings()
+    measure_on: list[Hardware] = Field(
+        default=[],
+        max_length=8,
+        description="Other hardware on which the artifacts are measured against the float model once the job has "
+        "succeeded: each in a benchmark of its own, which the job tells as `measurements`.",
+    )
+
+    @field_validator("measure_on")
+    @classmethod
+    def _each_asks_for_something_else(cls, measure_on: list[Hardware]) -> list[Hardware]:
+        for place, hardware in enumerate(measure_on):
+            if hardware == Hardware():
+                raise ValueError("an entry asks for nothing: name instruction sets, a CPU or labels")
+            if hardware in measure_on[:place]:
+                raise ValueError("the same hardware is asked for twice")
+        return measure_on
 
     @field_validator("runtimes")
     @classmethod

@@ -121,8 +121,8 @@ async def get_job(
 ) -> Response:
     """With `wait` the answer comes when the job has changed, has finished, or the time is up.
 
-    What counts as a change: with If-None-Match, a job other than that; without, one other than it is now. A finished
-    job never changes, so it is answered at once.
+    What counts as a change: with If-None-Match, a job other than that; without, one other than it is now. Of a finished
+    job only `measurements` go on changing, so it is answered at once.
     """
     return await following.job_response(services, job_id, wait_seconds=wait, if_none_match=if_none_match)
 

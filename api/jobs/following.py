@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
@@ -14,7 +15,7 @@ from api.jobs.schemas import EventPage, wire_event, wire_job
 from api.jobs.waiting import reasons
 from api.services import Services
 from shared.database.job_repository import JobRepository
-from shared.database.records import JobRecord
+from shared.database.records import JobRecord, MeasurementRecord
 from shared.job import FINISHED, JobEvent
 
 _BATCH = 500
@@ -23,15 +24,15 @@ _KEEPALIVE_SECONDS = 15.0
 
 async def job_response(services: Services, job_id: str, *, wait_seconds: float, if_none_match: str | None) -> Response:
     """The job as it is, or after it has changed, or 304."""
-    job, reason = await run_in_threadpool(_read_shown, services, job_id)
-    known = if_none_match is None or _matches(if_none_match, _etag(job, reason))
-    if wait_seconds and known and job.status not in FINISHED:
-        await services.watch.wait(job_id, job.event_seq, wait_seconds)
-        job, reason = await run_in_threadpool(_read_shown, services, job_id)
-    etag = _etag(job, reason)
+    shown = await run_in_threadpool(_read_shown, services, job_id)
+    known = if_none_match is None or _matches(if_none_match, shown.etag)
+    if wait_seconds and known and shown.job.status not in FINISHED:
+        await services.watch.wait(job_id, shown.job.event_seq, wait_seconds)
+        shown = await run_in_threadpool(_read_shown, services, job_id)
+    etag = shown.etag
     if if_none_match is not None and _matches(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    body = wire_job(job, reason).model_dump_json(warnings=False)
+    body = wire_job(shown.job, shown.reason, shown.measurements).model_dump_json(warnings=False)
     return Response(body, headers={"ETag": etag}, media_type="application/json")
 
 
@@ -67,10 +68,28 @@ async def _stream(services: Services, job_id: str, seen: int) -> AsyncIterator[b
             yield KEEPALIVE_COMMENT
 
 
-def _read_shown(services: Services, job_id: str) -> tuple[JobRecord, str | None]:
+@dataclass(frozen=True)
+class _Shown:
+    """A job, and what is shown with it that its own row does not hold."""
+
+    job: JobRecord
+    reason: str | None
+    """What it waits for: workers come and go without any change of the job."""
+    measurements: list[MeasurementRecord]
+    """Which go on when it has ended."""
+
+    @property
+    def etag(self) -> str:
+        beside = "".join([self.reason or "", *(f"{each.job} {each.status}" for each in self.measurements)])
+        return f'"{self.job.event_seq}-{zlib.crc32(beside.encode()):08x}"' if beside else f'"{self.job.event_seq}"'
+
+
+def _read_shown(services: Services, job_id: str) -> _Shown:
     with services.database.read() as connection:
-        job = JobRepository(connection).get(job_id, with_report=True)
-        return job, reasons(connection, [job]).get(job_id)
+        jobs = JobRepository(connection)
+        job = jobs.get(job_id, with_report=True)
+        measurements = jobs.measurements_of([job_id]).get(job_id, [])
+        return _Shown(job, reasons(connection, [job]).get(job_id), measurements)
 
 
 def _read_job(services: Services, job_id: str) -> JobRecord:
@@ -83,11 +102,6 @@ def _read_events(services: Services, job_id: str, after: int, limit: int) -> tup
         repository = JobRepository(connection)
         repository.get(job_id)
         return repository.events(job_id, after=after, limit=limit)
-
-
-def _etag(job: JobRecord, reason: str | None) -> str:
-    # Workers come and go without any change of the job, and what it waits for changes with them.
-    return f'"{job.event_seq}"' if reason is None else f'"{job.event_seq}-{zlib.crc32(reason.encode()):08x}"'
 
 
 def _matches(if_none_match: str, etag: str) -> bool:

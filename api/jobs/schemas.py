@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -9,11 +10,12 @@ from pydantic import BaseModel, Field
 
 from api.wire import utc
 from shared.benchmark_report import BenchmarkReport
-from shared.database.records import JobRecord
+from shared.database.records import JobRecord, MeasurementRecord
 from shared.errors import JobError
 from shared.job import Artifact, EventKind, JobEvent, JobStatus, Progress, Step
 from shared.job_report import JobReport
 from shared.job_spec import JobSpec
+from shared.quantization_spec import Hardware
 
 _SAME = (
     "id",
@@ -41,6 +43,14 @@ class JobArtifact(Artifact):
     url: str = Field(description="Where to GET it, relative to the server.")
 
 
+class Measurement(BaseModel):
+    """A benchmark of a job's artifacts on other hardware, which the job asked for."""
+
+    hardware: Hardware
+    job: str = Field(description="The benchmark, a job of its own: its report tells what was measured.")
+    status: JobStatus
+
+
 class Job(BaseModel):
     """One request for an int8 model or a measurement, and what became of it."""
 
@@ -66,6 +76,9 @@ class Job(BaseModel):
     metadata: dict[str, str]
     based_on: str | None = Field(description="The job that this one was made from.")
     changes: dict[str, Any] | None = Field(description="The patch that made this spec of that one's.")
+    measurements: list[Measurement] = Field(
+        description="One for each entry of `measure_on`, once the job has succeeded; they go on when it has ended."
+    )
 
 
 class Event(BaseModel):
@@ -90,8 +103,8 @@ class EventPage(BaseModel):
     next: int | None = Field(description="Give it as `after` for the events that follow; null when there are none yet.")
 
 
-def wire_job(record: JobRecord, waiting_for: str | None = None) -> Job:
-    """The record as it is shown; `waiting_for` is why it cannot run now."""
+def wire_job(record: JobRecord, waiting_for: str | None = None, measurements: Sequence[MeasurementRecord] = ()) -> Job:
+    """The record as it is shown; `waiting_for` is why it cannot run now, `measurements` what measures its artifacts."""
     # Spec and report were validated when they were stored, perhaps by an older version: they are passed on as they are.
     fields: dict[str, Any] = {
         **{name: getattr(record, name) for name in _SAME},
@@ -104,8 +117,16 @@ def wire_job(record: JobRecord, waiting_for: str | None = None) -> Job:
         "started_at": None if record.started_at is None else utc(record.started_at),
         "finished_at": None if record.finished_at is None else utc(record.finished_at),
         "metadata": record.spec.get("metadata", {}),
+        "measurements": _wire_measurements(record, measurements),
     }
     return Job.model_construct(**fields)
+
+
+def _wire_measurements(record: JobRecord, measurements: Sequence[MeasurementRecord]) -> list[Measurement]:
+    """In the order in which they were asked for."""
+    asked = [Hardware.model_validate(each) for each in record.spec.get("measure_on", ())]
+    ordered = sorted(measurements, key=lambda each: asked.index(each.hardware))
+    return [Measurement(hardware=each.hardware, job=each.job, status=each.status) for each in ordered]
 
 
 def wire_event(event: JobEvent) -> Event:

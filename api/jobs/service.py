@@ -94,6 +94,7 @@ def page(services: Services, *, status: JobStatus | None, limit: int, after: str
     with services.database.read() as connection:
         jobs, has_more = JobRepository(connection).page(status=status, limit=limit, after=after)
         waiting = reasons(connection, jobs)
+        measured = JobRepository(connection).measurements_of([each.id for each in jobs])
     following = cursor_of(jobs[-1].id) if has_more else None
-    data = [wire_job(each, waiting.get(each.id)) for each in jobs]
+    data = [wire_job(each, waiting.get(each.id), measured.get(each.id, ())) for each in jobs]
     return Page[Job].model_construct(data=data, has_more=has_more, next=following)

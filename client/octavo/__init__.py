@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from octavo._async.artifacts import AsyncArtifacts
     from octavo._async.client import AsyncClient
     from octavo._async.job import AsyncJob
+    from octavo._benchmark import Benchmark
     from octavo._comparison import Comparison, compare
     from octavo._exceptions import (
         APIConnectionError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         NoReport,
         NotFoundError,
         OctavoError,
+        OtherReport,
         PermissionDeniedError,
         RateLimitError,
         ServiceFailed,
@@ -75,6 +77,7 @@ _HOMES = {
     "octavo._async.artifacts": ["AsyncArtifacts"],
     "octavo._async.client": ["AsyncClient"],
     "octavo._async.job": ["AsyncJob"],
+    "octavo._benchmark": ["Benchmark"],
     "octavo._comparison": ["Comparison", "compare"],
     "octavo._exceptions": [
         "APIConnectionError",
@@ -94,6 +97,7 @@ _HOMES = {
         "NoReport",
         "NotFoundError",
         "OctavoError",
+        "OtherReport",
         "PermissionDeniedError",
         "RateLimitError",
         "ServiceFailed",
@@ -139,6 +143,7 @@ __all__ = [
     "AsyncJob",
     "AuthenticationError",
     "BadRequestError",
+    "Benchmark",
     "BenchmarkSettings",
     "ChecksumMismatch",
     "Client",
@@ -160,6 +165,7 @@ __all__ = [
     "NoReport",
     "NotFoundError",
     "OctavoError",
+    "OtherReport",
     "Override",
     "PermissionDeniedError",
     "Plan",

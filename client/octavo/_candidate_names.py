@@ -21,6 +21,23 @@ def runtime_name(runtime: str) -> str:
     return RUNTIME_NAMES.get(runtime, runtime)
 
 
+FORM_NAMES = {
+    "eager": "eager torch",
+    "channels_last": "channels-last torch",
+    "frozen": "frozen torch",
+    "torch": "torch",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "openvino_bf16": "OpenVINO bf16",
+}
+
+
 def candidate_name(name: str) -> str:
-    """In words; one of a later server keeps the name that the report gives it."""
-    return CANDIDATE_NAMES.get(name, name)
+    """In words, also a form of a benchmark; one of a later server keeps the name that the report gives it."""
+    return CANDIDATE_NAMES.get(name) or form_name(name)
+
+
+def form_name(name: str) -> str:
+    """`resnet18 in OpenVINO` of `resnet18/openvino`."""
+    candidate, _, kind = name.rpartition("/")
+    return f"{candidate} in {FORM_NAMES[kind]}" if kind in FORM_NAMES else name

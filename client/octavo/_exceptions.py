@@ -206,6 +206,15 @@ class NoReport(OctavoError):
         )
 
 
+class OtherReport(OctavoError):
+    """The job has a report of another kind: a benchmark has `benchmark`, a job that quantizes has `report`."""
+
+    def __init__(self, job: Any, attribute: str) -> None:
+        self.job = job
+        method = job.spec.get("method")
+        super().__init__(f"{job.id} is of the method {method}: what was measured is job.{attribute}")
+
+
 class JobFailed(OctavoError):
     """The job failed; `job` is the handle, `error` says why."""
 

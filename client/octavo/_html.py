@@ -31,13 +31,13 @@ def report_card(report: JobReport) -> str:
     wrong = report.first_wrong
     parts = [
         f"<b>{escape(report.method)}: {escape(report.verdict.word)}</b><p>{escape(report.verdict.sentence)}</p>",
-        _part(artifacts_part(report)) if report.artifacts else "",
+        part_html(artifacts_part(report)) if report.artifacts else "",
         _advice(report),
         table(report_rows(report)),
         _before(report),
         "" if wrong is None else f"<p>{escape(wrong.told)}</p>",
         _plot(layers_by_error(report.layers), "" if wrong is None else wrong.layer),
-        *(_part(part) for part in report_parts(report)),
+        *(part_html(part) for part in report_parts(report)),
     ]
     return f'<div style="{CARD}">{"".join(parts)}</div>'
 
@@ -54,18 +54,25 @@ def _row(kind: str, cells: Sequence[str]) -> str:
 
 
 def _advice(report: JobReport) -> str:
-    items = "".join(_warning(report, number, warning) for number, warning in enumerate(report.warnings))
-    return f'<b>What to do</b><ol start="0">{items}</ol>' if items else ""
+    commands = [what_to_type(report, number, None) for number in range(len(report.warnings))]
+    return warnings_html(report.warnings, "What to do", commands)
 
 
-def _warning(report: JobReport, number: int, warning: ReportWarning) -> str:
+def warnings_html(warnings: Sequence[ReportWarning], title: str, commands: Sequence[str] | None = None) -> str:
+    """Warnings under a title, those that suggest something with what to type."""
+    told = commands or [""] * len(warnings)
+    items = "".join(_warning(*each) for each in zip(warnings, told, strict=True))
+    return f'<b>{escape(title)}</b><ol start="0">{items}</ol>' if items else ""
+
+
+def _warning(warning: ReportWarning, command: str) -> str:
     layer = f"<code>{escape(warning.layer)}</code> " if warning.layer else ""
     lines = [f"{layer}{escape(warning.message)}"]
     if warning.evidence:
         lines.append(f'<span style="{_MUTED}">{escape(warning.evidence)}</span>')
     if warning.suggestion is not None:
         lines.append(escape(f"{warning.suggestion.title}. {warning.suggestion.expected or ''}"))
-        lines.append(f"<code>{escape(what_to_type(report, number, None))}</code>")
+        lines.append(f"<code>{escape(command)}</code>")
     elif warning.hint:
         lines.append(escape(warning.hint))
     return f"<li>{'<br/>'.join(lines)}</li>"
@@ -79,7 +86,8 @@ def _before(report: JobReport) -> str:
     return f"<p><b>{escape(title)}</b></p>{table([['', 'before', 'now'], *outcome_rows([before, report])])}"
 
 
-def _part(part: Part) -> str:
+def part_html(part: Part) -> str:
+    """A part of a report: its title, its sentences, its table."""
     told = "".join(f"<br/>{escape(each)}" for each in part.told)
     return f"<p><b>{escape(part.title)}</b>{told}</p>{table(part.with_names_of(_NAME)) if part.rows else ''}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from octavo._html import CARD, report_card
+from octavo._html import CARD
 from octavo._types import JobData
 
 
@@ -23,5 +23,5 @@ def job_card(job: JobData) -> str:
             f"{escape(job.step or '')} {escape(job.progress.message)}</p>"
         )
     elif job.report is not None:
-        body = report_card(job.report)
+        body = job.report._repr_html_()  # what a notebook calls
     return f'<div style="{CARD}"><b>{title}</b> <code>{escape(job.id)}</code>{body}</div>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from octavo._figures import outcome_rows, report_rows
@@ -22,13 +23,13 @@ def report_text(report: JobReport, *, width: int, job_id: str | None = None) -> 
     With a job's id, what to do is a command to type; without, it is a line of Python.
     """
     parts = [
-        _wrapped(f"{report.method}, {report.verdict.word}: {report.verdict.sentence}", width),
-        _part(artifacts_part(report), width) if report.artifacts else "",
+        wrapped(f"{report.method}, {report.verdict.word}: {report.verdict.sentence}", width),
+        part_text(artifacts_part(report), width) if report.artifacts else "",
         _advice(report, width, job_id),
         aligned(report_rows(report), right=(1, 2)),
         "" if report.before is None else _before(report, report.before, width),
-        "" if report.first_wrong is None else _wrapped(report.first_wrong.told, width),
-        *(_part(part, width) for part in report_parts(report)),
+        "" if report.first_wrong is None else wrapped(report.first_wrong.told, width),
+        *(part_text(part, width) for part in report_parts(report)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -71,6 +72,12 @@ def _advice(report: JobReport, width: int, job_id: str | None) -> str:
     return "\n".join(["What to do", *lines]) if lines else ""
 
 
+def warnings_text(warnings: Sequence[ReportWarning], width: int, title: str) -> str:
+    """Warnings that suggest nothing, under a title."""
+    lines = [line for number, each in enumerate(warnings) for line in _warning(each, f"[{number}] ", width)]
+    return "\n".join([title, *lines]) if lines else ""
+
+
 def _warning(warning: ReportWarning, mark: str, width: int) -> list[str]:
     where = f"{warning.layer}: " if warning.layer and warning.layer not in warning.message else ""
     told = [f"{where}{warning.message} [{warning.code}]"]
@@ -82,29 +89,30 @@ def _warning(warning: ReportWarning, mark: str, width: int) -> list[str]:
         told.append(warning.hint)
     first, *others = told
     return [
-        _wrapped(first, width, mark, " " * len(mark)),
-        *(_wrapped(each, width, " " * len(mark), " " * len(mark)) for each in others),
+        wrapped(first, width, mark, " " * len(mark)),
+        *(wrapped(each, width, " " * len(mark), " " * len(mark)) for each in others),
     ]
 
 
 def _before(report: JobReport, before: Before, width: int) -> str:
     title = f"Before ({before.job}) and now: {changes_text(before.changes) or 'nothing was changed'}"
     rows = outcome_rows([before, report])
-    return f"{_wrapped(title, width)}\n{aligned([['', 'before', 'now'], *rows])}"
+    return f"{wrapped(title, width)}\n{aligned([['', 'before', 'now'], *rows])}"
 
 
-def _part(part: Part, width: int) -> str:
+def part_text(part: Part, width: int) -> str:
     """Its table with names as long as the other columns leave room for, its sentences below."""
-    lines = [_wrapped(part.title, width)]
+    lines = [wrapped(part.title, width)]
     if part.rows:
         without = [[""] * part.names + list(row[part.names :]) for row in part.rows]
         room = width - max(map(len, aligned(without, right=part.right).splitlines()))
         lines.append(aligned(part.with_names_of(max(room // part.names, _LEAST_NAME)), right=part.right))
-    lines += [_wrapped(told, width, "  ", "    ") for told in part.told]
+    lines += [wrapped(told, width, "  ", "    ") for told in part.told]
     return "\n".join(lines)
 
 
-def _wrapped(text: str, width: int, first: str = "", others: str = "") -> str:
+def wrapped(text: str, width: int, first: str = "", others: str = "") -> str:
+    """In lines of at most so many characters."""
     return textwrap.fill(
         text, width, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
     )

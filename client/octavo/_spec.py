@@ -135,6 +135,30 @@ class Hardware(TypedDict, total=False):
     labels: dict[str, str]
 
 
+class BenchmarkOptions(TypedDict, total=False):
+    """What a benchmark may be asked for beside its candidates and their data."""
+
+    metric: Literal["auto", "top1", "top5", "mse"]
+    runtimes: Sequence[Literal["torch", "onnxruntime", "openvino"]]
+    benchmark: BenchmarkSettings
+    hardware: Hardware
+    seed: int
+    name: str
+    metadata: Mapping[str, str]
+
+
+def build_candidate(given: Model | str | Mapping[str, str | None]) -> dict[str, Any]:
+    """A candidate's JSON: of a model or its id, of `job_…` or `job_…:artifact`, or as the HTTP API takes it."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    if isinstance(given, Model):
+        return {"model": given.id}
+    job, _, artifact = given.partition(":")
+    if not job.startswith("job_"):
+        return {"model": given}
+    return {"job": job, "artifact": artifact} if artifact else {"job": job}
+
+
 def build_spec(**fields: Any) -> dict[str, Any]:
     """The JSON body of a job: objects become their ids, what was not given is left out.
 

@@ -6,10 +6,11 @@ Unknown fields are kept and new words are accepted: a newer server must not brea
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from octavo._benchmark import Benchmark
 from octavo._report import Report
 
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
@@ -119,6 +120,20 @@ class JobEvent(_Wire):
     data: dict[str, Any] = {}
 
 
+class Measurement(_Wire):
+    """A benchmark of a job's artifacts on other hardware."""
+
+    hardware: dict[str, Any]
+    job: str
+    status: str
+
+
+def _kind(report: Any) -> str:
+    """Which report it is; of a method that only a newer server knows it is taken for one of quantization."""
+    method = report.get("method") if isinstance(report, dict) else getattr(report, "method", None)
+    return "benchmark" if method == "benchmark" else "quantization"
+
+
 class JobData(_Wire):
     """A job as the server tells it at one moment."""
 
@@ -129,7 +144,10 @@ class JobData(_Wire):
     progress: Progress = Progress()
     attempt: int = 0
     spec: dict[str, Any] = {}
-    report: Report | None = None
+    report: (
+        Annotated[Annotated[Report, Tag("quantization")] | Annotated[Benchmark, Tag("benchmark")], Discriminator(_kind)]
+        | None
+    ) = None
     error: JobError | None = None
     artifacts: list[Artifact] = []
     sandbox_level: str | None = None
@@ -141,6 +159,7 @@ class JobData(_Wire):
     metadata: dict[str, str] = {}
     based_on: str | None = None
     changes: dict[str, Any] | None = None
+    measurements: list[Measurement] = []
 
     @property
     def finished(self) -> bool:

@@ -13,13 +13,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, case, func, insert, literal, null, or_, select, update
 
+from shared.benchmark_spec import BenchmarkSpec
 from shared.database import metrics
-from shared.database.records import Claim, DueJob, JobRecord, WorkerDescription
+from shared.database.records import Claim, DueJob, JobRecord, MeasurementRecord, WorkerDescription
 from shared.database.tables import job_events, job_objects, job_reports, jobs, now
 from shared.errors import JobAlreadyFinished, JobError, NotFound, StaleFence, WorkerLost
 from shared.hardware import lacks, stored_hardware
 from shared.job import FINISHED, TRANSITIONS, Artifact, EventKind, JobEvent, JobStatus, Progress, Step, new_id
-from shared.job_spec import Spec, objects_of
+from shared.job_spec import Spec, job_spec_adapter, objects_of
+from shared.measuring_elsewhere import measurements
+from shared.quantization_spec import Hardware
 
 _MAX_BACKOFF_SECONDS = 600.0
 _REPUBLISH_DOUBLINGS = 5
@@ -40,11 +43,13 @@ class JobRepository:
         *,
         based_on: str | None = None,
         changes: dict[str, Any] | None = None,
+        measures: str | None = None,
         waiting_for: str | None = None,
     ) -> JobRecord:
         """Insert a queued job; the caller has checked that the spec's objects exist.
 
-        `based_on` is the job whose spec was patched with `changes`; `waiting_for` says why no live worker may run it.
+        `based_on` is the job whose spec was patched with `changes`, `measures` the one whose artifacts it is to
+        measure; `waiting_for` says why no live worker may run it.
         """
         job_id = new_id("job")
         self._connection.execute(
@@ -57,6 +62,7 @@ class JobRepository:
                 hardware=None if spec.hardware is None else spec.hardware.model_dump_json(),
                 based_on=based_on,
                 changes=null() if changes is None else changes,
+                measures=measures,
                 created_at=now(),
                 not_before=now(),
                 next_publish_at=now(),
@@ -88,6 +94,15 @@ class JobRepository:
         """Those of these jobs that have not ended."""
         query = select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.status.not_in(FINISHED))
         return set(self._connection.scalars(query))
+
+    def measurements_of(self, job_ids: Collection[str]) -> dict[str, list[MeasurementRecord]]:
+        """The benchmarks that these jobs asked for."""
+        query = select(jobs.c.id, jobs.c.measures, jobs.c.hardware, jobs.c.status).where(jobs.c.measures.in_(job_ids))
+        found: dict[str, list[MeasurementRecord]] = {}
+        for row in self._connection.execute(query):
+            hardware = stored_hardware(row.hardware) or Hardware()
+            found.setdefault(row.measures, []).append(MeasurementRecord(hardware, row.id, JobStatus(row.status)))
+        return found
 
     def page(self, *, status: JobStatus | None, limit: int, after: str | None) -> tuple[list[JobRecord], bool]:
         """The newest jobs first, those before the id `after`; and whether there are more."""
@@ -185,7 +200,7 @@ class JobRepository:
         self._append_event(claim.job_id, kind, data)
 
     def succeed(self, claim: Claim, report: dict[str, Any], artifacts: Sequence[Artifact]) -> None:
-        """Accept this attempt's result."""
+        """Accept this attempt's result, and queue the benchmarks that the spec asks for on other hardware."""
         row = self._finish(
             claim,
             JobStatus.SUCCEEDED,
@@ -196,6 +211,10 @@ class JobRepository:
             eta_seconds=0.0,
         )
         self._connection.execute(insert(job_reports).values(job_id=claim.job_id, report=report))
+        spec = job_spec_adapter.validate_python(claim.spec)
+        if not isinstance(spec, BenchmarkSpec):
+            for each in measurements(claim.job_id, spec, report):
+                self.create(each, measures=claim.job_id)
         verdict = report.get("verdict", {"word": "measured"})  # a benchmark gives none
         metrics.record_finish(self._connection, row, reason=verdict["word"], report=report)
 

@@ -57,6 +57,14 @@ class DueJob(NamedTuple):
     hardware: Hardware | None
 
 
+class MeasurementRecord(NamedTuple):
+    """A benchmark of a job's artifacts that the job asked for."""
+
+    hardware: Hardware
+    job: str
+    status: JobStatus
+
+
 ObjectKind = Literal["model", "dataset"]
 
 

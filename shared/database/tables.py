@@ -62,6 +62,7 @@ jobs = Table(
     Column("hardware", Text),  # what the spec asks for, as JSON, the same text for the same; null: any
     Column("based_on", String(40)),  # the job whose spec this one's was made of, which may be gone
     Column("changes", Json),  # the patch that made it
+    Column("measures", String(40), index=True),  # the job whose artifacts this one measures, as that one asked
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),  # of the latest attempt
     Column("finished_at", Double),

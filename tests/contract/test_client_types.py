@@ -13,11 +13,23 @@ from pydantic import BaseModel
 from api import examples
 from api.app import documented_app
 from api.openapi import document
-from octavo import _candidate_names, _job_report, _layer_report, _layer_times, _plan, _report, _spec, _types
+from octavo import (
+    _benchmark,
+    _benchmark_report,
+    _candidate_names,
+    _job_report,
+    _layer_report,
+    _layer_times,
+    _plan,
+    _report,
+    _spec,
+    _types,
+)
 from octavo._exceptions import FieldError
 from octavo._sync.jobs import Jobs
-from shared import job_report, job_spec, layer_report, layer_times
+from shared import benchmark_report, job_report, job_spec, layer_report, layer_times
 from shared import quantization_spec as server_spec
+from shared.benchmark_spec import BenchmarkSpec
 from shared.job import FINISHED
 from shared.job_report import JobReport
 from tests.unit.client import samples
@@ -51,6 +63,7 @@ PAIRS = {
     _types.Meta: "Meta",
     _types.WorkerInfo: "Worker",
     FieldError: "FieldError",
+    _types.Measurement: "Measurement",
     _report.Report: "JobReport",
     _plan.Plan: "JobPlan",
     **{
@@ -64,10 +77,11 @@ PAIRS = {
             _plan.PlanWorker,
         )
     },
+    _benchmark.Benchmark: "BenchmarkReport",
     **{  # in one order, or the workers of a parallel run collect different tests
         kind: kind.__name__
         for kind in sorted(
-            models_of(_layer_report, _layer_times, _job_report) - {_layer_report.Reported},
+            models_of(_layer_report, _layer_times, _job_report, _benchmark_report) - {_layer_report.Reported},
             key=lambda kind: kind.__name__,
         )
     },
@@ -80,8 +94,8 @@ def test_every_wire_type_of_the_client_is_compared() -> None:
 
 def test_the_client_knows_every_part_of_the_report() -> None:
     """By name, and every field of it: what the server measures, the SDK's users can complete and type-check."""
-    server = models_of(layer_report, layer_times, job_report) - {layer_report.Reported}
-    client = {kind.__name__: kind for kind in models_of(_layer_report, _layer_times, _job_report)}
+    server = models_of(layer_report, layer_times, job_report, benchmark_report) - {layer_report.Reported}
+    client = {kind.__name__: kind for kind in models_of(_layer_report, _layer_times, _job_report, _benchmark_report)}
     for kind in server:
         assert kind.model_fields.keys() == client[kind.__name__].model_fields.keys(), kind
 
@@ -110,6 +124,7 @@ def test_what_the_client_reads_the_server_sends(kind: type[BaseModel], schema_na
         (_types.UploadPart, examples.PART),
         (_types.JobData, examples.QUEUED_JOB),
         (_types.JobData, examples.SUCCEEDED_JOB),
+        (_types.JobData, examples.BENCHMARK_JOB),
         (_types.JobData, examples.CANCELLED_JOB),
         (_types.Meta, examples.META),
         (_plan.Plan, examples.PLAN),
@@ -140,6 +155,8 @@ def test_the_report_of_the_unit_tests_is_one_that_a_server_could_send() -> None:
 def test_the_client_calls_runtimes_and_candidates_what_the_server_calls_them() -> None:
     assert _candidate_names.RUNTIME_NAMES == candidate_names.RUNTIME_NAMES
     assert _candidate_names.CANDIDATE_NAMES == candidate_names.CANDIDATE_NAMES
+    assert _candidate_names.FORM_NAMES == candidate_names.FORM_NAMES
+    assert set(candidate_names.FORM_NAMES) == choices(benchmark_report.FormKind)
 
 
 def test_an_artifact_and_its_example_have_the_names_that_the_server_gives_them() -> None:
@@ -175,10 +192,20 @@ def test_quantize_takes_every_field_of_the_spec_and_no_other() -> None:
 
 def test_plan_takes_what_quantize_takes_but_for_what_a_plan_does_not_depend_on() -> None:
     quantize, plan = (get_type_hints(method) for method in (Jobs.quantize, Jobs.plan))
-    of_a_job = {"based_on", "apply", "metric", "max_accuracy_drop", "recovery", "seed", "name", "metadata"}
+    of_a_job = {
+        "based_on", "apply", "metric", "max_accuracy_drop", "recovery", "measure_on", "seed", "name", "metadata"
+    }  # fmt: skip
     assert plan.keys() == quantize.keys() - of_a_job
     alike = plan.keys() - {"model", "method", "return"}
     assert {name: plan[name] for name in alike} == {name: quantize[name] for name in alike}
+
+
+def test_a_benchmark_takes_every_field_of_its_spec_and_no_other() -> None:
+    fields = {name: field.annotation for name, field in BenchmarkSpec.model_fields.items()}
+    options = get_type_hints(_spec.BenchmarkOptions)
+    assert set(fields) == {*options, "method", "candidates", "evaluation"}
+    for name in ("metric", "runtimes"):
+        assert choices(options[name]) == choices(fields[name])
 
 
 @pytest.mark.parametrize(

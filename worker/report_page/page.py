@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from shared.benchmark_report import BenchmarkReport
 from shared.job_report import JobReport
+from worker.candidate_names import candidate_name
 from worker.report_page.layout import Section, name
 from worker.report_page.markup import Html, element, join, shorten
 from worker.report_page.sections import benchmark
@@ -58,7 +59,7 @@ def render_page(report: JobReport | BenchmarkReport, *, job_id: str) -> str:
 def _render(report: JobReport | BenchmarkReport, job_id: str, room: int) -> str:
     if isinstance(report, BenchmarkReport):
         sections, absent = _benchmark_sections(report, job_id, room), join(None)
-        outcome = "benchmark"
+        outcome = shorten(candidate_name(report.fastest), _MAX_TITLE)
     else:
         sections, titles = _sections(report, job_id, room)
         absent, outcome = _absent(titles, report), report.verdict.word.replace("_", " ")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 from octavo._async.datasets import AsyncDatasets
+from octavo._async.job import AsyncJob
 from octavo._async.jobs import AsyncJobs
 from octavo._async.models import AsyncModels
 from octavo._async.transport import AsyncTransport
 from octavo._config import Config
-from octavo._types import Meta
+from octavo._spec import BenchmarkOptions
+from octavo._types import Dataset, Meta, Model
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_MAX_RETRIES = 2
@@ -43,6 +47,34 @@ class AsyncClient:
     def url(self) -> str:
         """The server's address."""
         return self._transport.config.url
+
+    async def benchmark(
+        self,
+        *candidates: AsyncJob | Model | str | os.PathLike[str] | Mapping[str, str | None],
+        evaluation: Dataset | str | os.PathLike[str] | None = None,
+        **options: Unpack[BenchmarkOptions],
+    ) -> AsyncJob:
+        """Measure models and artifacts against each other; `job.wait().benchmark.table()` tells.
+
+        `client.benchmark("mine.onnx", model, job, evaluation="test.npz")`
+
+        Args:
+            candidates: as for `client.jobs.benchmark`, or paths of .pt2 and .onnx files, which are uploaded.
+            evaluation: a dataset, its id, or the path of one, which is uploaded; without it random inputs.
+            options: as for `client.jobs.benchmark`.
+        """
+        given = [await self._candidate(each) for each in candidates]
+        if isinstance(evaluation, os.PathLike) or (isinstance(evaluation, str) and not evaluation.startswith("dst_")):
+            evaluation = await self.datasets.upload(evaluation)
+        return await self.jobs.benchmark(given, evaluation=evaluation, **options)
+
+    async def _candidate(
+        self, given: AsyncJob | Model | str | os.PathLike[str] | Mapping[str, str | None]
+    ) -> AsyncJob | Model | str | Mapping[str, str | None]:
+        """What was given, a file uploaded."""
+        if isinstance(given, os.PathLike) or (isinstance(given, str) and not given.startswith(("mdl_", "job_"))):
+            return await self.models.upload(given)
+        return given
 
     async def meta(self) -> Meta:
         """The server's version, workers, limits and methods."""

@@ -13,13 +13,22 @@ from typing import Any, Self
 from octavo._async.artifacts import AsyncArtifacts
 from octavo._async.events import live_events, past_events
 from octavo._async.transport import AsyncTransport
-from octavo._exceptions import JobCancelled, JobRefused, NoReport, ServiceFailed, TargetNotMet, WaitTimeout
+from octavo._benchmark import Benchmark
+from octavo._exceptions import (
+    JobCancelled,
+    JobRefused,
+    NoReport,
+    OtherReport,
+    ServiceFailed,
+    TargetNotMet,
+    WaitTimeout,
+)
 from octavo._job_card import job_card
 from octavo._job_report import ReportWarning, Suggestion
 from octavo._progress import JobBar
 from octavo._report import Report
 from octavo._spec import build_revision
-from octavo._types import JobData, JobError, JobEvent, Progress
+from octavo._types import JobData, JobError, JobEvent, Measurement, Progress
 
 
 class AsyncJob:
@@ -97,8 +106,28 @@ class AsyncJob:
 
         Raises:
             NoReport: it is not known yet, or this handle comes from a list and wants a refresh().
+            OtherReport: the job is a benchmark; what was measured is its `benchmark`.
             JobRefused, ServiceFailed, JobCancelled: it never will be.
         """
+        report = self._known_report()
+        if isinstance(report, Benchmark):
+            raise OtherReport(self, "benchmark")
+        return report
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """What a benchmark measured.
+
+        Raises:
+            OtherReport: the job quantizes; what was measured is its `report`.
+            NoReport, JobRefused, ServiceFailed, JobCancelled: as `report` does.
+        """
+        report = self._known_report()
+        if isinstance(report, Report):
+            raise OtherReport(self, "report")
+        return report
+
+    def _known_report(self) -> Report | Benchmark:
         self.raise_for_status()
         if self.data.report is None:
             raise NoReport(self)
@@ -108,7 +137,13 @@ class AsyncJob:
     def artifacts(self) -> AsyncArtifacts:
         """The result files; none before the job has succeeded."""
         report = self.data.report
-        return AsyncArtifacts(self._transport, self.data.artifacts, () if report is None else report.recommended_files)
+        recommended = report.recommended_files if isinstance(report, Report) else ()
+        return AsyncArtifacts(self._transport, self.data.artifacts, recommended)
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """The benchmarks of its artifacts on the hardware that `measure_on` asked for, once it has succeeded."""
+        return self.data.measurements
 
     def raise_for_status(self) -> Self:
         """Raise JobRefused, ServiceFailed or JobCancelled if that is what became of it."""
@@ -120,7 +155,12 @@ class AsyncJob:
         return self
 
     def raise_for_target(self) -> Self:
-        """Raise TargetNotMet if int8 loses more accuracy than `max_accuracy_drop` allows; needs the report."""
+        """Raise TargetNotMet if int8 loses more accuracy than `max_accuracy_drop` allows; needs the report.
+
+        A benchmark has no target that it could miss.
+        """
+        if self.spec.get("method") == "benchmark":
+            return self
         if self.report.verdict.accuracy == "not_met":
             raise TargetNotMet(self, self.report.verdict.sentence)
         return self
@@ -157,6 +197,7 @@ class AsyncJob:
 
         Raises:
             ValueError: this is no advice of this job's report.
+            OtherReport: a benchmark suggests nothing; changes alone make another one of it.
             UnprocessableError: the warning suggests nothing, or the changed spec is not valid; `errors` says where.
         """
         apply = [each if isinstance(each, int) else self.report.warning_number(each) for each in advice]

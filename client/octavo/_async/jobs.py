@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
 from octavo._async.events import live_events, past_events
 from octavo._async.job import AsyncJob
@@ -13,6 +13,7 @@ from octavo._spec import (
     NOT_GIVEN,
     ActivationSettings,
     AnalysisSettings,
+    BenchmarkOptions,
     BenchmarkSettings,
     Hardware,
     NotGiven,
@@ -20,6 +21,7 @@ from octavo._spec import (
     QatSettings,
     RecoverySettings,
     WeightSettings,
+    build_candidate,
     build_revision,
     build_spec,
 )
@@ -57,6 +59,7 @@ class AsyncJobs:
         benchmark: BenchmarkSettings | NotGiven = NOT_GIVEN,
         analysis: AnalysisSettings | NotGiven = NOT_GIVEN,
         hardware: Hardware | NotGiven = NOT_GIVEN,
+        measure_on: Sequence[Hardware] | NotGiven = NOT_GIVEN,
         seed: int | NotGiven = NOT_GIVEN,
         name: str | None = None,
         metadata: Mapping[str, str] | NotGiven = NOT_GIVEN,
@@ -88,6 +91,8 @@ class AsyncJobs:
             analysis: what the report explains layer by layer, and how long that may take.
             hardware: what the worker must have, such as `{"isa": ["avx512_vnni"], "labels": {"pool": "edge"}}`; the job
                 waits until there is one, and `job.waiting_for` says for what.
+            measure_on: other hardware to measure the artifacts on once they are made, each in a benchmark of its own:
+                `job.measurements` tells which.
             seed: of everything random.
             name: for people.
             metadata: yours; returned as it is.
@@ -120,6 +125,7 @@ class AsyncJobs:
             benchmark=benchmark,
             analysis=analysis,
             hardware=hardware,
+            measure_on=measure_on,
             seed=seed,
             name=name,
             metadata=metadata,
@@ -180,6 +186,32 @@ class AsyncJobs:
         """The same of a spec as the HTTP API takes it, such as `job.spec` of an earlier job."""
         answer = await self._transport.request("POST", "/v1/plan", json=dict(spec), extra_seconds=_PLAN_SECONDS)
         return Plan.model_validate(answer.json())
+
+    async def benchmark(
+        self,
+        candidates: Sequence[AsyncJob | Model | str | Mapping[str, str | None]],
+        *,
+        evaluation: Dataset | str | None = None,
+        **options: Unpack[BenchmarkOptions],
+    ) -> AsyncJob:
+        """Submit a benchmark of models and artifacts, alone or against each other; what is measured is job.benchmark.
+
+        `client.benchmark` takes files as well.
+
+        Args:
+            candidates: models or their ids; jobs, or `"job_…"`, for the artifact that is recommended, and
+                `"job_…:model_int8.onnx"` for a certain one; or dicts, as the HTTP API takes them, with a `name`. The
+                others' outputs are held against the first's.
+            evaluation: what outputs are compared on; without it random inputs.
+            options: metric, runtimes, benchmark, hardware, seed, name and metadata, as for `quantize`; but torch is
+                measured in only if it is among the runtimes, or none are given.
+
+        Raises:
+            UnprocessableError: the candidates take different inputs, or the spec is not valid; `errors` says where.
+            APIError: the server did not take it.
+        """
+        built = [build_candidate(each.id if isinstance(each, AsyncJob) else each) for each in candidates]
+        return await self.submit(build_spec(method="benchmark", candidates=built, evaluation=evaluation, **options))
 
     async def submit(self, spec: Mapping[str, object]) -> AsyncJob:
         """Submit what the HTTP API takes: a spec, such as `job.spec` of an earlier job, or `based_on` and changes."""

@@ -32,10 +32,11 @@ class AsyncModels:
         name: str | None = None,
         progress: bool | None = None,
     ) -> Model:
-        """Upload a live module, which is exported here to a .pt2, or a .pt2 file.
+        """Upload a live module, which is exported here to a .pt2, or a .pt2 or .onnx file.
 
         Args:
-            model: an `nn.Module`, or the path of what `torch.export.save` wrote.
+            model: an `nn.Module`, or the path of what `torch.export.save` wrote, or of an ONNX file, which can be
+                measured but not quantized.
             example_inputs: for a module: a tensor, a tuple of tensors, or a dict of `forward`'s keywords; the first
                 dimension of each is the batch.
             dynamic_batch: leave the batch size open. False fixes it at that of the example.

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 from octavo._config import Config
+from octavo._spec import BenchmarkOptions
 from octavo._sync.datasets import Datasets
+from octavo._sync.job import Job
 from octavo._sync.jobs import Jobs
 from octavo._sync.models import Models
 from octavo._sync.transport import Transport
-from octavo._types import Meta
+from octavo._types import Dataset, Meta, Model
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_MAX_RETRIES = 2
@@ -44,6 +48,34 @@ class Client:
     def url(self) -> str:
         """The server's address."""
         return self._transport.config.url
+
+    def benchmark(
+        self,
+        *candidates: Job | Model | str | os.PathLike[str] | Mapping[str, str | None],
+        evaluation: Dataset | str | os.PathLike[str] | None = None,
+        **options: Unpack[BenchmarkOptions],
+    ) -> Job:
+        """Measure models and artifacts against each other; `job.wait().benchmark.table()` tells.
+
+        `client.benchmark("mine.onnx", model, job, evaluation="test.npz")`
+
+        Args:
+            candidates: as for `client.jobs.benchmark`, or paths of .pt2 and .onnx files, which are uploaded.
+            evaluation: a dataset, its id, or the path of one, which is uploaded; without it random inputs.
+            options: as for `client.jobs.benchmark`.
+        """
+        given = [self._candidate(each) for each in candidates]
+        if isinstance(evaluation, os.PathLike) or (isinstance(evaluation, str) and not evaluation.startswith("dst_")):
+            evaluation = self.datasets.upload(evaluation)
+        return self.jobs.benchmark(given, evaluation=evaluation, **options)
+
+    def _candidate(
+        self, given: Job | Model | str | os.PathLike[str] | Mapping[str, str | None]
+    ) -> Job | Model | str | Mapping[str, str | None]:
+        """What was given, a file uploaded."""
+        if isinstance(given, os.PathLike) or (isinstance(given, str) and not given.startswith(("mdl_", "job_"))):
+            return self.models.upload(given)
+        return given
 
     def meta(self) -> Meta:
         """The server's version, workers, limits and methods."""

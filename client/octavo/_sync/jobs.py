@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
 from octavo._plan import Plan
 from octavo._spec import (
     NOT_GIVEN,
     ActivationSettings,
     AnalysisSettings,
+    BenchmarkOptions,
     BenchmarkSettings,
     Hardware,
     NotGiven,
@@ -18,6 +19,7 @@ from octavo._spec import (
     QatSettings,
     RecoverySettings,
     WeightSettings,
+    build_candidate,
     build_revision,
     build_spec,
 )
@@ -58,6 +60,7 @@ class Jobs:
         benchmark: BenchmarkSettings | NotGiven = NOT_GIVEN,
         analysis: AnalysisSettings | NotGiven = NOT_GIVEN,
         hardware: Hardware | NotGiven = NOT_GIVEN,
+        measure_on: Sequence[Hardware] | NotGiven = NOT_GIVEN,
         seed: int | NotGiven = NOT_GIVEN,
         name: str | None = None,
         metadata: Mapping[str, str] | NotGiven = NOT_GIVEN,
@@ -89,6 +92,8 @@ class Jobs:
             analysis: what the report explains layer by layer, and how long that may take.
             hardware: what the worker must have, such as `{"isa": ["avx512_vnni"], "labels": {"pool": "edge"}}`; the job
                 waits until there is one, and `job.waiting_for` says for what.
+            measure_on: other hardware to measure the artifacts on once they are made, each in a benchmark of its own:
+                `job.measurements` tells which.
             seed: of everything random.
             name: for people.
             metadata: yours; returned as it is.
@@ -121,6 +126,7 @@ class Jobs:
             benchmark=benchmark,
             analysis=analysis,
             hardware=hardware,
+            measure_on=measure_on,
             seed=seed,
             name=name,
             metadata=metadata,
@@ -181,6 +187,32 @@ class Jobs:
         """The same of a spec as the HTTP API takes it, such as `job.spec` of an earlier job."""
         answer = self._transport.request("POST", "/v1/plan", json=dict(spec), extra_seconds=_PLAN_SECONDS)
         return Plan.model_validate(answer.json())
+
+    def benchmark(
+        self,
+        candidates: Sequence[Job | Model | str | Mapping[str, str | None]],
+        *,
+        evaluation: Dataset | str | None = None,
+        **options: Unpack[BenchmarkOptions],
+    ) -> Job:
+        """Submit a benchmark of models and artifacts, alone or against each other; what is measured is job.benchmark.
+
+        `client.benchmark` takes files as well.
+
+        Args:
+            candidates: models or their ids; jobs, or `"job_…"`, for the artifact that is recommended, and
+                `"job_…:model_int8.onnx"` for a certain one; or dicts, as the HTTP API takes them, with a `name`. The
+                others' outputs are held against the first's.
+            evaluation: what outputs are compared on; without it random inputs.
+            options: metric, runtimes, benchmark, hardware, seed, name and metadata, as for `quantize`; but torch is
+                measured in only if it is among the runtimes, or none are given.
+
+        Raises:
+            UnprocessableError: the candidates take different inputs, or the spec is not valid; `errors` says where.
+            APIError: the server did not take it.
+        """
+        built = [build_candidate(each.id if isinstance(each, Job) else each) for each in candidates]
+        return self.submit(build_spec(method="benchmark", candidates=built, evaluation=evaluation, **options))
 
     def submit(self, spec: Mapping[str, object]) -> Job:
         """Submit what the HTTP API takes: a spec, such as `job.spec` of an earlier job, or `based_on` and changes."""

@@ -13,6 +13,7 @@ import click
 
 from octavo._version import __version__
 from octavo.cli.artifacts import artifacts
+from octavo.cli.benchmark import benchmark
 from octavo.cli.jobs import jobs
 from octavo.cli.objects import datasets, models
 from octavo.cli.output import coloured, message
@@ -52,7 +53,7 @@ class _Octavo(click.Group):
 @click.version_option(__version__)
 @click.pass_context
 def main(context: click.Context, url: str | None) -> None:
-    """Quantize PyTorch models on an Octavo server.
+    """Quantize PyTorch models on an Octavo server, and measure models.
 
     \b
     octavo doctor                                          is everything in place?
@@ -61,6 +62,7 @@ def main(context: click.Context, url: str | None) -> None:
     octavo quantize net.pt2 --calibration images.npz --evaluation test.npz --wait
     octavo quantize --from job_019abc… --apply 0 --wait    again, as the report advises
     octavo artifacts download job_019abc… -o out/
+    octavo benchmark net.pt2 job_019abc… theirs.onnx --evaluation test.npz --wait
 
     The server is OCTAVO_URL, the key OCTAVO_API_KEY. Data goes to stdout and everything else to stderr; --json gives
     data as the HTTP API does.
@@ -73,7 +75,7 @@ def main(context: click.Context, url: str | None) -> None:
     context.obj = url
 
 
-for command in (models, datasets, plan, quantize, jobs, report, compare, artifacts, meta, doctor):
+for command in (models, datasets, plan, quantize, benchmark, jobs, report, compare, artifacts, meta, doctor):
     main.add_command(command)
 
 

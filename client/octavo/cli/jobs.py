@@ -18,7 +18,7 @@ from octavo.cli.output import (
     time_text,
     write_json,
 )
-from octavo.cli.quantize import finish, print_report, suggest_next
+from octavo.cli.quantize import finish, print_report, quantizes, suggest_next
 from octavo.cli.spec_options import hardware_text
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def show_job(job_id: str, as_json: bool) -> None:
         ["method", str(job.spec.get("method", ""))],
         ["based on", job.based_on or ""],
         ["hardware", hardware_text(job.spec.get("hardware"))],
+        *(["measured on", f"{hardware_text(each.hardware)}: {each.job} {each.status}"] for each in job.measurements),
         ["attempt", str(job.data.attempt)],
         ["created", time_text(job.created_at)],
         ["started", time_text(job.data.started_at)],
@@ -129,7 +130,7 @@ def job_events(job_id: str, after: int, follow: bool, as_json: bool) -> None:
 def _outcome(job: Job) -> str:
     """A job in a few words."""
     if job.data.report is not None:
-        return job.data.report.verdict.word
+        return job.report.verdict.word if quantizes(job) else "measured"
     if job.error is not None:
         return job.error.code
     if job.status == "running":

@@ -27,7 +27,7 @@ def models() -> None:
 @_name
 @json_option
 def upload_model(file: Path, name: str | None, as_json: bool) -> None:
-    """Upload a .pt2 file; prints its id.
+    """Upload a .pt2 or .onnx file; prints its id.
 
     \b
     octavo models upload net.pt2 --name resnet18
@@ -40,6 +40,9 @@ def upload_model(file: Path, name: str | None, as_json: bool) -> None:
         write_json(model)
         return
     data(model.id)
+    if model.format == "onnx":
+        suggest(f"octavo benchmark {model.id} --wait")
+        return
     suggest(
         f"octavo quantize {model.id} --method dynamic --wait",
         f"octavo quantize {model.id} --calibration images.npz --evaluation test.npz --wait",

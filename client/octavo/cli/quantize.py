@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from octavo.cli.output import data, json_option, message, open_client, suggest, terminal_width, write_json
-from octavo.cli.spec_options import read_spec, spec_options
+from octavo.cli.spec_options import hardware_text, read_spec, spec_options
 
 if TYPE_CHECKING:
     from octavo._sync.client import Client
@@ -54,8 +54,8 @@ def quantize(
 
     MODEL is a model's id or a .pt2 file, which is uploaded; content that the server has is not sent again. The report
     numbers its warnings: --from JOB --apply N does what warning N advises. What may be given several times: --apply,
-    --float, --override, --set, --runtime, --threads, --benchmark-batch, --hardware, --metadata. PATH is like
-    activation.observer, VALUE is JSON or else text.
+    --float, --override, --set, --runtime, --threads, --benchmark-batch, --hardware, --measure-on, --metadata. PATH is
+    like activation.observer, VALUE is JSON or else text.
     """
     spec = read_spec(spec_file, options)
     if model is not None:
@@ -74,6 +74,11 @@ def quantize(
             message(f"Submitted {job.id}")
             finish(job, timeout, as_json=as_json)
             return
+    print_submitted(job, as_json=as_json)
+
+
+def print_submitted(job: Job, *, as_json: bool) -> None:
+    """A job that nobody waits for."""
     if as_json:
         write_json(job.data)
     else:
@@ -103,12 +108,17 @@ def print_report(job: Job) -> None:
     """A job's report to stdout, with what to type for each of its suggestions."""
     from octavo._report_text import report_text  # noqa: PLC0415  # `octavo --help` does without pydantic
 
-    data(report_text(job.report, width=terminal_width(), job_id=job.id))
+    if quantizes(job):
+        data(report_text(job.report, width=terminal_width(), job_id=job.id))
+    else:
+        data(job.benchmark.table(terminal_width()))
+    for each in job.measurements:
+        data(f"Measured on {hardware_text(each.hardware)}: {each.job} {each.status}")
 
 
 def suggest_next(job: Job) -> None:
     """What to type once a job has succeeded, to stderr."""
-    compare = [f"octavo compare {job.based_on} {job.id}"] if job.based_on else []
+    compare = [f"octavo compare {job.based_on} {job.id}"] if job.based_on and quantizes(job) else []
     suggest(*compare, f"octavo artifacts download {job.id} -o out/")
 
 
@@ -117,6 +127,11 @@ def store_files(client: Client, spec: dict[str, Any]) -> None:
     for role, prefix in _PREFIXES:
         if spec.get(role) is not None:
             spec[role] = _stored(client, role, prefix, str(spec[role]))
+
+
+def quantizes(job: Job) -> bool:
+    """Whether it has a report of quantization, and not of a benchmark."""
+    return job.spec.get("method") != "benchmark"
 
 
 def _stored(client: Client, role: str, prefix: str, given: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from octavo.cli.output import data, json_option, open_client, terminal_width, write_json
-from octavo.cli.quantize import print_report
+from octavo.cli.quantize import print_report, quantizes
 
 
 @click.command()
@@ -21,7 +21,7 @@ def report(job_id: str, as_json: bool) -> None:
     with open_client() as client:
         job = client.jobs.get(job_id)
     if as_json:
-        write_json(job.report)
+        write_json(job.report if quantizes(job) else job.benchmark)
     else:
         print_report(job)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
 import click
@@ -43,6 +43,12 @@ _OPTIONS = (
         multiple=True,
         metavar="WHAT",
         help="Run on a worker with this: isa=NAME, cpu=GLOB, label.NAME=VALUE, with commas between; `any`: no matter.",
+    ),
+    click.option(
+        "--measure-on",
+        multiple=True,
+        metavar="WHAT",
+        help="Once it has succeeded, measure its artifacts on a worker with this too, in a benchmark of its own.",
     ),
     click.option("--seed", type=int),
     click.option("--name", help="For people."),
@@ -89,11 +95,13 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     if options["max_accuracy_drop"] is not None:
         spec["max_accuracy_drop"] = _drop(options["max_accuracy_drop"])
     if options["hardware"]:
-        spec["hardware"] = _hardware(",".join(options["hardware"]))
+        spec["hardware"] = read_hardware(",".join(options["hardware"]), "--hardware")
+    if options["measure_on"]:
+        spec["measure_on"] = [read_hardware(each, "--measure-on") for each in options["measure_on"]]
     if options["runtimes"]:
         spec["runtimes"] = list(options["runtimes"])
     if options["metadata"]:
-        spec["metadata"] = dict(_pair(text, "--metadata") for text in options["metadata"])
+        spec["metadata"] = read_metadata(options["metadata"])
     qat = {key: options[key] for key in _OF_QAT if options[key] is not None}
     if qat:
         spec["qat"] = qat
@@ -140,13 +148,26 @@ def _json_override(text: str) -> dict[str, Any]:
     return override
 
 
-def _hardware(text: str) -> dict[str, Any] | None:
+def read_metadata(pairs: Sequence[str]) -> dict[str, str]:
+    """`key=value` each."""
+    return dict(_pair(text, "--metadata") for text in pairs)
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """`1,8` as `[1, 8]`."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not like 1,8", param_hint=option) from None
+
+
+def read_hardware(text: str, option: str) -> dict[str, Any] | None:
     """`isa=avx512_vnni,label.pool=edge` as `{"isa": ["avx512_vnni"], "labels": {"pool": "edge"}}`."""
     if text == "any":
         return None
     hardware: dict[str, Any] = {}
     for part in text.split(","):
-        key, value = _pair(part, "--hardware")
+        key, value = _pair(part, option)
         if key == "isa":
             hardware.setdefault("isa", []).append(value)
         elif key == "cpu":
@@ -154,7 +175,7 @@ def _hardware(text: str) -> dict[str, Any] | None:
         elif key.startswith("label."):
             hardware.setdefault("labels", {})[key.removeprefix("label.")] = value
         else:
-            raise click.BadParameter(f"{part!r} is not like isa=, cpu= or label.NAME=", param_hint="--hardware")
+            raise click.BadParameter(f"{part!r} is not like isa=, cpu= or label.NAME=", param_hint=option)
     return hardware
 
 
