@@ -41,7 +41,7 @@ class Step(StrEnum):
     """A named part of an attempt, in the order they run; a method leaves out what it does not need."""
 
     FETCH = "fetch"  #: inputs come from the object store into the job's folder
-    LOAD = "load"  #: the model is read, raised to modules, and compared with the original
+    LOAD = "load"  #: the model, or every candidate, is read, raised to modules, and compared with the original
     PREPARE = "prepare"  #: observers or fake quantize are inserted
     CALIBRATE = "calibrate"  #: ranges are observed on representative data
     TRAIN = "train"  #: QAT
@@ -50,8 +50,8 @@ class Step(StrEnum):
     ANALYSE = "analyse"  #: errors layer by layer, sensitivity, quant boundaries
     PACKAGE = "package"  #: the torch artifact is written and loaded again
     EXPORT = "export"  #: files for other runtimes are written
-    VERIFY = "verify"  #: a fresh process opens every artifact in its runtime and holds it against float
-    BENCHMARK = "benchmark"  #: float and int8 latency, interleaved
+    VERIFY = "verify"  #: a fresh process opens every file in its runtime and holds it against the reference
+    BENCHMARK = "benchmark"  #: latency of all candidates, interleaved
     STORE = "store"  #: artifacts go to the object store
 
 

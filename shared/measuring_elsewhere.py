@@ -6,6 +6,7 @@ from typing import Any
 
 from shared.benchmark_spec import BenchmarkCandidate, BenchmarkSpec
 from shared.hardware import told_hardware
+from shared.job_spec import dataset_roles
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
 
 _MAX_NAME = 200
@@ -22,14 +23,14 @@ def measurements(job_id: str, spec: DynamicSpec | StaticSpec | QatSpec, report: 
         BenchmarkCandidate(model=spec.model, name="float"),
         *(BenchmarkCandidate(job=job_id, artifact=name, name=name) for name in artifacts),
     ]
-    source = report["quality"]["data"]
+    evaluation = dataset_roles(spec).get(report["quality"]["data"])
     return [
         BenchmarkSpec(
             method="benchmark",
             candidates=candidates,
             # What the artifacts were held against the float model on here: so it can be told whether they still
             # compute the same there.
-            evaluation=None if source == "synthetic" else getattr(spec, source),
+            evaluation=evaluation,
             metric=spec.metric,
             runtimes=spec.runtimes,
             benchmark=spec.benchmark,

@@ -29,13 +29,16 @@ _MAX_DEPTH = 32  # of graphs within the nodes of graphs
 # As an array's name in a dataset: nothing that JSON cannot carry, PostgreSQL cannot keep, or a terminal would obey.
 _NAME = re.compile("[^\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\u202a-\\u202e\\u2066-\\u2069]{1,200}")
 
+_SPARSE = "The ONNX file holds sparse weights, which the runtimes do not take."
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; groups, 3 and 4, are in no ONNX file
 
 # Numbers of fields, by message.
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTION = 7, 8, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE_INITIALIZER = 1, 5, 11, 12, 15
-_FUNCTION_NODE, _NODE_ATTRIBUTE = 7, 5
+_FUNCTION_NODE, _FUNCTION_ATTRIBUTE, _NODE_ATTRIBUTE = 7, 11, 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
+_ATTRIBUTE_SPARSE_TENSOR, _ATTRIBUTE_SPARSE_TENSORS = 22, 23
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TYPE_KINDS = 1, {4: "a sequence", 5: "a map", 8: "a sparse tensor", 9: "an optional value"}
@@ -201,8 +204,7 @@ def _read_model(fields: _Fields) -> OnnxFile:
         elif each.number == _MODEL_OPSET:
             opset = max(opset, _read_opset(fields, each))
         elif each.number == _MODEL_FUNCTION:
-            for node in (inner for inner in fields.inside(each) if inner.number == _FUNCTION_NODE):
-                _read_node(fields, node, depth=1)
+            _read_function(fields, each)
     if graph is None:
         raise ModelCorrupt("The ONNX file holds no graph.")
     if opset < 1:
@@ -248,7 +250,7 @@ def _read_graph(fields: _Fields, of: _Field, graph: _Graph | None, *, depth: int
         elif each.number == _GRAPH_INITIALIZER:
             _read_tensor(fields, each, graph)
         elif each.number == _GRAPH_SPARSE_INITIALIZER:
-            raise ModelUnsupported("The ONNX file holds sparse weights, which the runtimes do not take.")
+            raise ModelUnsupported(_SPARSE)
         elif each.number == _GRAPH_INPUT and graph is not None:
             _add_input(fields, each, graph)
         elif each.number == _GRAPH_OUTPUT and graph is not None:
@@ -257,15 +259,28 @@ def _read_graph(fields: _Fields, of: _Field, graph: _Graph | None, *, depth: int
             _limit(len(graph.outputs))
 
 
+def _read_function(fields: _Fields, of: _Field) -> None:
+    for each in fields.inside(of):
+        if each.number == _FUNCTION_NODE:
+            _read_node(fields, each, depth=1)
+        elif each.number == _FUNCTION_ATTRIBUTE:
+            _read_attribute(fields, each, depth=1)
+
+
 def _read_node(fields: _Fields, of: _Field, *, depth: int) -> None:
     for each in fields.inside(of):
-        if each.number != _NODE_ATTRIBUTE:
-            continue
-        for inner in fields.inside(each):
-            if inner.number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
-                _read_graph(fields, inner, None, depth=depth)
-            elif inner.number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-                _read_tensor(fields, inner, None)
+        if each.number == _NODE_ATTRIBUTE:
+            _read_attribute(fields, each, depth=depth)
+
+
+def _read_attribute(fields: _Fields, of: _Field, *, depth: int) -> None:
+    for each in fields.inside(of):
+        if each.number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
+            _read_graph(fields, each, None, depth=depth)
+        elif each.number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
+            _read_tensor(fields, each, None)
+        elif each.number in (_ATTRIBUTE_SPARSE_TENSOR, _ATTRIBUTE_SPARSE_TENSORS):
+            raise ModelUnsupported(_SPARSE)
 
 
 def _read_tensor(fields: _Fields, of: _Field, graph: _Graph | None) -> None:

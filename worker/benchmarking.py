@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shared.benchmark_report import BenchmarkReport, CandidateResult, ComparisonResult, FormResult
 from shared.benchmark_spec import BenchmarkSpec
-from shared.errors import ModelFailed, ModelUnsupported
+from shared.errors import ModelFailed, ModelUnsupported, RaiseMismatch
 from shared.job import Step
 from shared.job_report import DataSource
 from shared.quantization_spec import Runtime
@@ -47,6 +47,7 @@ from worker.steps.verify_forms import FormVerifier
 from worker.synthetic import index_limits, random_samples
 
 _TRACED_SAMPLES = 2  # one would let a batch of one be taken for a constant
+_MAX_PROBLEM = 500
 BENCHMARK_WEIGHTS = {Step.LOAD: 3.0, Step.EXPORT: 4.0, Step.VERIFY: 6.0, Step.BENCHMARK: 8.0}
 """What each step is expected to take, as a share of the whole."""
 
@@ -99,7 +100,11 @@ def make_forms(folder: JobFolder, report: Report) -> None:
 def export_forms(folder: JobFolder, report: Report) -> None:
     """Export every .pt2 to ONNX where a runtime is wanted that reads that, and hand over to the stage that verifies."""
     _, handover, tracker = _taken_up(folder, report)
-    exported = [form for form in handover.forms if form.path.suffix == ".onnx" and form.path.parent == folder.tmp]
+    exported = [
+        form
+        for form in handover.forms
+        if form.problem is None and form.path.suffix == ".onnx" and form.path.parent == folder.tmp
+    ]
     problems: dict[int, str | None] = {}
     with tracker.step(Step.EXPORT, "Exporting to ONNX") as advance:
         for position in sorted({form.candidate for form in exported}):
@@ -107,10 +112,7 @@ def export_forms(folder: JobFolder, report: Report) -> None:
             form = next(each for each in exported if each.candidate == position)
             problems[position] = problem_of(_export_of(form, handover))
             collect_garbage()
-    forms = [
-        replace(form, problem=problems[form.candidate]) if form in exported and form.problem is None else form
-        for form in handover.forms
-    ]
+    forms = [replace(form, problem=problems[form.candidate]) if form in exported else form for form in handover.forms]
     hand_over(folder, replace(handover, course=tracker.course, forms=forms))
 
 
@@ -243,14 +245,17 @@ def _made(
         return forms_of(position, candidate, runtimes, folder.tmp, with_images=False)
     program = load_program(candidate.path)
     raised = raise_program(program)
-    verify_raised(program, raised, example)
     forms = forms_of(position, candidate, runtimes, folder.tmp, with_images=has_images(raised))
+    try:
+        verify_raised(program, raised, example)
+    except (ModelFailed, RaiseMismatch) as error:  # the other candidates are measured
+        return [replace(form, problem=error.message) for form in forms]
     for at, form in enumerate(forms):
         if form.kind == "frozen":
             try:
                 torch.jit.save(freeze(raised, example), form.path)
-            except ModelUnsupported as error:
-                forms[at] = replace(form, problem=error.message)
+            except (ModelUnsupported, RuntimeError) as error:
+                forms[at] = replace(form, problem=f"It cannot be frozen to TorchScript: {error}"[:_MAX_PROBLEM])
     collect_garbage(candidate.path.stat().st_size)
     return forms
 

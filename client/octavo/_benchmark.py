@@ -45,26 +45,24 @@ class Benchmark(BenchmarkReport):
 def _parts(report: Benchmark) -> Iterator[Part]:
     yield _candidates(report)
     yield _latency(report)
+    yield _loads(report)
 
 
 def _candidates(report: Benchmark) -> Part:
     first = report.latency[0] if report.latency else None
     speedups = {} if first is None else {each.name: each for each in first.speedups}
     metric = next((form.quality.metric for form in report.forms.values() if form.quality), None)
-    head = ["form", "size", "same arg max" if metric is None else metric.name, "SQNR", "in int8", "cold", "warm"]
-    rows = [[*head, "memory", "speedup (95 % CI)"]]
+    near = "same arg max" if metric is None else metric.name
+    rows = [["form", "size", near, "SQNR", "in int8", "speedup (95 % CI)"]]
     for name, form in report.forms.items():
-        load = form.load
+        is_baseline = first is not None and name == first.baseline
         rows.append(
             [
                 candidate_name(name),
                 NOTHING if form.size_bytes is None else bytes_text(form.size_bytes),
                 *_quality(form),
                 _operators(form),
-                NOTHING if load is None else f"{load.cold_ms:.3g} ms",
-                NOTHING if load is None else f"{load.warm_ms:.3g} ms",
-                NOTHING if load is None else bytes_text(load.resident_bytes),
-                "baseline" if first is not None and name == first.baseline else _speedup(speedups.get(name)),
+                "baseline" if is_baseline else _speedup(speedups.get(name)),
             ]
         )
     told = [
@@ -73,7 +71,16 @@ def _candidates(report: Benchmark) -> Part:
         if form.labels or form.note
     ]
     held = f"held against {candidate_name(report.reference)} on {report.samples} {report.data} samples"
-    return Part(f"Candidates, {held}", rows, told, range(1, 9))
+    return Part(f"Candidates, {held}", rows, told, range(1, 6))
+
+
+def _loads(report: Benchmark) -> Part:
+    rows = [["form", "cold", "warm", "memory"]]
+    for name, form in report.forms.items():
+        if form.load is not None:
+            times = [f"{value:.3g} ms" for value in (form.load.cold_ms, form.load.warm_ms)]
+            rows.append([candidate_name(name), *times, bytes_text(form.load.resident_bytes)])
+    return Part("From opening the file to the first answer", rows, right=range(1, 4))
 
 
 def _speedup(found: FormSpeedup | None) -> str:

@@ -270,7 +270,7 @@ def test_jobs_are_compared(server: Served, small_net: Path) -> None:
 def test_meta_is_typed(server: Served) -> None:
     with server.client() as client:
         meta = client.meta()
-    assert (meta.api, meta.methods, meta.workers) == ("v1", ["dynamic", "static", "qat"], [])
+    assert (meta.api, meta.methods, meta.workers) == ("v1", ["dynamic", "static", "qat", "benchmark"], [])
     assert meta.limits["part_size_bytes"] == 4096
 
 

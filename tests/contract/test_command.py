@@ -477,7 +477,7 @@ def test_no_server_is_exit_code_1_with_advice() -> None:
 
 def test_meta_shows_limits(server: Served) -> None:
     assert "part_size_bytes: 4096" in run("meta").stdout
-    assert run_json("meta")["methods"] == ["dynamic", "static", "qat"]
+    assert run_json("meta")["methods"] == ["dynamic", "static", "qat", "benchmark"]
 
 
 def test_doctor_finds_that_no_worker_is_alive(server: Served) -> None:

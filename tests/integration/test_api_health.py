@@ -84,7 +84,7 @@ def test_meta_tells_versions_limits_and_the_workers_cpus(api: Api) -> None:
     add_worker(api)
     meta = api.client.get("/v1/meta").json()
     assert meta["api"] == "v1"
-    assert meta["methods"] == ["dynamic", "static", "qat"]
+    assert meta["methods"] == ["dynamic", "static", "qat", "benchmark"]
     assert meta["limits"]["max_upload_bytes"] == api.settings.uploads.max_bytes
     worker = meta["workers"][0]
     assert {**DESCRIPTION.model_dump(), "id": "wrk_1", "status": "idle"}.items() <= worker.items()

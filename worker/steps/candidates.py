@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from shared.benchmark_report import FormKind
 from shared.candidate_inputs import input_order
-from shared.errors import DataRequired, ModelFailed
+from shared.errors import DataRequired, ModelError, ModelFailed
 from shared.model_file import TensorDescription
 from shared.quantization_spec import Runtime
 from worker.datasets import dtype_name
@@ -72,7 +72,10 @@ def open_candidates(folder: JobFolder, files: Sequence[CandidateFile]) -> list[C
         path = folder.inputs / file.file
         outputs: tuple[str, ...] = ()
         if file.format == "pt2":
-            program = load_program(path)
+            try:
+                program = load_program(path)
+            except ModelError as error:
+                raise type(error)(f"{file.name}: {error.message}", hint=error.hint) from error
             specs, outputs = tuple(input_specs(program)), tuple(output_names(program))
         else:
             specs = tuple(_spec_of(each) for each in file.inputs)

@@ -78,6 +78,7 @@ def show_model(model_id: str, as_json: bool) -> None:
         [
             ["id", model.id],
             ["name", model.name or ""],
+            ["format", model.format],
             ["inputs", _inputs_text(model)],
             ["outputs", "" if model.outputs is None else str(model.outputs)],
             ["parameters", "" if model.parameters is None else f"{model.parameters:,}"],

@@ -147,14 +147,29 @@ def branching(tensor: TensorProto) -> onnx.NodeProto:
     return helper.make_node("If", ["condition"], ["y"], then_branch=inner, else_branch=inner)
 
 
+def with_function(node: onnx.NodeProto) -> onnx.ModelProto:
+    made = model()
+    opsets = [helper.make_opsetid("", 17)]
+    made.functions.append(helper.make_function("ours", "f", [], ["z"], [node], opsets))
+    return made
+
+
+def sparse() -> onnx.ModelProto:
+    made = model()
+    values, indices = weight("sparse", 4), numpy_helper.from_array(torch.arange(4).numpy(), "indices")
+    made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [16]))
+    return made
+
+
 @pytest.mark.parametrize(
     "made",
     [
         lambda: model(weights=[apart(weight())]),
         lambda: model(nodes=[helper.make_node("Constant", [], ["y"], value=apart(weight()))]),
         lambda: model(nodes=[branching(apart(weight("inner")))]),
+        lambda: with_function(helper.make_node("Constant", [], ["z"], value=apart(weight()))),
     ],
-    ids=["initializer", "constant", "branch"],
+    ids=["initializer", "constant", "branch", "function"],
 )
 def test_weights_in_another_file_are_refused_wherever_they_are_named(
     tmp_path: Path, made: Callable[[], onnx.ModelProto]
@@ -185,6 +200,7 @@ def of_type(kind: onnx.TypeProto) -> onnx.ModelProto:
         (lambda: of_type(helper.make_tensor_type_proto(1, None)), "how many axes the input 'x' has"),
         (lambda: of_type(onnx.TypeProto()), "The input 'x' is of no type"),
         (lambda: model([]), "takes no tensor"),
+        (sparse, "sparse weights"),
         (
             lambda: model([helper.make_tensor_value_info("x\x1b[2J", 1, [1])]),
             "name of an input must be 1 to 200 printable characters",

@@ -21,6 +21,7 @@ from tests.unit.worker.conftest import Digits, export
 from worker import recipes
 from worker.job_folder import JobFolder
 from worker.outputs import MODEL_NAMES, complete_outputs
+from worker.steps import contenders
 from worker.steps import export as exporting
 from worker.steps.contenders import has_bf16
 
@@ -233,6 +234,50 @@ def test_inputs_of_other_names_are_fed_by_position(two_inputs: TwoInputs, tmp_pa
         )
     )
     assert {name for name, form in forms(report).items() if form.labels} == set()
+
+
+def test_a_form_that_fails_on_a_later_sample_is_missing_and_costs_the_others_nothing(
+    two_inputs: TwoInputs, tmp_path: Path
+) -> None:
+    """Its table is smaller: the first samples are looked up, the last are not."""
+    smaller = TwoInputs()
+    smaller.embedding = nn.Embedding(20, 8)
+    export(two_inputs, (TOKENS, NUMBERS), tmp_path / "yours.pt2")
+    export(smaller, (TOKENS, NUMBERS), tmp_path / "smaller.pt2")
+    tokens = TOKENS.repeat(20, 1)
+    tokens[-1] = 40
+    data = {"tokens": tokens.numpy(), "numbers": NUMBERS.repeat(20, 1).numpy()}
+    both = [uploaded(tmp_path / f"{name}.pt2", name) for name in ("yours", "smaller")]
+    report = run(benchmark_folder(tmp_path / "job", *both, data=data, runtimes=["torch", "onnxruntime"]))
+    found = forms(report)
+    for kind in ("eager", "frozen", "onnxruntime"):
+        assert found[f"smaller/{kind}"].labels == ["missing"]
+        assert found[f"yours/{kind}"].labels == []
+    assert "index" in str(found["smaller/eager"].note)
+
+
+def test_where_memory_is_short_one_form_of_each_candidate_is_measured(
+    digits: Digits, quantized: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contenders, "_free_bytes", lambda: 0)
+    yours = uploaded(digits.program, "yours")
+    ours = made(quantized.outputs / "model_int8.pt", "torch", yours[1])
+    report = run(benchmark_folder(tmp_path / "job", yours, ours, runtimes=["torch"]))
+    assert {each.name for each in report.latency[0].candidates} == {"yours/eager", "model_int8.pt/torch"}
+    left_out = [each.message for each in report.warnings if each.code == "form_left_out"]
+    assert left_out == [
+        f"yours/{kind} is not measured: memory is short for it." for kind in ("frozen", "channels_last")
+    ]
+    assert forms(report)["yours/frozen"].labels == [], "it is verified all the same"
+
+
+def test_what_was_uploaded_is_inspected_again_and_what_a_job_made_is_not(
+    digits: Digits, quantized: JobFolder, tmp_path: Path
+) -> None:
+    yours = uploaded(digits.program, "yours")
+    folder = benchmark_folder(tmp_path / "job", yours, made(quantized.outputs / "model_int8.pt", "torch", yours[1]))
+    assert folder.uploads == [folder.inputs / "candidate-0.pt2"]
+    assert quantized.uploads == [quantized.model]
 
 
 def test_a_fixed_batch_of_one_candidate_is_what_all_are_measured_at(digits: Digits, tmp_path: Path) -> None:

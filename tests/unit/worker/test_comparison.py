@@ -8,7 +8,7 @@ import torch
 from shared.benchmark_report import ComparisonResult, FormLabel, FormMetric, FormQuality, FormResult, FormSpeedup
 from shared.job_report import OutputFidelity
 from worker.comparison import compare_latency, told_speedup
-from worker.conclusion import conclude
+from worker.conclusion import conclude, is_clear
 
 SMALL, LARGE = torch.randn(8, 8), torch.randn(700, 700)
 
@@ -82,6 +82,18 @@ def test_by_how_much_is_told_of_what_matters(fastest: str, speedups: list[FormSp
     """Against the first candidate, or where it is that which is the fastest, against the next candidate."""
     right = {"a/eager", "a/frozen", "b/openvino"}
     assert told_speedup(fastest, "a/eager", speedups, {"a/eager", "a/frozen"}, right) == told
+
+
+def test_no_significant_difference_is_not_told_as_a_victory() -> None:
+    headline = compared({"yours/eager", "yours/frozen", "theirs/onnxruntime"})
+    alike = [speedup("theirs/onnxruntime", 1.01, 0.98, 1.04), *headline.speedups[1:]]
+    headline = headline.model_copy(
+        update={"speedups": alike, "conclusion": "No significant difference between a and b (0.98–1.04×)."}
+    )
+    results = {headline.fastest: form(headline.fastest, metric=None, fidelity=NEAR)}
+    assert not is_clear(headline)
+    told = conclude(headline, results, "yours/eager")
+    assert told.startswith("No significant difference between a and b (0.98–1.04×): the former takes ")
 
 
 def form(name: str, *labels: FormLabel, metric: FormMetric | None, fidelity: OutputFidelity) -> FormResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shared.benchmark_report import BenchmarkReport, CandidateResult, FormLabel, FormResult
 from worker.candidate_names import FORM_NAMES, candidate_name, candidate_of
 from worker.closeness import worst_output
+from worker.conclusion import is_clear
 from worker.report_page.figures import (
     NONE,
     byte_size,
@@ -34,7 +35,11 @@ _LABELS: dict[FormLabel, tuple[str, str]] = {
 def conclusion(report: BenchmarkReport) -> Section:
     """The sentence, and the figures of the fastest."""
     fastest = _forms(report)[report.fastest]
-    mark, word, kind = ("≈", "Differs", "fair") if "differs" in fastest.labels else ("✓", "Fastest", "good")
+    mark, word, kind = "✓", "Fastest", "good"
+    if "differs" in fastest.labels:
+        mark, word, kind = "≠", "Fastest, and differs", "fair"
+    elif not is_clear(report.latency[0]):
+        mark, word, kind = "≈", "No clear difference", "fair"
     body = element(
         "div",
         element(

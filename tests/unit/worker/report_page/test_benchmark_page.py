@@ -44,7 +44,7 @@ def test_what_is_missing_wrong_or_differs_is_marked_and_explained() -> None:
     page = page_of(report)
     assert {"differs", "missing"} <= {each.text() for each in page.all("span")}
     assert "OpenVINO does not take the file." in page.text()
-    assert "Differs: digits in int8" in page.text()
+    assert "Fastest, and differs: digits in int8" in page.text()
 
 
 def test_no_text_of_the_report_becomes_markup() -> None:
