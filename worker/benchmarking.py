@@ -20,7 +20,7 @@ from worker.conclusion import conclude
 from worker.datasets import Samples
 from worker.environment import describe_environment
 from worker.handover import hand_over, take_over
-from worker.inference import BatchRange, Reference, batch_range, padded_to, usual_batch_size
+from worker.inference import BatchRange, Reference, batch_range, padded_to, run_model, usual_batch_size
 from worker.job_folder import JobFolder, JobInputs
 from worker.latency import Candidate as Bound
 from worker.progress import Course, ProgressTracker, Report
@@ -71,7 +71,8 @@ class FormsHandover:
 
 def make_forms(folder: JobFolder, report: Report) -> None:
     """The first stage of a benchmark: read the candidates and the data, and freeze what torch is to run frozen."""
-    inputs, spec = folder.read_inputs(), _asked(folder.read_inputs())
+    inputs = folder.read_inputs()
+    spec = _asked(inputs)
     runtimes = wanted_runtimes(spec.runtimes)
     torch.set_num_threads(inputs.threads)  # only now: a thread from before the lockdown would be outside of it
     tracker = ProgressTracker(report, BENCHMARK_WEIGHTS)
@@ -107,8 +108,9 @@ def export_forms(folder: JobFolder, report: Report) -> None:
     ]
     problems: dict[int, str | None] = {}
     with tracker.step(Step.EXPORT, "Exporting to ONNX") as advance:
-        for position in sorted({form.candidate for form in exported}):
-            advance(len(problems), len(exported), f"Exporting {handover.candidates[position].file.name}")
+        positions = sorted({form.candidate for form in exported})
+        for position in positions:
+            advance(len(problems), len(positions), f"Exporting {handover.candidates[position].file.name}")
             form = next(each for each in exported if each.candidate == position)
             problems[position] = problem_of(_export_of(form, handover))
             collect_garbage()
@@ -137,6 +139,8 @@ def verify_forms(folder: JobFolder, report: Report) -> None:
             if position != reference_form.candidate:
                 opener.forget(position)
             collect_garbage()
+    if "missing" in results[reference_form.name].labels:
+        raise ModelFailed(f"{reference_form.name}, which all are held against: {results[reference_form.name].note}")
     hand_over(
         folder,
         replace(handover, course=tracker.course, yardstick=yardstick, reference=reference_form.name, results=results),
@@ -278,7 +282,7 @@ def _reference(handover: FormsHandover, opener: Opener, threads: int) -> tuple[F
     for form in (each for each in handover.forms if each.candidate == 0):
         try:
             run = called(opener.open(form, threads))
-            outputs = run(*_batch_of(handover.samples, handover.batch.low))
+            outputs = run_model(run, _batch_of(handover.samples, handover.batch.low), handover.batch)
         except ModelFailed as error:
             problems.append(error.message)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Sequence
 
 from shared.benchmark_report import FormLabel, FormMetric, FormQuality, FormResult
@@ -52,7 +53,7 @@ class FormVerifier:
                 results[form.name] = _missing(form, problems[form.name])
                 continue
             (session, load), quality = opened[form.name], qualities[form.name]
-            results[form.name] = self._judged(form, load, quality, session.kernels(), expected)
+            results[form.name] = self._judged(form, load, quality, _kernels_of(session), expected)
             expected = expected or quality.fidelity  # the first form that runs: the others compute the same
         return results
 
@@ -72,6 +73,9 @@ class FormVerifier:
             return found
 
     def _opened(self, form: Form) -> tuple[Session, Load | None]:
+        if form.problem is not None:
+            raise ModelFailed(form.problem)
+
         def opened() -> Session:
             session = self._opener.open(form, self._threads)
             run_model(called(session), self._yardstick.samples.read(0, 1).inputs, self._reference.batch)
@@ -123,6 +127,14 @@ class FormVerifier:
             labels=labels,
             note=note,
         )
+
+
+def _kernels_of(session: Session) -> Kernels:
+    try:
+        return session.kernels()
+    except Exception:  # noqa: BLE001 - a file that runs is measured, whatever its runtime can tell of it
+        traceback.print_exc()
+        return Kernels((), ())
 
 
 def _missing(form: Form, problem: str) -> FormResult:

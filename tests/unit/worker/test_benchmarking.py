@@ -256,6 +256,15 @@ def test_a_form_that_fails_on_a_later_sample_is_missing_and_costs_the_others_not
     assert "index" in str(found["smaller/eager"].note)
 
 
+def test_a_reference_that_fails_on_the_data_fails_the_job_and_says_so(two_inputs: TwoInputs, tmp_path: Path) -> None:
+    export(two_inputs, (TOKENS, NUMBERS), tmp_path / "yours.pt2")
+    tokens = TOKENS.repeat(20, 1)
+    tokens[-1] = 99
+    data = {"tokens": tokens.numpy(), "numbers": NUMBERS.repeat(20, 1).numpy()}
+    with pytest.raises(ModelFailed, match=r"yours/eager, which all are held against: The model raised on inputs"):
+        run(benchmark_folder(tmp_path / "job", uploaded(tmp_path / "yours.pt2", "yours"), data=data))
+
+
 def test_where_memory_is_short_one_form_of_each_candidate_is_measured(
     digits: Digits, quantized: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
