@@ -32,7 +32,10 @@ for name in chosen:
     importlib.import_module(name)
 """
 #: What a worker imports only where the extras `onnxruntime` and `openvino` are installed; nothing else may need it.
-OPTIONAL = "worker.exporting worker.runtimes.onnx_runtime worker.runtimes.openvino_runtime"
+OPTIONAL = (
+    "worker.exporting worker.runtimes.onnx_runtime worker.runtimes.openvino_runtime "
+    "worker.layer_times.onnx_layers worker.layer_times.onnx_runtime worker.layer_times.openvino_counters"
+)
 ANY_PROCESS = "kombu.transport.redis celery.concurrency.thread sqlalchemy.dialects.postgresql.psycopg psycopg"
 
 
