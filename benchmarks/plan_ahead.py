@@ -43,6 +43,7 @@ JOBS: tuple[tuple[str, dict[str, Any]], ...] = (
     *((name, {"method": "dynamic"}) for name in ("vit_tiny", "bert")),
 )  # fmt: skip
 PLAN_LIMIT_SECONDS = 15.0
+BENCHMARK_LIMIT_SECONDS = 15.0
 _ROLES = {"dynamic": ("evaluation",), "static": ("calibration", "evaluation"), "qat": ("training", "evaluation")}
 _CHILD = """
 import sys, time
@@ -164,6 +165,8 @@ def main() -> None:
             "plan_seconds": job.plan_seconds, "timings": job.timings, "duration": job.plan.duration.model_dump(),
         }  # fmt: skip
     result.add("a plan, the longest", max(job.plan_seconds for job in jobs), "s", PLAN_LIMIT_SECONDS)
+    small = max(job.timings[Step.BENCHMARK.value] for job in jobs if job.network == "digits")
+    result.add("the benchmark step of a small network, most", small, "s", BENCHMARK_LIMIT_SECONDS)
     told = [job.seconds / job.plan.duration.seconds for job in jobs]
     inside = [job.plan.duration.low_seconds <= job.seconds <= job.plan.duration.high_seconds for job in jobs]
     result.add("a job over its estimate, least", min(told), "times")

@@ -74,8 +74,11 @@ class Duration(BaseModel):
     """How long the job would take on this worker, once it runs."""
 
     seconds: float
-    low_seconds: float = Field(description="Of jobs that were measured, nine in ten took more than this,")
-    high_seconds: float = Field(description="and nine in ten less than this.")
+    low_seconds: float = Field(
+        description="Between this and the next lay nine in ten of the jobs that were measured, each estimated from jobs "
+        "on other networks alone."
+    )
+    high_seconds: float
     steps: dict[str, float] = Field(description="Seconds by step.")
     pace: Pace
     basis: str = Field(description="What it was estimated from, in words.")
