@@ -75,8 +75,8 @@ class Duration(BaseModel):
 
     seconds: float
     low_seconds: float = Field(
-        description="Between this and the next lay nine in ten of the jobs that were measured, each estimated from jobs "
-        "on other networks alone."
+        description="Between this and the next lay nine in ten of the jobs that were measured, each estimated from "
+        "jobs on other networks alone."
     )
     high_seconds: float
     steps: dict[str, float] = Field(description="Seconds by step.")
