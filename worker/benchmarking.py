@@ -20,12 +20,12 @@ from worker.conclusion import conclude
 from worker.datasets import Samples
 from worker.environment import describe_environment
 from worker.handover import hand_over, take_over
-from worker.inference import BatchRange, Reference, batch_range, padded_to, run_model, usual_batch_size
+from worker.inference import BatchRange, Reference, batch_range, run_model, usual_batch_size
 from worker.job_folder import JobFolder, JobInputs
 from worker.latency import Candidate as Bound
 from worker.progress import Course, ProgressTracker, Report
 from worker.quantization import collect_garbage, freeze, load_program, raise_program, verify_raised
-from worker.steps.benchmark import measure_combinations
+from worker.steps.benchmark import batch_of, measure_combinations
 from worker.steps.candidates import (
     Candidate,
     Form,
@@ -88,7 +88,7 @@ def make_forms(folder: JobFolder, report: Report) -> None:
             samples = random_samples(specs, _limits(candidates), SYNTHETIC_SAMPLES, spec.seed)
         source: DataSource = "evaluation" if datasets else "synthetic"
         _warn_about(samples, source, batch, tracker)
-        example = _batch_of(samples, batch.clamp(_TRACED_SAMPLES))
+        example = batch_of(samples, batch.clamp(_TRACED_SAMPLES))
         forms: list[Form] = []
         for position, candidate in enumerate(candidates):
             advance(position, len(candidates), f"Reading {candidate.file.name}")
@@ -270,7 +270,7 @@ def _export_of(form: Form, handover: FormsHandover) -> Callable[[], None]:
     def export() -> None:
         raised = raise_program(load_program(candidate.path))
         model = LoadedModel(raised, candidate.specs, candidate.outputs, handover.batch, handover.batch_size)
-        example = _batch_of(handover.samples, handover.batch.clamp(_TRACED_SAMPLES))
+        example = batch_of(handover.samples, handover.batch.clamp(_TRACED_SAMPLES))
         export_float(model, candidate.fed(example), form.path)
 
     return export
@@ -282,7 +282,7 @@ def _reference(handover: FormsHandover, opener: Opener, threads: int) -> tuple[F
     for form in (each for each in handover.forms if each.candidate == 0):
         try:
             run = called(opener.open(form, threads))
-            outputs = run_model(run, _batch_of(handover.samples, handover.batch.low), handover.batch)
+            outputs = run_model(run, batch_of(handover.samples, handover.batch.low), handover.batch)
         except ModelFailed as error:
             problems.append(error.message)
             continue
@@ -328,10 +328,6 @@ def _warn_about(samples: Samples, source: DataSource, batch: BatchRange, tracker
             "The evaluation data has no labels: outputs are compared, accuracy is not measured.",
             "Add an array `labels` to the evaluation data.",
         )
-
-
-def _batch_of(samples: Samples, size: int) -> tuple[Tensor, ...]:
-    return padded_to(samples.read(0, min(size, samples.count)).inputs, size)
 
 
 def _qengine(handover: FormsHandover) -> str:
