@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
@@ -25,6 +25,7 @@ from worker.job_folder import JobFolder, JobInputs
 from worker.latency import Candidate as Bound
 from worker.progress import Course, ProgressTracker, Report
 from worker.quantization import collect_garbage, freeze, load_program, raise_program, verify_raised
+from worker.runtimes import called
 from worker.steps.benchmark import batch_of, measure_combinations
 from worker.steps.candidates import (
     Candidate,
@@ -42,7 +43,6 @@ from worker.steps.evaluate import Yardstick, choose_yardstick
 from worker.steps.export import export_float, problem_of, wanted_runtimes
 from worker.steps.load import SYNTHETIC_SAMPLES, JobData, LoadedModel, open_datasets
 from worker.steps.package import write_report
-from worker.steps.verify import called
 from worker.steps.verify_forms import FormVerifier
 from worker.synthetic import index_limits, random_samples
 
@@ -184,6 +184,7 @@ def measure_forms(folder: JobFolder, report: Report) -> None:
             handover.samples,
             spec.benchmark,
             against_each_other,
+            kinds=[_right_ones(forms, right) for forms in by_candidate(measured).values()],
             time_limit_seconds=inputs.wall_limit_seconds,
             tracker=tracker,
             advance=advance,
@@ -301,6 +302,11 @@ def _with_room(forms: Sequence[Form], opener: Opener, tracker: ProgressTracker) 
     for form in in_turn[len(kept) :]:
         tracker.warn("form_left_out", f"{form.name} is not measured: memory is short for it.")
     return [form for form in forms if form in kept]
+
+
+def _right_ones(forms: Sequence[Form], right: Collection[str]) -> list[str]:
+    """Those that compute what they should; all of them where none does."""
+    return [form.name for form in forms if form.name in right] or [form.name for form in forms]
 
 
 def _require_forms(candidates: Sequence[Candidate], forms: Sequence[Form]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from shared.quantization_spec import RUNTIMES, Runtime
 from worker.runtimes.in_memory import EagerSession
-from worker.runtimes.session import Kernels, Session, SessionSettings
+from worker.runtimes.session import Kernels, Session, SessionSettings, called
 
-__all__ = ["EagerSession", "Kernels", "Session", "SessionSettings", "installed", "open_session"]
+__all__ = ["EagerSession", "Kernels", "Session", "SessionSettings", "called", "installed", "open_session"]
 
 # Imported when the first file is opened: together they take a second and 100 MiB, and none is always there.
 _SESSIONS = {

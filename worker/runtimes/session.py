@@ -44,3 +44,8 @@ class Session(Protocol):
 
     def kernels(self) -> Kernels:
         """What the operators with weights run on."""
+
+
+def called(session: Session) -> Callable[..., list[Tensor]]:
+    """The session as a model that takes its inputs one by one."""
+    return lambda *inputs: session.run(inputs)

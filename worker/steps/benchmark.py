@@ -24,6 +24,7 @@ from worker.pinning import available_cores, pinned_to
 from worker.progress import ProgressTracker, StepProgress
 from worker.quantization import collect_garbage, layer_macs
 from worker.roofline import int8_peak_gmacs_per_second
+from worker.runtimes import called
 from worker.steps.contenders import Contender
 from worker.steps.load import LoadedModel
 from worker.steps.slow_models import worth_rounds
@@ -62,9 +63,6 @@ def benchmark(
     advance: StepProgress,
 ) -> list[BenchmarkResult]:
     """Measure every combination of models; those named in `int8` against the others."""
-    inputs = batch_of(samples, model.batch.clamp(settings.batch_sizes[0]))
-    with contextlib.suppress(ModelFailed):  # at this size, which will be found again
-        candidates = worth_rounds(candidates, int8, inputs, model.batch, tracker)
     macs, peaks = _macs(model), dict[int, float | None]()
 
     def against_float(
@@ -89,12 +87,14 @@ def benchmark(
                 peaks[threads] = int8_peak_gmacs_per_second()
         return result.model_copy(update={"roofline": _roofline(result, macs, peaks.get(threads))})
 
+    in_float = [name for name in candidates if name not in int8]
     return measure_combinations(
         model.reference,
         candidates,
         samples,
         settings,
         against_float,
+        kinds=[in_float, list(int8)],
         time_limit_seconds=time_limit_seconds,
         tracker=tracker,
         advance=advance,
@@ -108,16 +108,20 @@ def measure_combinations(
     settings: BenchmarkSettings,
     measure: Measure[Result],
     *,
+    kinds: Sequence[Sequence[str]],
     time_limit_seconds: float | None,
     tracker: ProgressTracker,
     advance: StepProgress,
 ) -> list[Result]:
-    """Measure the candidates, opened anew, at every batch size with every thread count.
+    """Measure the candidates, opened anew, at every batch size with every thread count; of a slow kind one.
 
     A batch size that they do not all take is measured at one that they do, more threads than there are cores with all
     cores, and noted. What does not fit into the job's time limit is told before and shortened alike for all
     combinations; those that still do not fit are left out.
     """
+    inputs = batch_of(samples, reference.batch.clamp(settings.batch_sizes[0]))
+    with contextlib.suppress(ModelFailed):  # at this size, which will be found again
+        candidates = worth_rounds(candidates, kinds, inputs, reference.batch, tracker)
     batch_sizes = _possible_batch_sizes(reference, candidates, samples, settings.batch_sizes, tracker)
     combinations = list(product(batch_sizes.items(), _possible_threads(settings.threads, tracker).items()))
     time_left = _TimeLeft(len(combinations), settings.max_seconds, time_limit_seconds, tracker)
@@ -256,8 +260,7 @@ def _takes(reference: Reference, candidates: Mapping[str, Contender], samples: S
         return False
     try:
         for candidate in candidates.values():
-            session = candidate.open(1)
-            run_model(lambda *inputs, session=session: session.run(inputs), batch_of(samples, size), reference.batch)
+            run_model(called(candidate.open(1)), batch_of(samples, size), reference.batch)
     except ModelFailed:
         return False
     return True

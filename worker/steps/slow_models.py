@@ -7,52 +7,68 @@ each would take hours; one call of each tells well enough which are worth the ro
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from worker.candidate_names import candidate_name
 from worker.inference import BatchRange, run_model
 from worker.progress import ProgressTracker
+from worker.runtimes import called
 from worker.steps.contenders import Contender
 
 _SLOW_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0
-"""With float models: the int8 ones, which the job is about, are all called."""
+_TRIED = 3
+"""Candidates of a kind that are called however long they take: one in each runtime."""
 
 
 def worth_rounds(
     candidates: Mapping[str, Contender],
-    int8: Collection[str],
+    kinds: Sequence[Sequence[str]],
     inputs: tuple[Tensor, ...],
     batch: BatchRange,
     tracker: ProgressTracker,
 ) -> dict[str, Contender]:
-    """All of them, unless the first takes long: then the fastest float one and the fastest of those named in `int8`.
+    """All of them, but of a kind whose first takes long the fastest only.
 
-    Float models are called in their order, until the patience with them is over. What is left out is told. Raises
-    ModelFailed when one raises on these inputs.
+    `kinds` name the candidates of which the reader wants the fastest, those that are likely to be it first; what is of
+    no kind is kept. Of a slow kind three are called, and more until the patience with it is over. What is left out is
+    told. Raises ModelFailed when one raises on these inputs.
     """
-    names = list(candidates)
-    took = {names[0]: _seconds(candidates[names[0]], inputs, batch)}
-    if took[names[0]] < _SLOW_SECONDS:
-        return dict(candidates)
-    for name in names[1:]:
-        if name in int8 or sum(took.values()) < _PATIENCE_SECONDS:
-            took[name] = _seconds(candidates[name], inputs, batch)
-    kinds = ([name for name in took if (name in int8) is of_int8] for of_int8 in (False, True))
-    kept = [min(alike, key=took.__getitem__) for alike in kinds if alike]
-    tracker.warn(
-        "slow_model",
-        f"One inference takes {took[kept[0]]:.3g} s: of {len(names)} candidates only "
-        f"{' and '.join(map(candidate_name, kept))} are measured, the fastest of {len(took)} at one call each.",
-        "Measure the others in a job of their own, with the runtimes that matter.",
-    )
-    return {name: candidates[name] for name in kept}
+    fastest: dict[str, float] = {}
+    left_out: set[str] = set()
+    for names in kinds:
+        took = _called_in_turn(names, candidates, inputs, batch)
+        if took[names[0]] >= _SLOW_SECONDS and len(names) > 1:
+            best = min(took, key=took.__getitem__)
+            fastest[best] = took[best]
+            left_out |= set(names) - {best}
+    if left_out:
+        tracker.warn(
+            "slow_model",
+            f"An inference takes seconds: of {len(fastest) + len(left_out)} candidates only "
+            f"{' and '.join(f'{candidate_name(name)} ({seconds:.3g} s)' for name, seconds in fastest.items())} "
+            "are measured, each the fastest of its kind at one call each.",
+            "Measure the others in a job of their own, with the runtimes that matter.",
+        )
+    return {name: candidate for name, candidate in candidates.items() if name not in left_out}
+
+
+def _called_in_turn(
+    names: Sequence[str], candidates: Mapping[str, Contender], inputs: tuple[Tensor, ...], batch: BatchRange
+) -> dict[str, float]:
+    """The seconds of one call of each; only of the first when that is quick."""
+    took: dict[str, float] = {}
+    for name in names:
+        took[name] = _seconds(candidates[name], inputs, batch)
+        if took[names[0]] < _SLOW_SECONDS or (len(took) >= _TRIED and sum(took.values()) >= _PATIENCE_SECONDS):
+            break
+    return took
 
 
 def _seconds(candidate: Contender, inputs: tuple[Tensor, ...], batch: BatchRange) -> float:
-    session = candidate.open(1)
+    run = called(candidate.open(1))
     began_at = time.perf_counter()
-    run_model(lambda *given: session.run(given), inputs, batch)
+    run_model(run, inputs, batch)
     return time.perf_counter() - began_at

@@ -16,7 +16,7 @@ from worker.datasets import Samples
 from worker.inference import Model, Reference, padded_to, run_model
 from worker.machine_state import PeakWatch, resident_bytes
 from worker.quantization import collect_garbage
-from worker.runtimes import Kernels, Session, SessionSettings, open_session
+from worker.runtimes import Kernels, Session, SessionSettings, called, open_session
 from worker.steps.choose_kernels import MAX_LOST_DB
 from worker.steps.evaluate import Yardstick, evaluate
 from worker.steps.export import MadeFile
@@ -111,11 +111,6 @@ def require_shapes(candidate: Model, reference: Reference, samples: Samples, who
         found = [tuple(output.shape) for output in run_model(candidate, inputs, reference.batch)]
         if wanted != found:
             raise ModelFailed(f"At batch {size} it gives outputs of shape {found}, and {whose} of {wanted}.")
-
-
-def called(session: Session) -> Model:
-    """The session as a model that takes its inputs one by one."""
-    return lambda *inputs: session.run(inputs)
 
 
 def _missing(file: MadeFile, problem: str | None) -> ArtifactResult:

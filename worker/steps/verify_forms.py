@@ -13,11 +13,11 @@ from shared.latency_report import Load
 from worker.closeness import is_far
 from worker.inference import Reference, run_model
 from worker.numerics import accuracy_drop
-from worker.runtimes import Kernels, Session
+from worker.runtimes import Kernels, Session, called
 from worker.steps.candidates import Candidate, Form, Opener
 from worker.steps.choose_kernels import MAX_LOST_DB
 from worker.steps.evaluate import Yardstick, compare
-from worker.steps.verify import called, loaded, lost_db, require_shapes
+from worker.steps.verify import loaded, lost_db, require_shapes
 
 _IN_MEMORY = frozenset({"eager", "channels_last"})
 

@@ -18,7 +18,6 @@ from worker.steps import slow_models
 from worker.steps.contenders import Contender
 from worker.steps.slow_models import worth_rounds
 
-INT8 = ("int8_torch", "int8_onnxruntime")
 INPUTS = (torch.zeros(1),)
 
 
@@ -41,7 +40,8 @@ class Sleepers:
 
 
 def kept(given: Sleepers, tracker: ProgressTracker) -> list[str]:
-    return list(worth_rounds(given.candidates, INT8, INPUTS, BatchRange(1, 8), tracker))
+    kinds = [[name for name in given.candidates if name.startswith(kind)] for kind in ("float", "int8")]
+    return list(worth_rounds(given.candidates, kinds, INPUTS, BatchRange(1, 8), tracker))
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ def tracker() -> ProgressTracker:
     return ProgressTracker(lambda _: None, {Step.BENCHMARK: 1})
 
 
-def test_a_quick_model_costs_one_call_and_is_measured_with_everything(tracker: ProgressTracker) -> None:
+def test_of_a_quick_model_one_of_each_kind_is_called_and_all_are_measured(tracker: ProgressTracker) -> None:
     given = Sleepers(float_eager=1, float_frozen=1, int8_torch=1)
     assert kept(given, tracker) == list(given.candidates)
-    assert given.calls == Counter(float_eager=1)
+    assert given.calls == Counter(float_eager=1, int8_torch=1)
     assert tracker.warnings == []
 
 
@@ -61,25 +61,25 @@ def test_of_a_slow_model_the_fastest_of_each_kind_are_left(
 ) -> None:
     monkeypatch.setattr(slow_models, "_SLOW_SECONDS", 0.05)
     given = Sleepers(float_eager=100, float_frozen=40, float_openvino=80, int8_torch=90, int8_onnxruntime=20)
-    assert kept(given, tracker) == [
-        "float_frozen",
-        "int8_onnxruntime",
-    ]
+    assert kept(given, tracker) == ["float_frozen", "int8_onnxruntime"]
     assert set(given.calls.values()) == {1}
     (told,) = tracker.warnings
     assert told.code == "slow_model"
-    assert "frozen torch float and ONNX Runtime int8" in told.message
+    assert "of 5 candidates only frozen torch float (0.04" in told.message
+    assert " s) and ONNX Runtime int8 (0.02" in told.message
 
 
-def test_patience_with_float_models_ends_and_with_int8_does_not(
-    tracker: ProgressTracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_slow_kind_loses_candidates(tracker: ProgressTracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slow_models, "_SLOW_SECONDS", 0.05)
+    given = Sleepers(float_eager=100, float_frozen=80, int8_torch=1, int8_onnxruntime=1)
+    assert kept(given, tracker) == ["float_frozen", "int8_torch", "int8_onnxruntime"]
+    assert given.calls["int8_onnxruntime"] == 0
+
+
+def test_patience_with_a_kind_ends_after_three(tracker: ProgressTracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slow_models, "_SLOW_SECONDS", 0.05)
     monkeypatch.setattr(slow_models, "_PATIENCE_SECONDS", 0.12)
-    given = Sleepers(float_eager=80, float_frozen=60, float_openvino=1, int8_torch=60, int8_onnxruntime=70)
-    assert kept(given, tracker) == [
-        "float_frozen",
-        "int8_torch",
-    ]
+    given = Sleepers(float_eager=80, float_frozen=60, float_onnxruntime=70, float_openvino=1, int8_torch=60)
+    assert kept(given, tracker) == ["float_frozen", "int8_torch"]
+    assert given.calls["float_onnxruntime"] == 1
     assert given.calls["float_openvino"] == 0
-    assert given.calls["int8_onnxruntime"] == 1
