@@ -70,6 +70,11 @@ def byte_size(count: int) -> str:
     return f"{decimal(size)}{_UNIT}GB"
 
 
+def interval(ends: tuple[float, float]) -> str:
+    """Of ratios, such as `1.92 to 2.07`."""
+    return " to ".join(decimal(end, 2) for end in ends)
+
+
 def times(ratio: float | None) -> str:
     """`2.31×`."""
     return NONE if ratio is None else f"{decimal(ratio, 2)}×"

@@ -17,10 +17,11 @@ from worker.report_page.sections.artifacts import artifacts
 from worker.report_page.sections.calibration import calibration
 from worker.report_page.sections.graphs import graphs
 from worker.report_page.sections.histograms import histograms
+from worker.report_page.sections.latency import latency
 from worker.report_page.sections.layer_times import layer_times
 from worker.report_page.sections.layers import layers
 from worker.report_page.sections.provenance import provenance
-from worker.report_page.sections.quality import latency, quality, size
+from worker.report_page.sections.quality import quality, size
 from worker.report_page.sections.sensitivity import sensitivity
 from worker.report_page.sections.structure import structure
 from worker.report_page.sections.training import training

@@ -10,7 +10,7 @@ from worker.report_page.figures import (
     NONE,
     byte_size,
     decibels,
-    decimal,
+    interval,
     milliseconds,
     percent,
     plural,
@@ -20,7 +20,7 @@ from worker.report_page.figures import (
 from worker.report_page.layout import Column, Section, badge, name, note, table
 from worker.report_page.markup import Content, Html, element, join, shorten
 from worker.report_page.sections.advice import listed_warnings
-from worker.report_page.sections.quality import latency_drawings, latency_of_each
+from worker.report_page.sections.latency import latency_drawings, latency_of_each, speedups_of_each
 from worker.report_page.sections.verdict import DATA_NAMES, METRIC_NAMES, figure, metric_value
 
 _MAX_SENTENCE = 2000
@@ -66,7 +66,8 @@ def candidates(report: BenchmarkReport, room: int) -> Section:
         Column("Operators in int8", "number", "Of those with weights, as far as the runtime tells"),
         Column("Cold start", "number", "Opened and called once, the first time in a process"),
         Column("Warm start", "number", "The second time"),
-        Column("Memory", "number", "Resident, that opening it added"),
+        Column("Holds", "number", "Resident memory that it adds once it has answered"),
+        Column("At most", "number", "Resident memory that it takes while it is opened and answers"),
         Column("Speedup", "number"),
         Column("95 % interval", "number"),
     ]
@@ -84,7 +85,7 @@ def candidates(report: BenchmarkReport, room: int) -> Section:
                     _operators(form),
                     *_load_cells(form),
                     NONE if speedup is None else times(speedup.speedup),
-                    NONE if speedup is None else " to ".join(decimal(end, 2) for end in speedup.speedup_ci95),
+                    NONE if speedup is None else interval(speedup.speedup_ci95),
                 ]
             )
     notes = [
@@ -132,7 +133,8 @@ def comparisons(report: BenchmarkReport) -> Section:
         for each in report.latency
     ]
     drawn = element("div", latency_drawings(report.latency), class_="plots")
-    parts = [told, table("Comparison", columns, rows), _speedups(report), drawn, latency_of_each(report.latency)]
+    of_each = speedups_of_each("Speedup of each form", report.latency)
+    parts = [told, table("Comparison", columns, rows), of_each, drawn, latency_of_each(report.latency)]
     return Section("latency", "Latency", join(parts))
 
 
@@ -147,24 +149,6 @@ def _forms(report: BenchmarkReport) -> dict[str, FormResult]:
 
 def _shown(form: str) -> str:
     return shorten(candidate_name(form), 120)
-
-
-def _speedups(report: BenchmarkReport) -> Html:
-    columns = [Column("Form"), Column("Batch size", "number"), Column("Threads", "number")]
-    columns += [Column("Speedup", "number"), Column("95 % interval", "number"), Column("To note")]
-    rows: list[list[Content]] = [
-        [
-            candidate_name(each.name),
-            whole(result.batch_size),
-            whole(result.threads),
-            times(each.speedup),
-            " to ".join(decimal(end, 2) for end in each.speedup_ci95),
-            NONE if each.significant else "no significant difference",
-        ]
-        for result in report.latency
-        for each in result.speedups
-    ]
-    return table("Speedup of each form", columns, rows, find="form")
 
 
 def _sources(candidates: list[CandidateResult]) -> Html:
@@ -198,8 +182,9 @@ def _operators(form: FormResult) -> str:
 def _load_cells(form: FormResult) -> list[Content]:
     load = form.load
     if load is None:
-        return [NONE] * 3
-    return [milliseconds(load.cold_ms), milliseconds(load.warm_ms), byte_size(load.resident_bytes)]
+        return [NONE] * 4
+    peak = NONE if load.peak_bytes is None else byte_size(load.peak_bytes)
+    return [milliseconds(load.cold_ms), milliseconds(load.warm_ms), byte_size(load.resident_bytes), peak]
 
 
 def _latency(report: BenchmarkReport) -> Html:
