@@ -207,6 +207,38 @@ def test_no_more_than_a_tenth_of_the_arithmetic_is_left_in_float() -> None:
     assert {"head", "trunk"} <= found.plan.int8_layers
 
 
+class OutlierBeforeGroups(nn.Module):
+    """A convolution in groups is ruined: what it reads has one channel a thousand times as large."""
+
+    scale: Tensor
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = nn.Conv2d(4, 16, 3)
+        self.grouped = nn.Conv2d(16, 16, 1, groups=groups)
+        self.head = nn.Linear(16, 8)
+        scale = torch.ones(16, 1, 1)
+        scale[0] = 1e-3
+        self.register_buffer("scale", scale)
+        with torch.no_grad():
+            self.grouped.weight[: 16 // groups, 0] *= 1e-3
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = (torch.relu(self.trunk(x)) / self.scale).mean((2, 3), keepdim=True)
+        return self.head(torch.relu(self.grouped(means)).flatten(1))
+
+
+@pytest.mark.parametrize(("groups", "spared"), [(8, True), (16, False)])
+def test_a_depthwise_layer_is_charged_for_what_it_moves(groups: int, *, spared: bool) -> None:
+    """Either is little of the arithmetic; but a depthwise one left in float costs time for all that goes through it."""
+    module = OutlierBeforeGroups(groups)
+    macs = layer_macs(loaded(module, images()).raised)
+    assert macs["grouped"] < 0.1 * sum(macs.values())
+    found, _ = refined(module, images(), activation={"observer": "minmax"})
+    assert ("grouped" in found.plan.float_layers) is spared
+
+
 @pytest.mark.parametrize(
     ("unseen", "agreement_seen", "near"),
     [((31.0, 0.5), 0.0, True), ((25.0, 1.0), 1.0, True), ((25.0, 1.0), 0.97, False), ((19.0, 1.0), 1.0, False)],
