@@ -16,6 +16,7 @@ from shared.benchmark_report import ComparisonResult
 from shared.errors import ModelFailed
 from shared.latency_report import BenchmarkResult, Roofline
 from shared.quantization_spec import BenchmarkSettings
+from worker.candidate_names import candidate_name
 from worker.datasets import Samples
 from worker.energy import COUNTED, LEAST_RUNS, SECONDS, energy_counter, why_no_energy
 from worker.inference import Reference, padded_to, run_model
@@ -246,8 +247,9 @@ def _possible_batch_sizes(
     """Batch sizes to measure, with what is to be said of each."""
     possible: dict[int, str | None] = {}
     for size in asked:
-        taken = size if _takes(reference, candidates, samples, size) else reference.batch_size
-        note = None if taken == size else f"The model does not take batches of {size}: measured at {taken}."
+        refused_by = _refusing(reference, candidates, samples, size)
+        taken = size if refused_by is None else reference.batch_size
+        note = None if taken == size else f"A batch of {size} is not taken by {refused_by}: measured at {taken}."
         if note is not None:
             tracker.warn("batch_size_not_taken", note, "Export the model with a dynamic batch.")
         if possible.get(taken, "new") is not None:
@@ -255,15 +257,16 @@ def _possible_batch_sizes(
     return possible
 
 
-def _takes(reference: Reference, candidates: Mapping[str, Contender], samples: Samples, size: int) -> bool:
+def _refusing(reference: Reference, candidates: Mapping[str, Contender], samples: Samples, size: int) -> str | None:
+    """What does not take a batch of this size; None when everything does."""
     if reference.batch.clamp(size) != size:
-        return False
-    try:
-        for candidate in candidates.values():
+        return "what is measured"
+    for name, candidate in candidates.items():
+        try:
             run_model(called(candidate.open(1)), batch_of(samples, size), reference.batch)
-    except ModelFailed:
-        return False
-    return True
+        except ModelFailed:
+            return candidate_name(name)
+    return None
 
 
 def batch_of(samples: Samples, size: int) -> tuple[Tensor, ...]:

@@ -61,7 +61,7 @@ def test_a_batch_size_at_which_the_model_fails_is_replaced_and_noted() -> None:
     results, warnings = run(BatchRange(1, 100), batch_sizes=[3])
     ((size, _, note),) = results
     assert size == 32
-    assert (note or "").startswith("The model does not take batches of 3: measured at 32.")
+    assert (note or "").startswith("A batch of 3 is not taken by eager torch float: measured at 32.")
     assert warnings == ["batch_size_not_taken"]
 
 
