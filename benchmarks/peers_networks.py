@@ -77,7 +77,7 @@ class Viewer(nn.Module):
     def __init__(self, *, num_classes: int) -> None:
         super().__init__()
         self.vit = ViTForImageClassification(
-            ViTConfig(
+            ViTConfig(  # type: ignore[call-arg] # the library's own types
                 hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768,
                 image_size=IMAGE_SIZE, patch_size=16, num_labels=num_classes,
             )
