@@ -62,11 +62,12 @@ class FormResult(Reported):
     )
     float_operators: int = Field(description="Operators with weights that are computed in float, likewise.")
     labels: list[FormLabel] = Field(
-        description="`missing`: its runtime refuses it, or it could not be exported; `wrong`: it does not compute what "
-        "it should: more than 1 dB further from the reference than where it was made, or than the same candidate in "
-        "its first form, and neither 30 dB nor 99 % agreement near it; `differs`: its answers are others than the "
-        "reference's, as those of another network may be: an output with classes agrees on less than 95 % of the "
-        "samples, or one without has less than 20 dB."
+        description="`missing`: its runtime refuses it, it could not be exported, it fails on a sample, or its outputs "
+        "have other shapes than the reference's; `wrong`: it does not compute what it should: more than 1 dB further "
+        "from the reference than where it was made, or than the same candidate in its first form, and neither 30 dB "
+        "nor 99 % agreement near it; `differs`: its answers are others than the reference's, as those of another "
+        "network may be: an output with classes agrees on less than 95 % of the samples, or one without has less than "
+        "20 dB."
     )
     note: str | None = Field(default=None, description="Why, in a sentence.")
 
@@ -112,6 +113,10 @@ class ComparisonResult(Reported):
     candidates: list[LatencyStats] = Field(description="One entry a form, by its name.")
     speedups: list[FormSpeedup] = Field(description="Every form but the baseline, the fastest first.")
     conclusion: str = Field(description="The comparison in one sentence.")
+    significant: bool = Field(
+        description="Whether the difference that the sentence tells of is more than noise; true of a form that was "
+        "measured alone."
+    )
     cores: list[int] = Field(description="Which all threads were pinned to.")
     noisy: bool = Field(description="Whether a doubt is about noise: trust the interval less.")
     doubts: list[Doubt]

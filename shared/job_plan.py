@@ -65,7 +65,7 @@ class Pace(BaseModel):
         description="Of the float model for a sample, where it passes over data; null where it does not run on made-up "
         "inputs."
     )
-    load_seconds: float
+    load_seconds: float = Field(description="Reading and raising the model, and timing it.")
     plan_seconds: float
     layers: int
 
@@ -100,7 +100,7 @@ class JobPlan(BaseModel):
     worker: PlanWorker
     qengine: str = Field(description="torch's kernels; where the spec says auto, the job measures and may take others.")
     layers: list[PlannedLayer] = Field(description="In the graph's order; those with multiply-accumulates or in int8.")
-    int8_layers: int
+    int8_layers: int = Field(description="Of `layers`; those in float16 are in neither count.")
     float_layers: int
     int8_share: float = Field(description="Share of the multiply-accumulates in int8 layers, 0..1.")
     runtimes: list[PlannedRuntime]

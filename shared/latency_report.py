@@ -30,7 +30,8 @@ class LatencyStats(Reported):
 
     name: str = Field(
         description="`int8_` and the runtime, or float: `float_eager`, `float_channels_last`, `float_frozen` "
-        "(TorchScript), `float_onnxruntime`, `float_openvino`, `float_openvino_bf16`."
+        "(TorchScript), `float_onnxruntime`, `float_openvino`, `float_openvino_bf16`; in a benchmark the form, "
+        "`<candidate>/<kind>`."
     )
     p50_ms: float
     p90_ms: float

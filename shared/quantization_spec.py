@@ -6,6 +6,7 @@ Choices left at `auto` are made from the model's graph and the CPU, and stand re
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
@@ -303,6 +304,13 @@ class Hardware(Strict):
     @classmethod
     def _each_once(cls, isa: list[Isa]) -> list[Isa]:
         return sorted(set(isa))
+
+    @field_validator("cpu")
+    @classmethod
+    def _asks_for_something(cls, cpu: str | None) -> str | None:
+        if cpu is not None and not cpu.strip("*?"):
+            raise ValueError("every CPU is like this: leave `cpu` out")
+        return None if cpu is None else re.sub(r"\*+", "*", cpu)  # likewise one text for one demand
 
     @field_validator("labels")
     @classmethod

@@ -106,6 +106,11 @@ class WorkerSettings(BaseModel):
     )
     output_limit_bytes: int = Field(default=16 * GIB, gt=0, description="Of everything one job writes.")
     wall_limit_seconds: float = Field(default=6 * 3600, gt=0)
+    measure_limit_seconds: float = Field(
+        default=1800,
+        gt=0,
+        description="For which one job may have the node for itself, to measure: all others stand still meanwhile.",
+    )
     shutdown_grace_seconds: float = Field(default=20, ge=0)
     min_sandbox_level: Literal["none", "rlimits", "landlock"] = Field(
         default="landlock", description="A node that reaches less refuses to run jobs."

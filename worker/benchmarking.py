@@ -14,19 +14,29 @@ from shared.benchmark_spec import BenchmarkSpec
 from shared.errors import ModelFailed, ModelUnsupported, RaiseMismatch
 from shared.job import Step
 from shared.job_report import DataSource
-from shared.quantization_spec import Runtime
+from shared.quantization_spec import RUNTIMES, Runtime
+from worker.candidate_names import RUNTIME_NAMES
 from worker.comparison import compare_latency
 from worker.conclusion import conclude
 from worker.datasets import Samples
 from worker.environment import describe_environment
 from worker.handover import hand_over, take_over
-from worker.inference import BatchRange, Reference, batch_range, run_model, usual_batch_size
+from worker.inference import (
+    TRACED_SAMPLES,
+    BatchRange,
+    Reference,
+    batch_of,
+    batch_range,
+    run_model,
+    sample_bytes,
+    usual_batch_size,
+)
 from worker.job_folder import JobFolder, JobInputs
 from worker.latency import Candidate as Bound
 from worker.progress import Course, ProgressTracker, Report
 from worker.quantization import collect_garbage, freeze, load_program, raise_program, verify_raised
 from worker.runtimes import called
-from worker.steps.benchmark import batch_of, measure_combinations
+from worker.steps.benchmark import measure_combinations
 from worker.steps.candidates import (
     Candidate,
     Form,
@@ -36,17 +46,16 @@ from worker.steps.candidates import (
     joined_specs,
     open_candidates,
     require_sizes,
-    sample_bytes,
 )
 from worker.steps.contenders import has_images, room_for
 from worker.steps.evaluate import Yardstick, choose_yardstick
 from worker.steps.export import export_float, problem_of, wanted_runtimes
-from worker.steps.load import SYNTHETIC_SAMPLES, JobData, LoadedModel, open_datasets
+from worker.steps.load import JobData, LoadedModel, open_datasets
 from worker.steps.package import write_report
-from worker.steps.verify_forms import FormVerifier
-from worker.synthetic import index_limits, random_samples
+from worker.steps.slow_models import Kind
+from worker.steps.verify_forms import FormVerifier, OpenedForm, open_form
+from worker.synthetic import SYNTHETIC_SAMPLES, index_limits, random_samples
 
-_TRACED_SAMPLES = 2  # one would let a batch of one be taken for a constant
 _MAX_PROBLEM = 500
 BENCHMARK_WEIGHTS = {Step.LOAD: 3.0, Step.EXPORT: 4.0, Step.VERIFY: 6.0, Step.BENCHMARK: 8.0}
 """What each step is expected to take, as a share of the whole."""
@@ -88,11 +97,13 @@ def make_forms(folder: JobFolder, report: Report) -> None:
             samples = random_samples(specs, _limits(candidates), SYNTHETIC_SAMPLES, spec.seed)
         source: DataSource = "evaluation" if datasets else "synthetic"
         _warn_about(samples, source, batch, tracker)
-        example = batch_of(samples, batch.clamp(_TRACED_SAMPLES))
+        example = batch_of(samples, batch.clamp(TRACED_SAMPLES))
         forms: list[Form] = []
         for position, candidate in enumerate(candidates):
             advance(position, len(candidates), f"Reading {candidate.file.name}")
-            forms += _made(position, candidate, candidate.fed(example), runtimes, folder)
+            forms += _made(position, candidate, candidate.fed(example), runtimes, folder) or _not_here(
+                position, candidate, folder, asked=spec.runtimes
+            )
     _require_forms(candidates, forms)
     size = usual_batch_size(batch, sample_bytes(samples.read(0, 1).inputs))
     hand_over(folder, FormsHandover(tracker.course, candidates, samples, source, batch, size, forms))
@@ -123,10 +134,11 @@ def verify_forms(folder: JobFolder, report: Report) -> None:
     inputs, handover, tracker = _taken_up(folder, report)
     spec, opener = _asked(inputs), Opener(handover.candidates)
     with tracker.step(Step.VERIFY, "Opening the candidates in their runtimes") as advance:
-        reference_form, reference = _reference(handover, opener, inputs.threads)
+        opened, reference = _reference(handover, opener, inputs.threads)
+        reference_form = opened.form
         data = JobData(handover.samples, handover.source, None, None)
         yardstick = choose_yardstick(reference, data, tracker, metric=spec.metric)
-        verifier = FormVerifier(opener, reference, reference_form.name, yardstick, threads=inputs.threads)
+        verifier = FormVerifier(opener, reference, opened, yardstick, threads=inputs.threads)
         results: dict[str, FormResult] = {}
         groups = by_candidate(handover.forms)
         for done, (position, forms) in enumerate(groups.items()):
@@ -184,8 +196,8 @@ def measure_forms(folder: JobFolder, report: Report) -> None:
             handover.samples,
             spec.benchmark,
             against_each_other,
-            kinds=[_right_ones(forms, right) for forms in by_candidate(measured).values()],
-            time_limit_seconds=inputs.wall_limit_seconds,
+            kinds=[_kind(forms, right) for forms in by_candidate(measured).values()],
+            ends_at_seconds=inputs.measuring_ends_at(tracker.elapsed_seconds),
             tracker=tracker,
             advance=advance,
         )
@@ -271,24 +283,26 @@ def _export_of(form: Form, handover: FormsHandover) -> Callable[[], None]:
     def export() -> None:
         raised = raise_program(load_program(candidate.path))
         model = LoadedModel(raised, candidate.specs, candidate.outputs, handover.batch, handover.batch_size)
-        example = batch_of(handover.samples, handover.batch.clamp(_TRACED_SAMPLES))
+        example = batch_of(handover.samples, handover.batch.clamp(TRACED_SAMPLES))
         export_float(model, candidate.fed(example), form.path)
 
     return export
 
 
-def _reference(handover: FormsHandover, opener: Opener, threads: int) -> tuple[Form, Reference]:
+def _reference(handover: FormsHandover, opener: Opener, threads: int) -> tuple[OpenedForm, Reference]:
     """The first form of the first candidate that runs; raises ModelFailed when none does."""
     problems = []
+    one = handover.samples.read(0, 1).inputs
     for form in (each for each in handover.forms if each.candidate == 0):
         try:
-            run = called(opener.open(form, threads))
+            opened = open_form(opener, form, one, handover.batch, threads)
+            run = called(opened.session)
             outputs = run_model(run, batch_of(handover.samples, handover.batch.low), handover.batch)
         except ModelFailed as error:
             problems.append(error.message)
             continue
         names = handover.candidates[0].outputs or tuple(str(number) for number in range(len(outputs)))
-        return form, Reference(run, names, handover.batch, handover.batch_size)
+        return opened, Reference(run, names, handover.batch, handover.batch_size)
     raise ModelFailed(f"The first candidate, which the others are held against, does not run: {' '.join(problems)}")
 
 
@@ -304,9 +318,19 @@ def _with_room(forms: Sequence[Form], opener: Opener, tracker: ProgressTracker) 
     return [form for form in forms if form in kept]
 
 
-def _right_ones(forms: Sequence[Form], right: Collection[str]) -> list[str]:
-    """Those that compute what they should; all of them where none does."""
-    return [form.name for form in forms if form.name in right] or [form.name for form in forms]
+def _not_here(position: int, candidate: Candidate, folder: JobFolder, *, asked: Sequence[Runtime] | None) -> list[Form]:
+    """The forms of an artifact whose runtime this worker has not, which costs the other candidates nothing."""
+    if asked is not None or position == 0:
+        return []
+    forms = forms_of(position, candidate, RUNTIMES, folder.tmp, with_images=False)
+    return [replace(form, problem=f"This worker does not have {RUNTIME_NAMES[form.runtime]}.") for form in forms]
+
+
+def _kind(forms: Sequence[Form], right: Collection[str]) -> Kind:
+    """The forms of one candidate; where none computes what it should, all alike."""
+    names = [form.name for form in forms]
+    fit = [name for name in names if name in right]
+    return Kind(fit, [name for name in names if name not in fit]) if fit else Kind(names)
 
 
 def _require_forms(candidates: Sequence[Candidate], forms: Sequence[Form]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -81,6 +81,7 @@ class ClaimWatch:
         self._stop: Stopped | OctavoError | None = None
         self._process: Watched | None = None
         self._forgiven: Callable[[], float] = lambda: 0.0
+        self._measuring_since: float | None = None
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch-{claim.job_id}", daemon=True)
@@ -106,6 +107,15 @@ class ClaimWatch:
             self._process = process
             if self._stop is not None:
                 process.kill()
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """The job has the node for itself inside the block, for which there is a limit of its own."""
+        self._measuring_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._measuring_since = None
 
     def forgive(self, seconds: Callable[[], float]) -> None:
         """Take these seconds off the time that the job has used: while it stood still for another's measurement."""
@@ -159,6 +169,10 @@ class ClaimWatch:
         limits = self._limits
         if now - self._started_at - self._forgiven() > limits.wall_limit_seconds:
             return JobTimedOut(f"The job ran longer than its limit of {limits.wall_limit_seconds:g} s.")
+        since = self._measuring_since
+        if since is not None and now - since > limits.measure_limit_seconds:
+            allowed = f"{limits.measure_limit_seconds:g} s"
+            return JobTimedOut(f"The job measured longer than the {allowed} for which it may have the node alone.")
         if self._process is not None and self._process.rss_bytes() > limits.memory_limit_bytes:
             return JobOutOfMemory(f"The job used more than its limit of {limits.memory_limit_bytes / _GIB:.1f} GiB.")
         if now - self._measured_at >= 1:

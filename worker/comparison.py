@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 from shared.benchmark_report import ComparisonResult, ComparisonSitting, FormSpeedup
 from worker.candidate_names import form_name
@@ -31,6 +32,7 @@ def compare_latency(
     rounds, speedups = sittings[kept], compared[kept]
     baseline = _baseline(rounds.samples_ms, own, right)
     fastest = fastest_of(rounds.samples_ms, right, inside=True)
+    told = told_speedup(fastest, baseline, speedups, own, right)
     return ComparisonResult(
         batch_size=batch_size,
         threads=threads,
@@ -39,7 +41,8 @@ def compare_latency(
         fastest=fastest,
         candidates=[stats_of(name, samples, batch_size) for name, samples in rounds.samples_ms.items()],
         speedups=speedups,
-        conclusion=told_speedup(fastest, baseline, speedups, own, right),
+        conclusion=told.sentence,
+        significant=told.significant,
         cores=rounds.cores,
         noisy=bool(rounds.causes),
         doubts=rounds.doubts,
@@ -48,9 +51,17 @@ def compare_latency(
     )
 
 
+class Told(NamedTuple):
+    """What is said of a comparison."""
+
+    sentence: str
+    significant: bool
+    """Whether it tells of a difference that is more than noise; also of a form that was measured alone."""
+
+
 def told_speedup(
     fastest: str, baseline: str, speedups: list[FormSpeedup], own: Collection[str], right: Collection[str]
-) -> str:
+) -> Told:
     """Which is the fastest, and by how much: than the first candidate, or where it is that, than the next one."""
     if fastest != baseline:
         found = next(each for each in speedups if each.name == fastest)
@@ -58,7 +69,7 @@ def told_speedup(
     others = [each for each in speedups if each.name in right]
     following = next((each for each in others if each.name not in own), others[0] if others else None)
     if following is None:
-        return f"{form_name(fastest)} was measured alone."
+        return Told(f"{form_name(fastest)} was measured alone.", significant=True)
     low, high = following.speedup_ci95
     turned = FormSpeedup(
         name=fastest,
@@ -69,14 +80,14 @@ def told_speedup(
     return _told(turned, fastest, following.name)
 
 
-def _told(found: FormSpeedup, fastest: str, other: str) -> str:
+def _told(found: FormSpeedup, fastest: str, other: str) -> Told:
     low, high = found.speedup_ci95
+    pair = form_name(fastest), form_name(other)
     if not found.significant:
-        return f"No significant difference between {form_name(fastest)} and {form_name(other)} ({low:.2f}–{high:.2f}×)."
-    return (
-        f"{form_name(fastest)} is the fastest: {found.speedup:.2f} times as fast as {form_name(other)} "
-        f"({low:.2f}–{high:.2f})."
-    )
+        sentence = f"No significant difference between {pair[0]} and {pair[1]} ({low:.2f}–{high:.2f}×)."
+    else:
+        sentence = f"{pair[0]} is the fastest: {found.speedup:.2f} times as fast as {pair[1]} ({low:.2f}–{high:.2f})."
+    return Told(sentence, found.significant)
 
 
 def _baseline(samples_ms: Mapping[str, Samples], own: Collection[str], right: Collection[str]) -> str:

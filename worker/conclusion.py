@@ -14,15 +14,8 @@ def conclude(headline: ComparisonResult, results: Mapping[str, FormResult], refe
     threads = "1 thread" if headline.threads == 1 else f"{headline.threads} threads"
     p50 = next(each.p50_ms for each in headline.candidates if each.name == headline.fastest)
     at = f"{p50:.3g} ms at batch {headline.batch_size}, {threads}"
-    took = at if is_clear(headline) else f"the former takes {at}"
+    took = at if headline.significant else f"the former takes {at}"
     return f"{headline.conclusion.removesuffix('.')}: {took}{_answers(results[headline.fastest], reference)}."
-
-
-def is_clear(result: ComparisonResult) -> bool:
-    """Whether the fastest is faster than what it is compared with, beyond doubt; also where it was measured alone."""
-    following = result.speedups[0] if result.speedups else None
-    compared = next((each for each in result.speedups if each.name == result.fastest), following)
-    return compared is None or compared.significant
 
 
 def _answers(fastest: FormResult, reference: str) -> str:

@@ -2,7 +2,7 @@
 
 Of each step, seconds are a sum of what it does in proportion to:
 
-    load      reading and raising the model once
+    load      reading and raising the model once, and timing it
     plan      trying the plan once: preparing, converting and running the graph
     float     the float model on the samples that the step passes over
     layers    the layers that it looks at, exports or opens
@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared.job import Step
-from shared.job_plan import Duration, Pace, QatQuestion
+from shared.job_plan import Duration, Pace
 from shared.quantization_spec import DynamicSpec, QatSpec, StaticSpec
+from worker.synthetic import SYNTHETIC_SAMPLES
 
 USUAL_SAMPLES = 128  #: where the spec names no data
-SYNTHETIC_SAMPLES = 64
 _USUAL_TRAINING_SAMPLES = 2000
 
 #: Seconds a unit, by step and by what it is in proportion to.
@@ -70,13 +70,14 @@ def amounts_of(
     spec: DynamicSpec | StaticSpec | QatSpec, samples: Mapping[str, int], pace: Pace, *, runtimes: int
 ) -> dict[Step, dict[str, float]]:
     """Of each step that this method takes, how much there is of everything that its time is in proportion to."""
+    samples = {**_assumed(spec, samples), **samples}
     evaluated = samples.get("evaluation") or samples.get("calibration") or samples.get("training") or SYNTHETIC_SAMPLES
-    calibrated = samples.get("calibration") or samples.get("training") or USUAL_SAMPLES
+    calibrated = samples.get("calibration") or samples.get("training") or 0
     sample_seconds = pace.sample_seconds or 0.0
     trained = 0.0
     if isinstance(spec, QatSpec):
         passes = spec.qat.epochs * (2 if spec.qat.compare_with_float else 1)
-        trained = passes * samples.get("training", _USUAL_TRAINING_SAMPLES) * sample_seconds
+        trained = passes * samples["training"] * sample_seconds
     budgets = {
         Step.ANALYSE: spec.analysis.sensitivity_seconds,
         Step.BENCHMARK: len(spec.benchmark.batch_sizes) * len(spec.benchmark.threads) * spec.benchmark.max_seconds,
@@ -97,15 +98,21 @@ def amounts_of(
     }
 
 
+def _assumed(spec: DynamicSpec | StaticSpec | QatSpec, samples: Mapping[str, int]) -> dict[str, int]:
+    """How many samples there will be of data that a job must have, and the question does not name."""
+    if isinstance(spec, QatSpec):
+        return {} if "training" in samples else {"training": _USUAL_TRAINING_SAMPLES}
+    if isinstance(spec, StaticSpec):
+        return {} if "calibration" in samples else {"calibration": USUAL_SAMPLES}
+    return {}
+
+
 def _basis(spec: DynamicSpec | StaticSpec | QatSpec, samples: Mapping[str, int], pace: Pace) -> str:
     told = (
         "without the time of the model itself, which does not run on made-up inputs"
         if pace.sample_seconds is None
         else f"{1000 * pace.sample_seconds:.3g} ms a sample in float on this worker"
     )
-    assumed = []
-    if not isinstance(spec, DynamicSpec) and not {"calibration", "training"} & set(samples):
-        assumed.append(f"{USUAL_SAMPLES} samples to calibrate with")
-    if isinstance(spec, QatQuestion | QatSpec) and "training" not in samples:
-        assumed.append(f"{_USUAL_TRAINING_SAMPLES} to train on")
+    purpose = {"calibration": "to calibrate with", "training": "to train on"}
+    assumed = [f"{count} samples {purpose[role]}" for role, count in _assumed(spec, samples).items()]
     return told if not assumed else f"{told}; assumed: {', '.join(assumed)}"

@@ -54,7 +54,7 @@ from worker.runner_process import RunnerGarbled, RunnerLost, RunnerProcess
 from worker.sandbox import SandboxLevel, SandboxLimits
 from worker.wanted_files import wanted_files
 from worker.warm_runners import WarmRunners
-from worker.workspace import Workspace, size_bytes
+from worker.workspace import Workspace, require_room, size_bytes
 
 _LOG = logging.getLogger(__name__)
 _DROPPED = "dropped: another attempt has taken its place"
@@ -178,10 +178,12 @@ class Execution:
             candidates=wanted.candidates,
             threads=self._limits.threads,
             wall_limit_seconds=self._limits.wall_limit_seconds,
+            measure_limit_seconds=self._limits.measure_limit_seconds,
             sandbox_level=self._sandbox_level,
             before=before,
         )
         folder.create(asked)
+        require_room(folder.path, sum(each.size_bytes for each in wanted.files))
         for each in wanted.files:
             watch.check()
             path = folder.inputs / each.name
@@ -207,7 +209,7 @@ class Execution:
                 keep = functools.partial(keeper.keep, folder.checkpoint)
                 if self._listen(runner, recorder, keep):
                     recorder.move(Step.BENCHMARK, Progress(fraction=recorder.fraction, message=_WAITING))
-                    with share.alone(watch.check):
+                    with share.alone(watch.check), watch.measuring():
                         runner.go_on()
                         self._listen(runner, recorder, keep)
         except RunnerLost as lost:

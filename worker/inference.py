@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from shared.errors import ModelFailed, ModelUnsupported
-from worker.datasets import dtype_name
+from worker.datasets import Samples, dtype_name
 from worker.quantization import InputSpec
 
+TRACED_SAMPLES = 2  #: one would let a batch of one be taken for a constant
 _USUAL_BATCH_SIZE = 32
 _USUAL_BATCH_BYTES = 64 * 1024**2  # of inputs; the activations are many times that
 
@@ -94,6 +96,16 @@ def padded_to(inputs: Sequence[Tensor], samples: int) -> tuple[Tensor, ...]:
     if missing <= 0:
         return tuple(inputs)
     return tuple(torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])]) for tensor in inputs)
+
+
+def batch_of(samples: Samples, size: int) -> tuple[Tensor, ...]:
+    """The first so many samples; the last one again and again where there are too few."""
+    return padded_to(samples.read(0, min(size, samples.count)).inputs, size)
+
+
+def sample_bytes(inputs: Sequence[Tensor]) -> int:
+    """Of one sample in all inputs."""
+    return sum(math.prod(tensor.shape[1:]) * tensor.element_size() for tensor in inputs)
 
 
 def _message(error: Exception) -> str:

@@ -55,8 +55,18 @@ class JobInputs(BaseModel):
     candidates: list[CandidateFile] = Field(default=[], description="Of a benchmark, in the order of the spec.")
     threads: int = Field(ge=1, description="Compute threads of the job; benchmarks set their own.")
     wall_limit_seconds: float | None = Field(default=None, description="After so long the job is stopped.")
+    measure_limit_seconds: float | None = Field(
+        default=None, description="After so long in the stage that measures the job is stopped."
+    )
     sandbox_level: str = "none"
     before: Before | None = Field(default=None, description="The job that this one was made from, when it was.")
+
+    def measuring_ends_at(self, elapsed_seconds: float) -> float | None:
+        """In seconds of the job's own time: when a stage that begins to measure now must have ended; null: never."""
+        ends = [self.wall_limit_seconds]
+        if self.measure_limit_seconds is not None:
+            ends.append(elapsed_seconds + self.measure_limit_seconds)
+        return min((each for each in ends if each is not None), default=None)
 
     @property
     def quantization(self) -> DynamicSpec | StaticSpec | QatSpec:

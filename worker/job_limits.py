@@ -10,6 +10,7 @@ from shared.settings import WorkerSettings
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SHARE_OF_MEMORY = 0.8
+_MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class JobLimits:
     memory_limit_bytes: int
     output_limit_bytes: int
     wall_limit_seconds: float
+    measure_limit_seconds: float
+    """Of the wall limit, what the job may have the node for itself."""
 
 
 def job_limits(settings: WorkerSettings) -> JobLimits:
@@ -31,7 +34,14 @@ def job_limits(settings: WorkerSettings) -> JobLimits:
         or int(_memory_bytes() * _SHARE_OF_MEMORY / settings.concurrency),
         output_limit_bytes=settings.output_limit_bytes,
         wall_limit_seconds=settings.wall_limit_seconds,
+        measure_limit_seconds=settings.measure_limit_seconds,
     )
+
+
+def available_bytes() -> int:
+    """Memory that processes may still take without swapping, as the kernel reckons (`MemAvailable`)."""
+    line = next(line for line in _MEMINFO.read_text().splitlines() if line.startswith("MemAvailable"))
+    return 1024 * int(line.split()[1])
 
 
 def _memory_bytes() -> int:

@@ -54,6 +54,12 @@ class NodeSharing:
             with share.watched():
                 yield share
 
+    def is_measured(self) -> bool:
+        """Whether somebody measures on this node, or is about to."""
+        with contextlib.ExitStack() as opened:
+            _, measuring, _ = self._open_locks(opened)
+            return not measuring.is_free()
+
     def _open_locks(self, opened: contextlib.ExitStack) -> tuple[_Lock, _Lock, _Lock]:
         try:
             _make_private(self._folder)

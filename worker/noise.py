@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from shared.latency_report import Doubt
+from worker.candidate_names import candidate_name
 from worker.latency_statistics import Samples, block_length
 from worker.machine_state import Disturbance
 
@@ -77,15 +78,17 @@ def _of_machine(seen: Disturbance, cores: int) -> Iterator[Doubt]:
 def _of_samples(samples_ms: Mapping[str, Samples]) -> Iterator[Doubt]:
     wide = {name: spread for name, each in samples_ms.items() if (spread := _iqr(each)) > MAX_IQR}
     if wide:
-        told = ", ".join(f"{name} {_percent(spread)}" for name, spread in wide.items())
+        told = ", ".join(f"{candidate_name(name)} {_percent(spread)}" for name, spread in wide.items())
         yield Doubt(cause="spread", told=f"The interquartile range exceeds 10 % of the median ({told}).")
     drifts = {name: drift for name, each in samples_ms.items() if (drift := _drift(each))}
     if drifts:
-        told = ", ".join(f"{name} {_percent(each, '+')}" for name, each in drifts.items())
+        told = ", ".join(f"{candidate_name(name)} {_percent(each, '+')}" for name, each in drifts.items())
         yield Doubt(cause="drift", told=f"Latency drifted from the first third of the rounds to the last ({told}).")
     levels = {name: modes for name, each in samples_ms.items() if (modes := _modes(each))}
     if levels:
-        told = ", ".join(f"{name} near {low:.3g} and {high:.3g} ms" for name, (low, high) in levels.items())
+        told = ", ".join(
+            f"{candidate_name(name)} near {low:.3g} and {high:.3g} ms" for name, (low, high) in levels.items()
+        )
         yield Doubt(cause="bimodal", told=f"There are two levels of latency: {told}.")
     rounds = min(len(each) for each in samples_ms.values())
     longest = max(block_length(each) for each in samples_ms.values())

@@ -57,7 +57,10 @@ def pinned_to(cores: Collection[int]) -> Iterator[None]:
     After it each thread may use the cores that it could before, and one started inside those of its starter.
     """
     own = os.sched_getaffinity(0)
-    before = {thread: os.sched_getaffinity(thread) for thread in _threads()}
+    before: dict[int, set[int]] = {}
+    for thread in _threads():
+        with suppress(ProcessLookupError):
+            before[thread] = os.sched_getaffinity(thread)
     try:
         for thread in before:
             _pin(thread, cores)

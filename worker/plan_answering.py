@@ -6,21 +6,38 @@ every other does, so that an answer may come late, or be given up by whoever ask
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from shared.database import Database
 from shared.database.object_repository import ObjectRepository
 from shared.database.plan_repository import PATIENCE_SECONDS, AskedPlan, PlanRepository
 from shared.database.records import WorkerDescription
-from shared.errors import InternalError, JobError, OctavoError, OutputTooLarge, PlanUnavailable, ServiceError
+from shared.errors import (
+    DataRequired,
+    DatasetError,
+    InternalError,
+    JobError,
+    JobOutOfMemory,
+    ModelError,
+    OctavoError,
+    OutputTooLarge,
+    PlanUnavailable,
+    RunError,
+    ServiceError,
+    SpecInvalid,
+    class_of,
+)
 from shared.job_plan import JobPlan, PlanWorker, plan_question_adapter
 from shared.job_spec import dataset_roles
 from shared.object_store import ObjectStore, blob_key
 from worker.job_folder import JobFolder, PlanInputs
-from worker.job_limits import JobLimits
+from worker.job_limits import JobLimits, available_bytes
 from worker.node_sharing import NodeSharing
 from worker.progress import FailedMessage, FinishedMessage
 from worker.runner_messages import StartMessage
@@ -33,6 +50,8 @@ from worker.workspace import Workspace, size_bytes
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 _LISTEN_SECONDS = 1.0
+_MAX_MESSAGE = 2000
+_FOUND_BY_RUNNERS = (ModelError, DatasetError, RunError, SpecInvalid, DataRequired)
 _TOO_LATE = f"The plan was not found within {PATIENCE_SECONDS:g} s: the model is large, or a job measures."
 
 
@@ -74,6 +93,8 @@ class PlanAnswering:
         with self._database.read() as connection:
             if not PlanRepository(connection).waiting():
                 return
+        if self._sharing.is_measured():  # another worker may have the time, and what is fetched would disturb
+            return
         with self._database.write() as connection:
             asked = PlanRepository(connection).take(self._worker)
         if asked is not None:
@@ -85,6 +106,9 @@ class PlanAnswering:
         began_at = time.monotonic()
         try:
             plan = self._find(asked, stop).model_dump(mode="json")
+        except _Withdrawn:
+            _LOG.info("Plan %s: nobody waits for it any more", asked.id)
+            return
         except _Refused as refused:
             error = refused.error
         except OctavoError as failed:
@@ -102,38 +126,39 @@ class PlanAnswering:
             objects = ObjectRepository(connection)
             model = objects.get(spec.model)
             samples = {role: objects.get(each).description["samples"] for role, each in dataset_roles(spec).items()}
+        patience = _Patience(self._database, asked, stop)
         with self._workspace.job_folder(asked.id) as folder:
             folder.create(PlanInputs(spec=spec, samples=samples, threads=self._limits.threads))
-            self._store.get_file(blob_key(model.sha256), folder.model, expected_sha256=model.sha256)
-            self._run(folder, stop)
+            with self._runner(patience) as runner:
+                key = blob_key(model.sha256)
+                self._store.get_file(key, folder.model, expected_sha256=model.sha256, on_chunk=patience.check)
+                self._run(runner, folder, patience)
             return self._read(folder, spec.method, spec.model)
 
-    def _run(self, folder: JobFolder, stop: threading.Event) -> None:
+    @contextlib.contextmanager
+    def _runner(self, patience: _Patience) -> Iterator[RunnerProcess]:
+        """A runner that has imported torch, and makes way for whoever measures."""
         runner = self._runners.take()
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        disturbs = False
         try:
-            with self._sharing.computing(pause=runner.pause, resume=runner.resume):
-                runner.wait_ready(PATIENCE_SECONDS)
-                runner.run(
-                    StartMessage(
-                        task="plan",
-                        folder=folder.path,
-                        limits=SandboxLimits(
-                            memory_bytes=self._limits.memory_limit_bytes, file_bytes=self._limits.output_limit_bytes
-                        ),
-                        min_level=self._sandbox_level,
-                    )
-                )
-                self._listen(runner, folder, deadline, stop)
+            with self._sharing.computing(pause=runner.pause, resume=runner.resume) as share:
+                try:
+                    _wait_ready(runner, patience)
+                    yield runner
+                finally:
+                    disturbs = share.paused_seconds > 0
         except (RunnerLost, RunnerGarbled) as error:
-            if time.monotonic() > deadline:
-                raise PlanUnavailable(_TOO_LATE) from error
             raise InternalError("The process that made the plan ended, or wrote what is not a message.") from error
         finally:
             runner.kill()
-            self._runners.refill()
+            if not disturbs:  # whoever measures: a spare is started once that job has ended
+                self._runners.refill()
 
-    def _listen(self, runner: RunnerProcess, folder: JobFolder, deadline: float, stop: threading.Event) -> None:
+    def _run(self, runner: RunnerProcess, folder: JobFolder, patience: _Patience) -> None:
+        # The jobs have their shares of the memory already: what is left of it is all that there is.
+        memory_bytes = min(self._limits.memory_limit_bytes, available_bytes())
+        limits = SandboxLimits(memory_bytes=memory_bytes, file_bytes=self._limits.output_limit_bytes)
+        runner.run(StartMessage(task="plan", folder=folder.path, limits=limits, min_level=self._sandbox_level))
         while True:
             for message in runner.messages(_LISTEN_SECONDS):
                 match message:
@@ -141,8 +166,9 @@ class PlanAnswering:
                         return
                     case FailedMessage():
                         raise _Refused(message.error)
-            if time.monotonic() > deadline or stop.is_set():
-                raise PlanUnavailable(_TOO_LATE)
+            patience.check()
+            if runner.rss_bytes() > memory_bytes:  # also what the kernel's limit does not count: shared memory
+                raise JobOutOfMemory("The plan took more memory than this worker has to spare.")
             if size_bytes(folder.outputs) + size_bytes(folder.tmp) > self._limits.output_limit_bytes:
                 raise OutputTooLarge
 
@@ -157,9 +183,53 @@ class PlanAnswering:
         return plan.model_copy(update={"worker": worker})
 
 
+class _Patience:
+    """That of whoever asked."""
+
+    def __init__(self, database: Database, asked: AskedPlan, stop: threading.Event) -> None:
+        self._database = database
+        self._asked = asked
+        self._stop = stop
+        self._ends_at = time.monotonic() + asked.patience_seconds
+        self._looked_at = -math.inf
+
+    def check(self, *_ignored: object) -> None:
+        """Raise PlanUnavailable where it is over or the worker stops, and _Withdrawn where nobody waits."""
+        if self._stop.is_set():
+            raise PlanUnavailable("The worker was stopped before the plan was found.")
+        now = time.monotonic()
+        if now > self._ends_at:
+            raise PlanUnavailable(_TOO_LATE)
+        if now > self._looked_at + _LISTEN_SECONDS:
+            self._looked_at = now
+            with self._database.read() as connection:
+                if not PlanRepository(connection).is_awaited(self._asked.id):
+                    raise _Withdrawn
+
+
+def _wait_ready(runner: RunnerProcess, patience: _Patience) -> None:
+    while True:
+        try:
+            runner.wait_ready(_LISTEN_SECONDS)
+        except RunnerLost:
+            if not runner.alive():
+                raise
+            patience.check()
+        else:
+            return
+
+
+class _Withdrawn(Exception):
+    """Nobody waits for the answer."""
+
+
 class _Refused(Exception):
-    """The runner gave up, and said why."""
+    """The runner gave up, and said why: believed only where it is something that a runner finds out."""
 
     def __init__(self, error: JobError) -> None:
-        self.error = error
+        kind = class_of(error.code)
+        if kind is None or not issubclass(kind, _FOUND_BY_RUNNERS):
+            error = InternalError("The process that made the plan failed.").to_job_error()
+        short = {"message": error.message[:_MAX_MESSAGE], "hint": error.hint and error.hint[:_MAX_MESSAGE]}
+        self.error = error.model_copy(update=short)
         super().__init__(error.message)

@@ -8,7 +8,7 @@ layers cost the output too much.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import fx
@@ -22,11 +22,11 @@ from shared.job_plan import (
     PlannedRuntime,
     PlanWorker,
 )
-from shared.quantization_spec import RUNTIMES, DynamicSpec, Runtime
+from shared.quantization_spec import RUNTIMES, DynamicSpec, QatSpec, Runtime, StaticSpec
 from worker.candidate_names import RUNTIME_NAMES
 from worker.duration import estimate
 from worker.environment import cpu
-from worker.inference import batch_range, padded_to, usual_batch_size
+from worker.inference import batch_range, padded_to, sample_bytes, usual_batch_size
 from worker.job_folder import JobFolder
 from worker.progress import ProgressTracker, Report, Stage
 from worker.quantization import (
@@ -41,7 +41,7 @@ from worker.quantization import (
     plan,
     raise_program,
 )
-from worker.steps.export import NOT_DYNAMIC, wanted_runtimes
+from worker.steps.export import wanted_runtimes, why_not_dynamic
 from worker.synthetic import synthesise
 
 _TIMED_SECONDS = 1.0  # to find the pace of the float model
@@ -51,9 +51,9 @@ _NO_INT8: Mapping[Runtime, Mapping[str, frozenset[str]]] = {
     "torch": {},
     "onnxruntime": {
         "static": frozenset({"ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"}),
-        "dynamic": frozenset({"GRU", "LSTMCell", "GRUCell", "RNNCell"}),
+        "dynamic": frozenset({"GRU", "LSTMCell", "GRUCell", "RNNCell", "Embedding", "EmbeddingBag"}),
     },
-    "openvino": {"dynamic": frozenset({"Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell"})},
+    "openvino": {},
 }
 _BY_DATA = (
     "The job settles by data: the ranges, which kernels are right and fastest, and which few layers cost the output so "
@@ -80,7 +80,8 @@ def plan_ahead(folder: JobFolder, report: Report) -> None:
         sample_seconds = _sample_seconds(raised, specs, inputs.spec.seed)
     with tracker.step(Step.PREPARE, "Trying the plan on made-up inputs"):
         settled = plan(raised, inputs.spec)
-    layers = _layers(raised, settled)
+    without = {name: _why_without(name, inputs.spec) for name in wanted}
+    layers = _layers(raised, settled, [name for name in RUNTIMES if without.get(name) is None])
     pace = Pace(
         sample_seconds=sample_seconds,
         load_seconds=tracker.timings[Step.LOAD.value],
@@ -91,11 +92,11 @@ def plan_ahead(folder: JobFolder, report: Report) -> None:
         PlannedRuntime(
             runtime=name,
             int8_share=sum(each.share for each in layers if name in each.int8_in),
-            note=NOT_DYNAMIC if name == "openvino" and inputs.spec.method == "dynamic" else None,
+            note=without[name],
         )
         for name in wanted
     ]
-    int8_share = sum(each.share for each in layers if each.precision != "float32")
+    int8_share = sum(each.share for each in layers if each.precision == "int8")
     answer = JobPlan(
         method=inputs.spec.method,
         model=inputs.spec.model,
@@ -103,7 +104,7 @@ def plan_ahead(folder: JobFolder, report: Report) -> None:
         worker=PlanWorker(hostname="", cpu_model=""),  # the supervisor's to say
         qengine=settled.qengine,
         layers=layers,
-        int8_layers=sum(each.precision != "float32" for each in layers),
+        int8_layers=sum(each.precision == "int8" for each in layers),
         float_layers=sum(each.precision == "float32" for each in layers),
         int8_share=int8_share,
         runtimes=runtimes,
@@ -117,30 +118,38 @@ def plan_ahead(folder: JobFolder, report: Report) -> None:
 RECIPE: Mapping[Stage, Callable[[JobFolder, Report], None]] = {"make": plan_ahead}
 
 
-def _layers(raised: fx.GraphModule, settled: Plan) -> list[PlannedLayer]:
-    """What multiplies or is quantized; of the rest there is nothing to foretell."""
+def _why_without(runtime: Runtime, spec: DynamicSpec | StaticSpec | QatSpec) -> str | None:
+    return why_not_dynamic(runtime, spec.precision) if isinstance(spec, DynamicSpec) else None
+
+
+def _layers(raised: fx.GraphModule, settled: Plan, runtimes: Sequence[Runtime]) -> list[PlannedLayer]:
+    """What multiplies or is quantized, with the runtimes that have a kernel for it; the rest needs no foretelling."""
     macs = layer_macs(raised)
-    total = sum(macs.values())
-    reasons = settled.float_layers
+    method = settled.spec.method if isinstance(settled.spec, DynamicSpec) else "static"
     return [
-        _layer(group, settled, macs.get(group.name, 0), total, reasons.get(group.name))
+        _layer(
+            group,
+            settled,
+            macs,
+            [name for name in runtimes if group.op not in _NO_INT8[name].get(method, ())],
+        )
         for group in groups(raised)
         if macs.get(group.name) or (group.name in settled.int8_layers and not passes_on(raised, group.nodes[0]))
     ]
 
 
-def _layer(group: Group, settled: Plan, macs: int, total: int, reason: str | None) -> PlannedLayer:
+def _layer(group: Group, settled: Plan, macs: Mapping[str, int], kernels_in: list[Runtime]) -> PlannedLayer:
     precision = settled.precision_of(group.name)
-    method = settled.spec.method if isinstance(settled.spec, DynamicSpec) else "static"
-    is_int8 = precision == "int8"
+    own, total = macs.get(group.name, 0), sum(macs.values())
+    reason = settled.float_layers.get(group.name) or "not known to this method"
     return PlannedLayer(
         layer=group.name,
         op=group.op,
         precision=precision,
-        macs=macs,
-        share=macs / total if total else 0.0,
-        reason=None if precision != "float32" else reason or "not known to this method",
-        int8_in=[name for name in RUNTIMES if is_int8 and group.op not in _NO_INT8[name].get(method, ())],
+        macs=own,
+        share=own / total if total else 0.0,
+        reason=reason if precision == "float32" else None,
+        int8_in=kernels_in if precision == "int8" else [],
     )
 
 
@@ -148,7 +157,7 @@ def _sample_seconds(raised: fx.GraphModule, specs: tuple[InputSpec, ...], seed: 
     """Of the float model in passes over data; None where it does not run on made-up samples."""
     batch = batch_range(specs)
     one = synthesise(raised, specs, 1, seed).read(0, 1).inputs
-    size = usual_batch_size(batch, sum(tensor.numel() * tensor.element_size() for tensor in one))
+    size = usual_batch_size(batch, sample_bytes(one))
     try:
         with torch.inference_mode():
             smallest = padded_to(one, batch.low)
@@ -183,7 +192,10 @@ def _instructions() -> Instructions:
 
 def _conclusion(layers: list[PlannedLayer], int8_share: float, runtimes: list[PlannedRuntime]) -> str:
     quantized = [each for each in layers if each.precision != "float32"]
-    told = f"{len(quantized)} of {len(layers)} layers would be quantized, {100 * int8_share:.1f} % of the arithmetic"
+    share = sum(each.share for each in quantized)
+    to_float16 = " to float16" if {each.precision for each in quantized} == {"float16"} else ""
+    counted = f"{len(quantized)} of {len(layers)} layers would be quantized{to_float16}"
+    told = f"{counted}, {100 * share:.1f} % of the arithmetic"
     behind = [
         f"in {RUNTIME_NAMES[each.runtime]} {100 * each.int8_share:.1f} %"
         for each in runtimes

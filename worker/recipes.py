@@ -253,6 +253,7 @@ def _of_draft(draft: StaticDraft, converted: Converted, quality: Quality, calibr
         draft.ranges,
         draft.recovery,
         calibration,
+        observed=draft.observed,
     )
 
 

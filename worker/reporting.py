@@ -28,15 +28,17 @@ from shared.layer_times import LayerTimes
 from shared.quantization_spec import Runtime
 from worker.artifacts import with_speed, worth_measuring
 from worker.candidate_names import int8_in
+from worker.datasets import Samples
 from worker.environment import describe_environment
 from worker.findings import Case, find, slow_layers
 from worker.handover import Handover, hand_over, take_over
+from worker.inference import batch_of
 from worker.job_folder import JobFolder, JobInputs
 from worker.layer_times import TimedFile
 from worker.progress import ProgressTracker, Report
 from worker.quantization import Plan, collect_garbage, has_vnni, weights_digest
 from worker.steps.analyse import analyse
-from worker.steps.benchmark import batch_of, benchmark
+from worker.steps.benchmark import benchmark
 from worker.steps.contenders import float_contenders, in_file
 from worker.steps.convert import Quantized
 from worker.steps.evaluate import Yardstick
@@ -78,6 +80,8 @@ class Outcome:
     recovery: list[RecoveryResult] = field(default_factory=list)
     calibration: CalibrationResult | None = None
     training: TrainingResult | None = None
+    observed: Samples | None = None
+    """What biases were corrected on, of a model that was not trained."""
 
 
 def complete(
@@ -107,7 +111,15 @@ def complete(
         )
 
     if outcome.prepared is not None and len(wanted_runtimes(spec.runtimes)) > 1:
-        leave_reference(folder, model, example, prepared=outcome.prepared, converted=outcome.int8.module, plan=settled)
+        leave_reference(
+            folder,
+            model,
+            example,
+            prepared=outcome.prepared,
+            converted=outcome.int8.module,
+            plan=settled,
+            observed=outcome.observed,
+        )
 
     outcome.prepared = None  # as large as the model, and done with
     collect_garbage()
@@ -198,6 +210,7 @@ def measure(folder: JobFolder, report: Report) -> None:
     model = load_again(folder, handover.yardstick.samples)
     measured = worth_measuring(artifacts)
     int8 = {int8_in(each.runtime): in_file(each.runtime, folder.outputs / each.name) for each in measured}
+    ends_at_seconds = inputs.measuring_ends_at(tracker.elapsed_seconds)
     with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
         runtimes = [file.runtime for file in handover.files]
         floats = float_contenders(model, handover.float_torch, handover.float_onnx, runtimes, tracker)
@@ -207,7 +220,7 @@ def measure(folder: JobFolder, report: Report) -> None:
             handover.yardstick.samples,
             spec.benchmark,
             int8=int8,
-            time_limit_seconds=inputs.wall_limit_seconds,
+            ends_at_seconds=ends_at_seconds,
             seed=spec.seed,
             tracker=tracker,
             advance=advance,
@@ -218,7 +231,7 @@ def measure(folder: JobFolder, report: Report) -> None:
             latency[0],
             batch_of(handover.yardstick.samples, latency[0].batch_size),
             max_seconds=spec.benchmark.max_seconds,
-            time_limit_seconds=inputs.wall_limit_seconds,
+            ends_at_seconds=ends_at_seconds,
             tracker=tracker,
             advance=advance,
         )
@@ -241,7 +254,9 @@ def measure(folder: JobFolder, report: Report) -> None:
             size=size,
             layer_times=layer_times,
             before=inputs.before,
-            warnings=_with_slow_layers(tracker.warnings, layer_times, handover.explained["layers"], verdict),
+            warnings=_with_slow_layers(
+                tracker.warnings, layer_times, latency[0].int8, handover.explained["layers"], verdict
+            ),
             environment=describe_environment(handover.qengine, inputs.sandbox_level, threads=inputs.threads),
             timings=tracker.timings,
             **handover.explained,
@@ -267,10 +282,15 @@ def _pairs(
 
 
 def _with_slow_layers(
-    told: list[ReportWarning], times: Sequence[LayerTimes], layers: Sequence[LayerSummary], verdict: Verdict
+    told: list[ReportWarning],
+    times: Sequence[LayerTimes],
+    fastest: str,
+    layers: Sequence[LayerSummary],
+    verdict: Verdict,
 ) -> list[ReportWarning]:
-    """Speed comes first where quality holds, and last where it does not."""
-    slow = slow_layers(times[0], layers) if times else []
+    """Speed comes first where quality holds, and last where it does not; of the artifact that the verdict is of."""
+    of_verdict = [each for each in times if each.int8_candidate == fastest]
+    slow = slow_layers(of_verdict[0], layers) if of_verdict else []
     return [*slow, *told] if verdict.word in ("recommended", "no_faster", "slower") else [*told, *slow]
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, fx, nn
 from worker.datasets import InMemorySamples
 from worker.quantization import InputSpec
 
+SYNTHETIC_SAMPLES = 64  #: where no dataset is given
+
 
 def synthesise(raised: fx.GraphModule, specs: Sequence[InputSpec], samples: int, seed: int) -> InMemorySamples:
     """Random samples of the shape that the model was exported with.

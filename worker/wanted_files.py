@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -32,6 +33,7 @@ class WantedFile:
     sha256: str
     name: str
     """Below inputs/."""
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ def wanted_files(connection: Connection, spec: Spec) -> WantedFiles:
     files: list[WantedFile] = []
     candidates: list[CandidateFile] = []
     if isinstance(spec, BenchmarkSpec):
+        fetched: dict[tuple[str, str], WantedFile] = {}
         for position in range(len(spec.candidates)):
             file, candidate = _candidate(connection, spec, position)
-            files.append(file)
-            candidates.append(candidate)
+            same = fetched.setdefault((file.key, Path(file.name).suffix), file)  # one that is named again is there
+            candidates.append(candidate.model_copy(update={"file": same.name}))
+        files += fetched.values()
     else:
         files.append(_uploaded(objects, spec.model, MODEL_FILE))
     datasets = {}
@@ -64,8 +68,8 @@ def wanted_files(connection: Connection, spec: Spec) -> WantedFiles:
 
 
 def _uploaded(objects: ObjectRepository, object_id: str, name: str) -> WantedFile:
-    sha256 = objects.get(object_id).sha256
-    return WantedFile(blob_key(sha256), sha256, name)
+    found = objects.get(object_id)
+    return WantedFile(blob_key(found.sha256), found.sha256, name, found.size_bytes)
 
 
 def _candidate(connection: Connection, spec: BenchmarkSpec, position: int) -> tuple[WantedFile, CandidateFile]:
@@ -103,7 +107,7 @@ def _artifact(
         qengine=report["environment"]["qengine"] if kind == "torchscript" else None,
         expected=_expected(job, result, spec) if _is_held_against_its_own(job, spec) else None,
     )
-    return WantedFile(artifact_key(job.id, job.fence, stored.name), stored.sha256, name), told
+    return WantedFile(artifact_key(job.id, job.fence, stored.name), stored.sha256, name, stored.size_bytes), told
 
 
 def _is_held_against_its_own(job: JobRecord, spec: BenchmarkSpec) -> bool:

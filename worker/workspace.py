@@ -7,6 +7,7 @@ import errno
 import fcntl
 import itertools
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from worker.job_folder import JobFolder
 # Recipes leave a handful of files.
 _MAX_DEPTH = 50
 _MAX_ENTRIES = 100_000
+_KEPT_FREE_BYTES = 2**28
 
 
 class Workspace:
@@ -52,6 +54,13 @@ class Workspace:
         _delete(self._path)
         if self._lock is not None:
             os.close(self._lock)
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Raise DiskFull where so much would fill the disk, rather than fill it for all others too."""
+    free_bytes = shutil.disk_usage(folder).free
+    if needed_bytes > free_bytes - _KEPT_FREE_BYTES:
+        raise DiskFull(f"The job's files take {needed_bytes / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} GB are free.")
 
 
 def size_bytes(folder: Path) -> int:

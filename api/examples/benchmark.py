@@ -94,6 +94,7 @@ BENCHMARK_REPORT = benchmark.BenchmarkReport(
                 )
             ],
             conclusion=_faster,
+            significant=True,
             cores=[1],
             noisy=False,
             doubts=[],

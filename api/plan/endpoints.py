@@ -60,5 +60,6 @@ async def plan_job(
     worker that has it answers.
     """
     body_sha256 = hashlib.sha256(await request.body()).hexdigest()
-    found = await service.plan(services, question, Once.of(request, idempotency_key, body_sha256))
+    once = Once.of(request, idempotency_key, body_sha256)
+    found = await service.plan(services, question, once, request.is_disconnected)
     return found.response()

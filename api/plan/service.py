@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 from starlette.concurrency import run_in_threadpool
 
@@ -22,14 +23,17 @@ _LOOK_SECONDS = 0.1
 _MOST_WAITING = 20
 
 
-async def plan(services: Services, question: Spec, once: Once) -> Answer:
-    """The plan, once a worker has found it; raises what the job would fail with, or PlanUnavailable."""
+async def plan(services: Services, question: Spec, once: Once, gone: Callable[[], Awaitable[bool]]) -> Answer:
+    """The plan, once a worker has found it; raises what the job would fail with, or PlanUnavailable.
+
+    `gone` tells whether whoever asked has gone away: then the question is withdrawn.
+    """
     known = await run_in_threadpool(_known, services, once)
     if known is not None:
         return known
     plan_id = await run_in_threadpool(_ask, services, question)
     try:
-        answered = await _wait(services, plan_id)
+        answered = await _wait(services, plan_id, gone)
     finally:
         await run_in_threadpool(_withdraw, services, plan_id)
     if answered.error is not None:
@@ -59,11 +63,11 @@ def _ask(services: Services, question: Spec) -> str:
         return plans.ask(question.model_dump(mode="json"), question.hardware)
 
 
-async def _wait(services: Services, plan_id: str) -> AnsweredPlan:
+async def _wait(services: Services, plan_id: str, gone: Callable[[], Awaitable[bool]]) -> AnsweredPlan:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         answered = await run_in_threadpool(_look, services, plan_id)
-        if answered.plan is not None or answered.error is not None or time.monotonic() > deadline:
+        if answered.plan is not None or answered.error is not None or time.monotonic() > deadline or await gone():
             return answered
         await asyncio.sleep(_LOOK_SECONDS)
 

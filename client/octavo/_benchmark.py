@@ -45,17 +45,18 @@ class Benchmark(BenchmarkReport):
 def _parts(report: Benchmark) -> Iterator[Part]:
     yield _candidates(report)
     yield _latency(report)
-    yield _loads(report)
+    if any(form.load is not None for form in report.forms.values()):
+        yield _loads(report)
 
 
 def _candidates(report: Benchmark) -> Part:
-    first = report.latency[0] if report.latency else None
-    speedups = {} if first is None else {each.name: each for each in first.speedups}
+    first = report.latency[0]
+    speedups = {each.name: each for each in first.speedups}
     metric = next((form.quality.metric for form in report.forms.values() if form.quality), None)
     near = "same arg max" if metric is None else metric.name
     rows = [["form", "size", near, "SQNR", "in int8", "speedup (95 % CI)"]]
     for name, form in report.forms.items():
-        is_baseline = first is not None and name == first.baseline
+        is_baseline = name == first.baseline
         rows.append(
             [
                 candidate_name(name),

@@ -81,6 +81,7 @@ class ComparisonResult(Reported):
     candidates: list[LatencyStats]
     speedups: list[FormSpeedup] = Field(description="Every form but the baseline, the fastest first.")
     conclusion: str
+    significant: bool = Field(default=True, description="Whether that tells of a difference that is more than noise.")
     cores: list[int] = Field(default=[])
     noisy: bool = False
     doubts: list[Doubt] = Field(default=[])

@@ -25,6 +25,8 @@ class AskedPlan:
 
     id: str
     spec: dict[str, Any]
+    patience_seconds: float
+    """How much longer whoever asked waits."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,19 @@ class PlanRepository:
 
     def take(self, worker: WorkerDescription) -> AskedPlan | None:
         """The oldest question that waits and that this worker may answer."""
-        rows = self._connection.execute(select(plans).where(*_OPEN).order_by(plans.c.id))
+        waits = (now() - plans.c.asked_at).label("waits")
+        rows = self._connection.execute(select(plans, waits).where(*_OPEN).order_by(plans.c.id))
         for row in rows.all():
             if lacks(worker, stored_hardware(row.hardware)):
                 continue
             taken = update(plans).where(plans.c.id == row.id, plans.c.taken_at.is_(None)).values(taken_at=now())
             if self._connection.execute(taken).rowcount:
-                return AskedPlan(row.id, row.spec)
+                return AskedPlan(row.id, row.spec, PATIENCE_SECONDS - row.waits)
         return None
+
+    def is_awaited(self, plan_id: str) -> bool:
+        """Whether somebody still waits for the answer."""
+        return self._connection.execute(select(plans.c.id).where(plans.c.id == plan_id)).first() is not None
 
     def answer(self, plan_id: str, *, plan: dict[str, Any] | None = None, error: JobError | None = None) -> None:
         """Write the answer, or why there is none."""

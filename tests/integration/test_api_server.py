@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -18,8 +19,12 @@ import pytest
 
 from shared.database import Database
 from shared.database.job_repository import JobRepository
+from shared.database.plan_repository import PlanRepository
+from shared.database.worker_repository import WorkerRepository
 from shared.quantization_spec import DynamicSpec
 from tests.api_server import AUTHORIZATION, KEY, Server, api_process, images, sha256
+from tests.services.small_inputs import write_model
+from tests.services.workers import described
 
 MIB = 1024**2
 
@@ -166,3 +171,23 @@ def test_without_a_key_or_a_database_it_says_what_is_missing(tmp_path: Path) -> 
 
     assert "OCTAVO_API__KEYS" in start()
     assert "octavo-server migrate" in start(OCTAVO_API__KEYS='["k"]')
+
+
+def test_a_client_that_goes_away_withdraws_what_it_asked(server: Server, client: httpx2.Client, tmp_path: Path) -> None:
+    """Of a worker that is alive, and never looks."""
+    database = Database(server.settings.database_url)
+    with database.write() as connection:
+        WorkerRepository(connection).register("wrk_1", described())
+
+    def waiting() -> int:
+        with database.read() as connection:
+            return PlanRepository(connection).waiting()
+
+    model = client.post("/v1/models", content=write_model(tmp_path / "net.pt2").read_bytes()).json()["id"]
+    body = json.dumps({"method": "static", "model": model}).encode()
+    request = head("/v1/plan", length=len(body)).replace(b"\r\n\r\n", b"\r\nContent-Type: application/json\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(request + body)
+        wait_until(lambda: waiting() == 1)
+    wait_until(lambda: waiting() == 0, seconds=10)
+    database.close()

@@ -21,6 +21,7 @@ from tests.integration.test_worker_faults import LONG_TRAINING
 from tests.services.node import Node
 from tests.services.process import wait_until
 from tests.services.small_inputs import write_dataset, write_model
+from worker.node_sharing import NodeSharing
 
 
 @pytest.fixture
@@ -181,3 +182,37 @@ def test_a_question_whose_worker_dies_is_told_to_be_asked_again(
 def _taken(node: Node) -> bool:
     with node.database.read() as connection:
         return connection.scalar(select(plans.c.taken_at)) is not None
+
+
+def test_a_worker_whose_node_is_measured_leaves_the_question_to_others(
+    served: Api, node: Node, model: str, tmp_path: Path
+) -> None:
+    there = tmp_path / "measured"
+    sharing = NodeSharing(there)
+    with node.worker("worker1", OCTAVO_WORKER__NODE_DIR=str(there)), ThreadPoolExecutor(1) as pool:
+        with (
+            sharing.computing(pause=lambda: None, resume=lambda: None) as share,
+            share.alone(lambda: None),
+        ):
+            answer = pool.submit(plan, served, method="static", model=model)
+            wait_until(lambda: questions(node) == 1, "the question to be asked")
+            time.sleep(2)  # four looks of the worker
+            assert not _taken(node)
+            with node.worker("worker2"):
+                assert answer.result(timeout=60)[0] == 200
+        assert "Plan pln_" not in (node.directory / "worker1.log").read_text()
+        assert plan(served, method="static", model=model)[0] == 200
+
+
+def test_a_question_that_nobody_waits_for_any_more_is_dropped(served: Api, node: Node, model: str) -> None:
+    with node.worker() as worker:
+        with node.database.write() as connection:
+            spec = {"method": "static", "model": model}
+            asked = PlanRepository(connection).ask(spec, None)
+        wait_until(lambda: _taken(node), "the worker to take the question")
+        with node.database.write() as connection:
+            PlanRepository(connection).withdraw(asked)
+        log = node.directory / "worker.log"
+        wait_until(lambda: f"{asked}: " in log.read_text(), "the worker to be done with it")
+        assert "nobody waits for it" in log.read_text()
+        assert worker.poll() is None

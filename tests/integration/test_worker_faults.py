@@ -288,6 +288,16 @@ def test_a_job_that_exceeds_a_limit_fails_at_once(
     assert job.error.hint
 
 
+def test_a_job_that_has_the_node_for_itself_too_long_fails(node: Node, model: str, data: str) -> None:
+    """What it measures is cut to fit, but not what it takes to open and to warm up."""
+    with node.worker(OCTAVO_WORKER__MEASURE_LIMIT_SECONDS="0.2"):
+        job = node.wait_finished(node.submit(model=model, evaluation=data, **QUICK))
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert (job.error.code, job.error.step) == ("job_timed_out", "benchmark")
+    assert "for which it may have the node alone" in job.error.message
+
+
 def test_a_full_disk_is_the_services_fault(node: Node, model: str, data: str, tmp_path: Path) -> None:
     """The job is tried again, and fails honestly when the disk stays full; the uploads are untouched."""
     workspace = tmp_path / "full"

@@ -21,10 +21,13 @@ from worker.exporting.passes import (
     plain_softmax,
     pool_over_all,
     pool_over_integers,
+    pool_the_greatest_integers,
     quantize_once,
     quantize_sigmoids,
+    shift_biases,
     spell_out_hard_sigmoids,
 )
+from worker.exporting.rewriting import Array
 
 _Pass = Callable[[ir.Model], None]
 _FOR_ALL: tuple[_Pass, ...] = (
@@ -38,7 +41,14 @@ _FOR_ALL: tuple[_Pass, ...] = (
 
 #: By runtime, the passes in order.
 FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
-    "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, keep_weights_in_float, drop_unread),
+    "onnxruntime": (
+        *_FOR_ALL,
+        hold_biases_as_integers,
+        quantize_sigmoids,
+        pool_the_greatest_integers,
+        keep_weights_in_float,
+        drop_unread,
+    ),
     "openvino": (
         *_FOR_ALL,
         average_floats,
@@ -52,9 +62,14 @@ FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
 }
 
 
-def in_form(model: ir.Model, runtime: Runtime) -> ir.Model:
-    """A copy of an exported reference graph in the form for this runtime; weights are shared, not copied."""
+def in_form(model: ir.Model, runtime: Runtime, shifts: Mapping[str, Array] | None = None) -> ir.Model:
+    """A copy of an exported reference graph in the form for this runtime; weights are shared, not copied.
+
+    `shifts` go into the biases for OpenVINO, which does not round what it computes a sigmoid of within a product.
+    """
     formed = model.clone()
+    if runtime == "openvino":
+        shift_biases(formed, shifts or {})
     for apply in FORMS[runtime]:
         apply(formed)
     return formed

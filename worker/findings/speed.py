@@ -27,7 +27,6 @@ class _Cost:
     """What a layer costs in int8, beyond what it would in float, in ms."""
 
     row: LayerTime
-    noise_ms: float
     own_ms: float
     """Of boundaries that are there for it alone."""
     new_ms: float
@@ -42,7 +41,7 @@ def slow_layers(found: LayerTimes, layers: Sequence[LayerSummary]) -> list[Repor
     """The costliest of them, each with what its place in float is expected to gain; none that may be chance."""
     known = {layer.name: layer for layer in layers}
     costs = [
-        _cost(row, row.noise_ms, found)
+        _cost(row, found)
         for row in found.layers
         if row.precision == "int8" and row.noise_ms is not None  # of files that were opened once nothing is known
     ]
@@ -55,13 +54,13 @@ def slow_layers(found: LayerTimes, layers: Sequence[LayerSummary]) -> list[Repor
     return [_told(cost, found, known) for cost in worth[:_MOST]]
 
 
-def _cost(row: LayerTime, noise_ms: float, found: LayerTimes) -> _Cost:
+def _cost(row: LayerTime, found: LayerTimes) -> _Cost:
     names = {row.layer, *row.together}
     crossings = [each for each in found.boundaries if each.kind != "reorder"]
     before = [each.ms for each in crossings if each.kind == "quantize" and each.consumer in names]
     behind = [each.ms for each in crossings if each.kind == "dequantize" and each.producer in names]
     usual = found.boundaries_ms / len(crossings) if crossings else 0.0  # with the reordering that comes along
-    return _Cost(row, noise_ms, own_ms=sum(before) + sum(behind), new_ms=usual * ((not before) + (not behind)))
+    return _Cost(row, own_ms=sum(before) + sum(behind), new_ms=usual * ((not before) + (not behind)))
 
 
 def _told(cost: _Cost, found: LayerTimes, known: dict[str, LayerSummary]) -> ReportWarning:
@@ -76,7 +75,7 @@ def _told(cost: _Cost, found: LayerTimes, known: dict[str, LayerSummary]) -> Rep
         message=f"{row.layer} takes longer in int8 than in float."
         if is_slower
         else f"Quantizing and dequantizing for {row.layer} costs more than int8 saves in it.",
-        evidence=f"{row.int8_ms:.3g} ms in int8 and {row.float_ms:.3g} ms in float, give or take {cost.noise_ms:.2g} "
+        evidence=f"{row.int8_ms:.3g} ms in int8 and {row.float_ms:.3g} ms in float, give or take {row.noise_ms:.2g} "
         f"ms; quantizing and dequantizing for it alone {cost.own_ms:.2g} ms ({where}).",
         suggestion=_keep_in_float(members, cost, found, known),
     )

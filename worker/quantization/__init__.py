@@ -11,7 +11,7 @@ from worker.quantization.boundaries import glob_of, in_float, in_int8
 from worker.quantization.choosing_kernels import has_vnni, where_weights_are_affine
 from worker.quantization.converting import convert, use_kernels_of
 from worker.quantization.copying import collect_garbage, weight_bytes
-from worker.quantization.correcting import Biases, bias_corrections, correct_biases
+from worker.quantization.correcting import Biases, bias_corrections, correct_biases, has_corrected_biases
 from worker.quantization.counting import depthwise_elements, layer_macs
 from worker.quantization.describing import Description, describe
 from worker.quantization.describing_qparams import OUTLIER_STRETCH, stretch_of
@@ -80,6 +80,7 @@ __all__ = [
     "freeze_observers",
     "glob_of",
     "groups",
+    "has_corrected_biases",
     "has_vnni",
     "head_of",
     "holds_float16",

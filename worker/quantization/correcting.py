@@ -7,7 +7,7 @@ ones already in. torch.ao has it for eager modules only (`torch.ao.quantization.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -17,13 +17,15 @@ from worker.quantization.plans import Plan
 from worker.quantization.simulating import FLOAT_BIASES, first_layer, simulate
 
 
-def bias_corrections(prepared: fx.GraphModule, plan: Plan, batches: Iterable[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+def bias_corrections(
+    prepared: fx.GraphModule, plan: Plan, batches: Iterable[tuple[Tensor, ...]], *, unrounded: Collection[str] = ()
+) -> dict[str, Tensor]:
     """For each quantized layer by its module's name, what to add to its bias: shape (channels,).
 
     The mean over the batches of `E[float output] - E[int8 output]` before the activation. The prepared graph is left as
-    it is.
+    it is. `unrounded` are layers that give floats where the runtime that is corrected for computes so.
     """
-    simulation = simulate(prepared, plan)
+    simulation = simulate(prepared, plan, unrounded)
     seen = 0
     modules = {str(node.target): first_layer(module) for node, module in simulation.weighted()}
     # All of them beforehand: one made beside each weight that comes and goes keeps the heap from using its place again.
@@ -49,6 +51,11 @@ def bias_corrections(prepared: fx.GraphModule, plan: Plan, batches: Iterable[tup
             simulation.amend(*batch, meet=meet)
             seen += 1
     return shifts
+
+
+def has_corrected_biases(prepared: fx.GraphModule) -> bool:
+    """Whether a prepared graph computes with corrected biases."""
+    return FLOAT_BIASES in prepared.meta
 
 
 class Biases:

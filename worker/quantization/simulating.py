@@ -49,11 +49,15 @@ class LayerTrace:
 class Simulation:
     """int8 arithmetic computed in float on a prepared and calibrated graph, which is left as it is."""
 
-    def __init__(self, prepared: fx.GraphModule, plan: Plan) -> None:
-        """Read the qparams that the observers and weights have now."""
+    def __init__(self, prepared: fx.GraphModule, plan: Plan, unrounded: Collection[str] = ()) -> None:
+        """Read the qparams that the observers and weights have now.
+
+        What the layers in `unrounded` give is kept within the limits of its range, and not rounded.
+        """
         self._graph = prepared
         self._modules = dict(prepared.named_modules(remove_duplicate=False))
         self._int8 = plan.int8_layers
+        self._unrounded = unrounded
         owners: Mapping[str, str] = prepared.meta["octavo_groups"]
         self._owner = {node: owners.get(str(node.meta.get("layer", "")), "") for node in prepared.graph.nodes}
         self._last_use = _last_uses(prepared.graph)
@@ -115,6 +119,20 @@ class Simulation:
         meet: Callable[[fx.Node, Tensor, Tensor], Tensor], node: fx.Node, before: dict[fx.Node, Tensor], found: Tensor
     ) -> Tensor:
         return meet(node, before.pop(node), found)
+
+    def layers_before(self, functions: Collection[Callable[..., Any]]) -> frozenset[str]:
+        """The layers with quantized weights whose output is read by these functions alone."""
+        readers: dict[fx.Node, list[fx.Node]] = {}
+        for node in self._graph.graph.nodes:
+            if not self._observes(node):
+                for source in node.all_input_nodes:
+                    readers.setdefault(self._unobserved(source), []).append(node)
+        ends = set(self._ends)
+        return frozenset(
+            self._owner[node]
+            for node in self._weights
+            if node in ends and readers.get(node) and all(each.target in functions for each in readers[node])
+        )
 
     def weighted(self) -> Iterator[tuple[fx.Node, nn.Module]]:
         """The nodes whose weights are quantized, with their modules, in the graph's order."""
@@ -202,7 +220,9 @@ class Simulation:
         source, quantizer, cap = self._observed(source)
         value = values[source] if cap is None else values[source].clamp(max=cap)
         in_int8 = self._owner[source] in int8 or self._owner[reader] in int8
-        return quantizer(value) if quantizer is not None and in_int8 else value
+        if quantizer is None or not in_int8:
+            return value
+        return value.clamp(*quantizer.range) if self._owner[source] in self._unrounded else quantizer(value)
 
     def _read_own(
         self, reader: fx.Node, reference: Mapping[fx.Node, Any], own: Mapping[fx.Node, Any], source: fx.Node
@@ -291,11 +311,11 @@ def _without_fake_quantize(weight: FakeQuantizeBase) -> Iterator[None]:
         weight.fake_quant_enabled.copy_(was)
 
 
-def simulate(prepared: fx.GraphModule, plan: Plan) -> Simulation:
-    """The simulation of a prepared and calibrated graph, with the qparams it has now."""
+def simulate(prepared: fx.GraphModule, plan: Plan, unrounded: Collection[str] = ()) -> Simulation:
+    """The simulation of a prepared and calibrated graph, with the qparams it has now; see `Simulation`."""
     # Of an earlier one: quantized weights and activations come and go, in pieces that the heap does not give back.
     collect_garbage(weight_bytes(prepared))
-    return Simulation(prepared, plan)
+    return Simulation(prepared, plan, unrounded)
 
 
 def _called_with(

@@ -10,7 +10,7 @@ from itertools import product
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from shared.benchmark_report import ComparisonResult
 from shared.errors import ModelFailed
@@ -19,7 +19,7 @@ from shared.quantization_spec import BenchmarkSettings
 from worker.candidate_names import candidate_name
 from worker.datasets import Samples
 from worker.energy import COUNTED, LEAST_RUNS, SECONDS, energy_counter, why_no_energy
-from worker.inference import Reference, padded_to, run_model
+from worker.inference import Reference, batch_of, run_model
 from worker.latency import INT8, Candidate, computing_with, measure_latency
 from worker.pinning import available_cores, pinned_to
 from worker.progress import ProgressTracker, StepProgress
@@ -28,9 +28,9 @@ from worker.roofline import int8_peak_gmacs_per_second
 from worker.runtimes import called
 from worker.steps.contenders import Contender
 from worker.steps.load import LoadedModel
-from worker.steps.slow_models import worth_rounds
+from worker.steps.slow_models import Kind, worth_rounds
 
-_SHARE_OF_TIME_LEFT = 0.8  # of the job's; the rest is for what comes after
+_SHARE_OF_TIME_LEFT = 0.8  # the rest is for what comes after
 
 Result = TypeVar("Result", BenchmarkResult, ComparisonResult)
 Measured_co = TypeVar("Measured_co", covariant=True)
@@ -58,7 +58,7 @@ def benchmark(
     settings: BenchmarkSettings,
     *,
     int8: Collection[str] = (INT8,),
-    time_limit_seconds: float | None = None,
+    ends_at_seconds: float | None = None,
     seed: int,
     tracker: ProgressTracker,
     advance: StepProgress,
@@ -95,8 +95,8 @@ def benchmark(
         samples,
         settings,
         against_float,
-        kinds=[in_float, list(int8)],
-        time_limit_seconds=time_limit_seconds,
+        kinds=[Kind(in_float), Kind(list(int8))],
+        ends_at_seconds=ends_at_seconds,
         tracker=tracker,
         advance=advance,
     )
@@ -109,23 +109,26 @@ def measure_combinations(
     settings: BenchmarkSettings,
     measure: Measure[Result],
     *,
-    kinds: Sequence[Sequence[str]],
-    time_limit_seconds: float | None,
+    kinds: Sequence[Kind],
+    ends_at_seconds: float | None,
     tracker: ProgressTracker,
     advance: StepProgress,
 ) -> list[Result]:
     """Measure the candidates, opened anew, at every batch size with every thread count; of a slow kind one.
 
     A batch size that they do not all take is measured at one that they do, more threads than there are cores with all
-    cores, and noted. What does not fit into the job's time limit is told before and shortened alike for all
+    cores, and noted. What would not end by `ends_at_seconds` of the job is told before and shortened alike for all
     combinations; those that still do not fit are left out.
     """
+    thread_counts = _possible_threads(settings.threads, tracker)
     inputs = batch_of(samples, reference.batch.clamp(settings.batch_sizes[0]))
     with contextlib.suppress(ModelFailed):  # at this size, which will be found again
-        candidates = worth_rounds(candidates, kinds, inputs, reference.batch, tracker)
+        candidates = worth_rounds(
+            candidates, kinds, inputs, reference.batch, threads=next(iter(thread_counts)), tracker=tracker
+        )
     batch_sizes = _possible_batch_sizes(reference, candidates, samples, settings.batch_sizes, tracker)
-    combinations = list(product(batch_sizes.items(), _possible_threads(settings.threads, tracker).items()))
-    time_left = _TimeLeft(len(combinations), settings.max_seconds, time_limit_seconds, tracker)
+    combinations = list(product(batch_sizes.items(), thread_counts.items()))
+    time_left = _TimeLeft(len(combinations), settings.max_seconds, ends_at_seconds, tracker)
     results: list[Result] = []
     runs: dict[str, Candidate] = {}
     for position, ((batch_size, batch_note), (threads, threads_note)) in enumerate(combinations):
@@ -156,21 +159,21 @@ def _advance_inside(advance: StepProgress, done: int, total: int, place: str, sh
 
 
 class _TimeLeft:
-    """Shares what the job's time limit leaves among the combinations: what one does not use, the others may."""
+    """Shares what the job's limits leave of time among the combinations: what one does not use, the others may."""
 
     def __init__(
-        self, combinations: int, max_seconds: float, limit_seconds: float | None, tracker: ProgressTracker
+        self, combinations: int, max_seconds: float, ends_at_seconds: float | None, tracker: ProgressTracker
     ) -> None:
         self._combinations = combinations
         self._max_seconds = max_seconds
         self._tracker = tracker
         spent = tracker.elapsed_seconds
-        self._ends_at = math.inf if limit_seconds is None else spent + _SHARE_OF_TIME_LEFT * (limit_seconds - spent)
+        self._ends_at = math.inf if ends_at_seconds is None else spent + _SHARE_OF_TIME_LEFT * (ends_at_seconds - spent)
         if self.of_one(0) < max_seconds:
             tracker.warn(
                 "benchmark_shortened",
                 f"{combinations} combinations of batch size and threads at {max_seconds:g} s each do not fit into the "
-                f"job's time limit of {limit_seconds:g} s: each gets {self.of_one(0):.3g} s.",
+                f"{self.seconds:.3g} s that the job's limits leave for them: each gets {self.of_one(0):.3g} s.",
                 "Ask for fewer batch sizes or thread counts, or for less time for each.",
             )
 
@@ -204,7 +207,7 @@ def _with_energy(result: Result, runs: Mapping[str, Candidate], max_seconds: flo
         return result.model_copy(update={"energy": why_no_energy()})
     seconds = min(SECONDS, max_seconds)
     if sum(max(seconds, LEAST_RUNS * each.p50_ms / 1000) for each in result.candidates) > time_left.seconds:
-        return result.model_copy(update={"energy": "The job's time limit left no time to count energy."})
+        return result.model_copy(update={"energy": "The job's limits left no time to count energy."})
     with computing_with(result.threads), pinned_to(result.cores), torch.inference_mode():
         joules = {name: counter.joules_of(run, seconds) / result.batch_size for name, run in runs.items()}
     candidates = [each.model_copy(update={"energy_joules": joules[each.name]}) for each in result.candidates]
@@ -267,11 +270,6 @@ def _refusing(reference: Reference, candidates: Mapping[str, Contender], samples
         except ModelFailed:
             return candidate_name(name)
     return None
-
-
-def batch_of(samples: Samples, size: int) -> tuple[Tensor, ...]:
-    """That many samples; the last one again and again when there are too few."""
-    return padded_to(samples.read(0, min(size, samples.count)).inputs, size)
 
 
 def _threads(count: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import starmap
@@ -140,7 +139,7 @@ class Opener:
         """The form to be measured; it is opened anew for every measurement."""
         in_memory = form.kind in {"eager", "channels_last"}
         size = weight_bytes(self.raised(form.candidate)) if in_memory else form.size_bytes
-        return Contender(lambda threads: self.open(form, threads), size)
+        return Contender(lambda threads: self.open(form, threads), size, form.runtime)
 
     def open(self, form: Form, threads: int) -> Session:
         """The form, to compute with this many threads; raises ModelFailed when its runtime refuses it."""
@@ -245,8 +244,3 @@ def _both(known: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
 def _told(spec: InputSpec) -> str:
     sizes = ", ".join("any" if size is None else str(size) for size in spec.shape)
     return f"{dtype_name(spec.dtype)} [{sizes}]"
-
-
-def sample_bytes(inputs: Sequence[Tensor]) -> int:
-    """Of one sample in all inputs."""
-    return sum(math.prod(tensor.shape[1:]) * tensor.element_size() for tensor in inputs)

@@ -45,6 +45,7 @@ class Contender:
     seen for a small network that had met another batch size before."""
     size_bytes: int = 0
     """What opening it takes, and gives back when it is done with."""
+    runtime: Runtime = "torch"
 
 
 def in_file(runtime: Runtime, path: Path, **options: str) -> Contender:
@@ -52,6 +53,7 @@ def in_file(runtime: Runtime, path: Path, **options: str) -> Contender:
     return Contender(
         lambda threads: open_session(runtime, path, SessionSettings(threads=threads, options=options)),
         path.stat().st_size,
+        runtime,
     )
 
 

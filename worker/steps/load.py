@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor, fx
@@ -13,15 +12,22 @@ from shared.job import Step
 from shared.job_report import DataSource
 from shared.job_spec import dataset_roles
 from worker.datasets import Dataset, Samples, open_dataset
-from worker.inference import BatchRange, Reference, batch_range, padded_to, usual_batch_size
+from worker.inference import (
+    TRACED_SAMPLES,
+    BatchRange,
+    Reference,
+    batch_of,
+    batch_range,
+    padded_to,
+    sample_bytes,
+    usual_batch_size,
+)
 from worker.job_folder import JobFolder, JobInputs
 from worker.progress import ProgressTracker, StepProgress
 from worker.quantization import InputSpec, input_specs, load_program, output_names, raise_program, verify_raised
-from worker.synthetic import synthesise
+from worker.synthetic import SYNTHETIC_SAMPLES, synthesise
 
-SYNTHETIC_SAMPLES = 64
 _VERIFIED_SAMPLES = 4
-_TRACED_SAMPLES = 2  # one would let a batch of one be taken for a constant
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,7 @@ class JobData:
 
 def example_inputs(model: LoadedModel, samples: Samples) -> tuple[Tensor, ...]:
     """A small batch to trace with."""
-    size = model.batch.clamp(_TRACED_SAMPLES)
-    return padded_to(samples.read(0, min(size, samples.count)).inputs, size)
+    return batch_of(samples, model.batch.clamp(TRACED_SAMPLES))
 
 
 def load(folder: JobFolder, inputs: JobInputs, tracker: ProgressTracker) -> tuple[LoadedModel, JobData]:
@@ -98,9 +103,8 @@ def _loaded(
     program: ExportedProgram, raised: fx.GraphModule, specs: tuple[InputSpec, ...], samples: Samples
 ) -> LoadedModel:
     batch = batch_range(specs)
-    one = samples.read(0, 1).inputs
-    sample_bytes = sum(math.prod(tensor.shape[1:]) * tensor.element_size() for tensor in one)
-    return LoadedModel(raised, specs, tuple(output_names(program)), batch, usual_batch_size(batch, sample_bytes))
+    size = usual_batch_size(batch, sample_bytes(samples.read(0, 1).inputs))
+    return LoadedModel(raised, specs, tuple(output_names(program)), batch, size)
 
 
 def open_datasets(

@@ -14,7 +14,7 @@ from shared.errors import InternalError
 from shared.job_report import ExampleInput, JobReport
 from worker.compact_archive import deflate
 from worker.datasets import Samples, dtype_name
-from worker.inference import padded_to, run_model
+from worker.inference import batch_of, run_model
 from worker.job_folder import JobFolder
 from worker.numerics import sqnr_db
 from worker.outputs import MODEL_NAME, REPORT_NAME
@@ -70,7 +70,7 @@ def write_report(folder: JobFolder, report: JobReport | BenchmarkReport) -> None
 def _check_artifact(artifact: Path, model: LoadedModel, quantized: Quantized, samples: Samples) -> None:
     loaded = torch.jit.load(artifact)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     for size in {model.batch.clamp(1), model.batch.clamp(_CHECKED_SAMPLES)}:
-        inputs = padded_to(samples.read(0, min(size, samples.count)).inputs, size)
+        inputs = batch_of(samples, size)
         with torch.inference_mode():
             expected = run_model(quantized.module, inputs, model.batch)
             found = run_model(loaded, inputs, model.batch)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from shared.job_report import RangeTrial, RecoveryResult
 from shared.quantization_spec import ActivationObserver, StaticSpec, Toggle, asked
@@ -154,9 +154,8 @@ def _correct_biases(prepared: fx.GraphModule, plan: Plan, grounds: _Grounds, *, 
     if toggle is False:
         return _Corrected([])
     model = grounds.model
-    some = itertools.islice(batches(grounds.observed, model.batch_size), _CORRECTED_BATCHES)
     without = grounds.seen.measure(simulate(prepared, plan).run)
-    corrections = bias_corrections(prepared, plan, (padded_to(batch.inputs, model.batch.low) for batch in some))
+    corrections = bias_corrections(prepared, plan, correcting_inputs(model, grounds.observed))
     before = correct_biases(prepared, corrections)
     corrected = grounds.seen.measure(simulate(prepared, plan).run)
     applied = toggle is True or corrected.sqnr_db >= without.sqnr_db + _MIN_GAIN_DB
@@ -171,6 +170,12 @@ def _correct_biases(prepared: fx.GraphModule, plan: Plan, grounds: _Grounds, *, 
         layers=len(corrections),
     )
     return _Corrected([result], before if applied else None)
+
+
+def correcting_inputs(model: LoadedModel, observed: Samples) -> Iterator[tuple[Tensor, ...]]:
+    """What biases are corrected on."""
+    for batch in itertools.islice(batches(observed, model.batch_size), _CORRECTED_BATCHES):
+        yield padded_to(batch.inputs, model.batch.low)
 
 
 class _Sparing:

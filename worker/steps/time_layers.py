@@ -56,19 +56,23 @@ def time_layers(
     inputs: Sequence[Tensor],
     *,
     max_seconds: float,
-    time_limit_seconds: float | None,
+    ends_at_seconds: float | None,
     tracker: ProgressTracker,
     advance: StepProgress,
 ) -> list[LayerTimes]:
     """The fastest artifact first, the others where that costs little; one that cannot be timed is told, and left out.
 
+    Of a slow model those that were not measured are not timed either, and that is told already.
     `headline` is what was measured undisturbed, at the batch size and threads that operators are timed with.
     """
     spent = tracker.elapsed_seconds
-    ends_at = math.inf if time_limit_seconds is None else spent + _SHARE_OF_TIME_LEFT * (time_limit_seconds - spent)
+    ends_at = math.inf if ends_at_seconds is None else spent + _SHARE_OF_TIME_LEFT * (ends_at_seconds - spent)
     order = [each.name for each in headline.speedups]
     found: list[LayerTimes] = []
-    wanted = sorted(pairs.items(), key=lambda pair: order.index(int8_in(pair[0])))
+    wanted = sorted(
+        ((runtime, pair) for runtime, pair in pairs.items() if int8_in(runtime) in order),
+        key=lambda each: order.index(int8_in(each[0])),
+    )
     for position, (runtime, pair) in enumerate(wanted):
         advance(position, len(wanted), f"Timing each layer in {RUNTIME_NAMES[runtime]}")
         left = ends_at - tracker.elapsed_seconds

@@ -13,7 +13,7 @@ from shared.job_report import ArtifactLabel, ArtifactResult, OutputFidelity, Qua
 from shared.latency_report import Load
 from worker.closeness import NEAR_AGREEMENT, NEAR_DB, closeness
 from worker.datasets import Samples
-from worker.inference import Model, Reference, padded_to, run_model
+from worker.inference import Model, Reference, batch_of, run_model
 from worker.machine_state import PeakWatch, resident_bytes
 from worker.quantization import collect_garbage
 from worker.runtimes import Kernels, Session, SessionSettings, called, open_session
@@ -106,7 +106,7 @@ def loaded(opened: Callable[[], Session], size_bytes: int) -> tuple[Session, Loa
 def require_shapes(candidate: Model, reference: Reference, samples: Samples, whose: str) -> None:
     """Try it at two batch sizes; raises ModelFailed, also where its outputs have other shapes than the reference's."""
     for size in sorted({reference.batch.low, reference.batch.clamp(_TRIED_SAMPLES)}):
-        inputs = padded_to(samples.read(0, min(size, samples.count)).inputs, size)
+        inputs = batch_of(samples, size)
         wanted = [tuple(output.shape) for output in run_model(reference.run, inputs, reference.batch)]
         found = [tuple(output.shape) for output in run_model(candidate, inputs, reference.batch)]
         if wanted != found:

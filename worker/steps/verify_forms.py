@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
 
 from shared.benchmark_report import FormLabel, FormMetric, FormQuality, FormResult
 from shared.errors import ModelFailed
 from shared.job_report import OutputFidelity
 from shared.latency_report import Load
 from worker.closeness import is_far
-from worker.inference import Reference, run_model
+from worker.inference import BatchRange, Reference, run_model
 from worker.numerics import accuracy_drop
 from worker.runtimes import Kernels, Session, called
 from worker.steps.candidates import Candidate, Form, Opener
@@ -22,15 +25,34 @@ from worker.steps.verify import loaded, lost_db, require_shapes
 _IN_MEMORY = frozenset({"eager", "channels_last"})
 
 
+class OpenedForm(NamedTuple):
+    """A form in its runtime, with what opening it took; of what was in memory already that is nothing."""
+
+    form: Form
+    session: Session
+    load: Load | None
+
+
+def open_form(opener: Opener, form: Form, one: Sequence[Tensor], batch: BatchRange, threads: int) -> OpenedForm:
+    """Open it and let it answer one sample; raises ModelFailed."""
+
+    def opened() -> Session:
+        session = opener.open(form, threads)
+        run_model(called(session), one, batch)
+        return session
+
+    return OpenedForm(form, *((opened(), None) if form.kind in _IN_MEMORY else loaded(opened, form.size_bytes)))
+
+
 class FormVerifier:
     """Verifies one candidate's forms after another's against the same reference."""
 
     def __init__(
-        self, opener: Opener, reference: Reference, reference_name: str, yardstick: Yardstick, *, threads: int
+        self, opener: Opener, reference: Reference, opened: OpenedForm, yardstick: Yardstick, *, threads: int
     ) -> None:
         self._opener = opener
         self._reference = reference
-        self._reference_name = reference_name
+        self._opened_first = opened
         self._yardstick = yardstick
         self._threads = threads
 
@@ -76,14 +98,12 @@ class FormVerifier:
         if form.problem is not None:
             raise ModelFailed(form.problem)
 
-        def opened() -> Session:
-            session = self._opener.open(form, self._threads)
-            run_model(called(session), self._yardstick.samples.read(0, 1).inputs, self._reference.batch)
-            return session
-
-        session, load = (opened(), None) if form.kind in _IN_MEMORY else loaded(opened, form.size_bytes)
-        require_shapes(called(session), self._reference, self._yardstick.samples, "the first candidate")
-        return session, load
+        found = self._opened_first
+        if form != found.form:
+            one = self._yardstick.samples.read(0, 1).inputs
+            found = open_form(self._opener, form, one, self._reference.batch, self._threads)
+        require_shapes(called(found.session), self._reference, self._yardstick.samples, "the first candidate")
+        return found.session, found.load
 
     def _compared(self, sessions: Sequence[Session], advance: Callable[[float, float], None]) -> list[FormQuality]:
         found = compare(self._reference, [called(each) for each in sessions], self._yardstick, advance)
@@ -111,10 +131,10 @@ class FormVerifier:
         lost = 0.0 if expected is None or form.kind == "openvino_bf16" else lost_db(quality.fidelity, expected)
         if lost > MAX_LOST_DB:
             labels.append("wrong")
-            note = f"It is {lost:.1f} dB further from {self._reference_name} than it should be."
+            note = f"It is {lost:.1f} dB further from {self._opened_first.form.name} than it should be."
         elif is_far(quality.fidelity):
             labels.append("differs")
-            note = f"Its answers are others than those of {self._reference_name}."
+            note = f"Its answers are others than those of {self._opened_first.form.name}."
         return FormResult(
             name=form.name,
             kind=form.kind,

@@ -157,7 +157,7 @@ class AsyncJobs:
 
         Which layers will be quantized and which not, and why; what share of the arithmetic that is in each runtime;
         whether the CPU has the instructions for it; how long the job will take. The data may be left out: it only tells
-        how many samples there will be. The arguments are those of `quantize`.
+        how many samples there will be. The arguments are those of `quantize` that a plan depends on.
 
         Raises:
             UnprocessableError: the spec is not valid, or there is nothing to quantize.

@@ -14,7 +14,7 @@ import httpx2
 from octavo._concurrency import sleep
 from octavo._config import Config
 from octavo._exceptions import APIConnectionError, APIStatusError, APITimeoutError, status_error
-from octavo._retry import RETRIED_STATUSES, delay_seconds
+from octavo._retry import RETRIED_STATUSES, WAITED_OUT, delay_seconds
 from octavo._version import __version__
 
 logger = logging.getLogger("octavo")
@@ -92,7 +92,7 @@ class Transport:
                 if response.is_success or response.status_code == httpx2.codes.NOT_MODIFIED:
                     return response
                 failure = status_error(response.status_code, response.headers, response.content)
-                if response.status_code not in RETRIED_STATUSES:
+                if response.status_code not in RETRIED_STATUSES or failure.code in WAITED_OUT:
                     raise failure
                 delay = delay_seconds(attempt, response.headers)
             if attempt == self.max_retries:

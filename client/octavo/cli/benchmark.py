@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octavo.cli.output import json_option, message, open_client
-from octavo.cli.quantize import finish, print_submitted
+from octavo.cli.quantize import finish, print_submitted, store_files
 from octavo.cli.spec_options import numbers, read_hardware, read_metadata
 
 if TYPE_CHECKING:
@@ -63,13 +63,13 @@ def benchmark(
     several times: --runtime, --hardware, --metadata.
     """
     with open_client() as client:
-        spec = {
+        spec: dict[str, Any] = {
             "method": "benchmark",
             "candidates": [_candidate(client, each) for each in candidates],
+            "evaluation": evaluation,
             **_asked(options),
         }
-        if evaluation is not None:
-            spec["evaluation"] = _dataset(client, evaluation)
+        store_files(client, spec)
         job = client.jobs.submit(spec)
         if wait:
             message(f"Submitted {job.id}")
@@ -107,14 +107,3 @@ def _candidate(client: Client, given: str) -> dict[str, Any]:
     if not given.startswith(("mdl_", "job_")):
         raise click.BadParameter(f"{given!r} is neither a file nor an id (mdl_…, job_…)", param_hint="candidates")
     return build_candidate(given)
-
-
-def _dataset(client: Client, given: str) -> str:
-    path = Path(given)
-    if path.is_file():
-        dataset = client.datasets.upload(path)
-        message(f"Uploaded {path} as {dataset.id}")
-        return dataset.id
-    if not given.startswith("dst_"):
-        raise click.BadParameter(f"{given!r} is neither a file nor an id (dst_…)", param_hint="evaluation")
-    return given

@@ -138,3 +138,10 @@ def test_the_async_client_retries_and_lists_alike(serve: Serve) -> None:
         "method": "dynamic",
         "max_accuracy_drop": None,
     }
+
+
+def test_what_the_server_has_waited_for_itself_is_not_waited_for_again(serve: Serve) -> None:
+    server = serve(in_turn(problem(503, "plan_unavailable")))
+    with octavo.Client(server.url) as client, pytest.raises(octavo.InternalServerError, match="plan_unavailable"):
+        client.jobs.plan("mdl_0123456789abcdef0123", method="dynamic")
+    assert len(server.requests) == 1

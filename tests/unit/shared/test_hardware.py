@@ -84,3 +84,13 @@ def test_labels_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("OCTAVO_WORKER__LABELS", '{"pool": "edge"}')
     assert Settings().worker.labels == {"pool": "edge"}
     assert Settings(worker={"labels": {"rack": "7"}}).worker.labels == {"pool": "edge", "rack": "7"}
+
+
+@pytest.mark.parametrize("cpu", ["*", "***", "?*"])
+def test_a_demand_that_every_cpu_meets_is_none(cpu: str) -> None:
+    with pytest.raises(ValidationError, match="leave `cpu` out"):
+        Hardware(cpu=cpu)
+
+
+def test_the_same_demand_is_the_same_text() -> None:
+    assert Hardware(cpu="AMD **") == Hardware(cpu="AMD *")

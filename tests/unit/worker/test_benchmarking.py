@@ -19,10 +19,13 @@ from tests.unit.worker.benchmarks import (
 )
 from tests.unit.worker.conftest import Digits, export
 from worker import recipes
+from worker.benchmarking import export_forms, make_forms, verify_forms
 from worker.job_folder import JobFolder
 from worker.outputs import MODEL_NAMES, complete_outputs
-from worker.steps import contenders
+from worker.runtimes import Session
+from worker.steps import contenders, slow_models
 from worker.steps import export as exporting
+from worker.steps.candidates import Form, Opener
 from worker.steps.contenders import has_bf16
 
 IN_TORCH = {"eager", "channels_last", "frozen"}
@@ -338,6 +341,54 @@ def test_runtimes_narrow_what_is_measured(digits: Digits, tmp_path: Path, monkey
     monkeypatch.setattr(exporting, "installed", lambda: {"torch": "2.13.0"})
     with pytest.raises(RuntimeNotInstalled, match="has torch, and not openvino"):
         run(benchmark_folder(tmp_path / "absent", uploaded(digits.program, "yours"), runtimes=["openvino"]))
+
+
+def test_an_artifact_whose_runtime_is_not_there_costs_the_others_nothing(
+    digits: Digits, quantized: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a node of `measure_on` that has fewer runtimes than the one that quantized."""
+    yours = uploaded(digits.program, "yours")
+    given = [yours, *(made(quantized.outputs / MODEL_NAMES[name], name, yours[1]) for name in ("torch", "openvino"))]
+    monkeypatch.setattr(exporting, "installed", lambda: {"torch": "2.13.0"})
+    report = run(benchmark_folder(tmp_path / "job", *given))
+    absent = forms(report)["model_int8.openvino.onnx/openvino"]
+    assert (absent.labels, absent.note) == (["missing"], "This worker does not have OpenVINO.")
+    assert {"yours/eager", "model_int8.pt/torch"} <= {each.name for each in report.latency[0].candidates}
+    with pytest.raises(ModelUnsupported, match="runs in none of the runtimes"):
+        run(benchmark_folder(tmp_path / "asked", *given, runtimes=["torch"]))
+
+
+def test_of_a_slow_model_each_candidate_is_measured_in_its_fastest_form(
+    digits: Digits, quantized: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_models, "_SLOW_SECONDS", 0.0)
+    yours = uploaded(digits.program, "yours")
+    ours = made(quantized.outputs / "model_int8.pt", "torch", yours[1])
+    report = run(benchmark_folder(tmp_path / "job", yours, ours))
+    [first, second] = report.latency[0].candidates
+    assert first.name.startswith("yours/")
+    assert second.name == "model_int8.pt/torch"
+    assert {form.kind for form in report.candidates[0].forms} == IN_ALL, "all are verified"
+    assert "slow_model" in {each.code for each in report.warnings}
+
+
+def test_the_cold_start_of_the_reference_is_cold(
+    digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened once before, it would find its runtime imported."""
+    opened: list[str] = []
+
+    def note(opener: Opener, form: Form, threads: int) -> Session:
+        opened.append(form.name)
+        return really(opener, form, threads)
+
+    really = Opener.open
+    monkeypatch.setattr(Opener, "open", note)
+    path = export_onnx(digits.model, (torch.from_numpy(digits.evaluation_x[:2]),), tmp_path / "net.onnx")
+    folder = benchmark_folder(tmp_path / "job", uploaded(path, "file"), runtimes=["onnxruntime"])
+    for stage in (make_forms, export_forms, verify_forms):
+        stage(folder, lambda _: None)
+    assert opened == ["file/onnxruntime"] * 3, "cold, warm, and once more for its peak"
 
 
 def test_open_sizes_need_data(two_inputs: TwoInputs, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import NothingToQuantize, SpecInvalid
-from shared.job_plan import JobPlan, plan_question_adapter
+from shared.job_plan import JobPlan, Pace, plan_question_adapter
 from shared.quantization_spec import RUNTIMES
 from tests.unit.worker.conftest import MODEL_ID, Digits, MakeFolder, export
 from worker import recipes
+from worker.duration import estimate
 from worker.job_folder import JobFolder, PlanInputs
 from worker.plan_recipe import plan_ahead
 
@@ -146,6 +147,38 @@ def test_float16_is_no_int8(tmp_path: Path) -> None:
     plan = asked(tmp_path, tmp_path / "model.pt2", "dynamic", precision="float16")
     assert {each.precision for each in plan.layers if each.op == "Linear"} == {"float16"}
     assert all(each.int8_in == [] for each in plan.layers)
+    assert (plan.int8_layers, plan.int8_share) == (0, 0)
+    assert "layers would be quantized to float16" in plan.conclusion
+    assert "but in" not in plan.conclusion
+    assert {each.runtime for each in plan.runtimes if each.note} == {"onnxruntime", "openvino"}
+
+
+def test_a_table_is_int8_in_torch_alone_and_in_openvino_nothing_is(tmp_path: Path) -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(50, 32)
+            self.head = nn.Linear(32, 4)
+
+        def forward(self, index: Tensor) -> Tensor:
+            return self.head(self.table(index).mean(1))
+
+    export(Words(), (torch.randint(50, (2, 6)),), tmp_path / "model.pt2")
+    plan = asked(tmp_path, tmp_path / "model.pt2", "dynamic", overrides=[{"layer": "table", "precision": "int8"}])
+    int8_in = {each.op: each.int8_in for each in plan.layers if each.precision == "int8"}
+    assert int8_in == {"Embedding": ["torch"], "Linear": ["torch", "onnxruntime"]}
+
+
+@pytest.mark.parametrize(("method", "role", "samples"), [("qat", "training", 2000), ("static", "calibration", 128)])
+def test_without_data_it_takes_as_long_as_with_what_is_assumed(
+    digits: Digits, tmp_path: Path, method: str, role: str, samples: int
+) -> None:
+    spec = plan_question_adapter.validate_python({"method": method, "model": MODEL_ID})
+    pace = Pace(sample_seconds=0.02, load_seconds=1, plan_seconds=1, layers=3)
+    without = estimate(spec, {}, pace, runtimes=3)
+    assert without.steps == estimate(spec, {role: samples}, pace, runtimes=3).steps
+    assert without.steps["evaluate"] == pytest.approx(1.2 * 0.02 * samples)
+    assert f"assumed: {samples} samples" in without.basis
 
 
 def test_a_model_that_does_not_run_on_made_up_inputs_gets_a_plan_without_its_own_time(tmp_path: Path) -> None:

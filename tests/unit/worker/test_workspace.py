@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from shared.errors import DiskFull
 from worker.job_folder import JobFolder
-from worker.workspace import Workspace, size_bytes
+from worker.workspace import Workspace, require_room, size_bytes
 
 
 def nest(folder: Path, depth: int) -> None:
@@ -63,3 +65,10 @@ def test_what_a_killed_worker_left_is_swept_however_deep_it_is(tmp_path: Path) -
     nest(left, 1100)
     Workspace(tmp_path, "wrk_1").close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_whose_files_would_fill_the_disk_is_refused_before_they_do(tmp_path: Path) -> None:
+    free_bytes = shutil.disk_usage(tmp_path).free
+    require_room(tmp_path, free_bytes // 2)
+    with pytest.raises(DiskFull, match=r"The job's files take .* GB, and .* GB are free"):
+        require_room(tmp_path, free_bytes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from shared.benchmark_report import BenchmarkReport, CandidateResult, FormLabel, FormResult
 from worker.candidate_names import FORM_NAMES, candidate_name, candidate_of
 from worker.closeness import worst_output
-from worker.conclusion import is_clear
 from worker.report_page.figures import (
     NONE,
     byte_size,
@@ -38,7 +37,7 @@ def conclusion(report: BenchmarkReport) -> Section:
     mark, word, kind = "✓", "Fastest", "good"
     if "differs" in fastest.labels:
         mark, word, kind = "≠", "Fastest, and differs", "fair"
-    elif not is_clear(report.latency[0]):
+    elif not report.latency[0].significant:
         mark, word, kind = "≈", "No clear difference", "fair"
     body = element(
         "div",

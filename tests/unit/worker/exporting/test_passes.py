@@ -20,10 +20,12 @@ from worker.exporting.passes import (
     plain_softmax,
     pool_over_all,
     pool_over_integers,
+    pool_the_greatest_integers,
     quantize_once,
+    shift_biases,
     spell_out_hard_sigmoids,
 )
-from worker.exporting.rewriting import Array
+from worker.exporting.rewriting import LAYER, Array
 
 _HEADER = '<ir_version: 10, opset_import: ["" : 18]>'
 
@@ -181,7 +183,53 @@ def test_a_convolution_before_a_sigmoid_is_left_in_float() -> None:
     leave_convolutions_in_float(model)
     (sigmoid,) = (node for node in model.graph if node.op_type == "Sigmoid")
     assert sigmoid.inputs[0] is not None
-    assert sigmoid.inputs[0].name == "c"
+    assert sigmoid.inputs[0].name == "c_Clip"
+    clip = sigmoid.inputs[0].producer()
+    assert clip is not None
+    assert clip.inputs[0] is not None
+    assert clip.inputs[0].name == "c"
+    limits = [float(each.const_value.numpy()) for each in clip.inputs[1:] if each is not None and each.const_value]
+    assert limits == [0, np.float32(25.5)], "those of its integers"
+
+
+def test_a_max_pool_of_floats_pools_the_integers_that_are_made_of_them() -> None:
+    def pooled() -> ir.Model:
+        return model_of(
+            """
+            c = Conv(x, wd)
+            p = MaxPool<kernel_shape = [1, 1]>(c)
+            pq = QuantizeLinear(p, s, z)
+            y = DequantizeLinear(pq, s, z)
+            """
+        )
+
+    model = pooled()
+    pool_the_greatest_integers(model)
+    (pool,) = (node for node in model.graph if node.op_type == "MaxPool")
+    assert pool.inputs[0] is not None
+    assert pool.inputs[0].producer().op_type == "DequantizeLinear"
+    x = 100 * np.random.default_rng(0).normal(size=(3, 1, 4, 4)).astype(np.float32)
+    assert np.array_equal(outputs_of(model, x), outputs_of(pooled(), x))
+    count = operators(model)
+    pool_the_greatest_integers(model)
+    assert operators(model) == count, "it has integers already"
+
+
+def test_biases_are_shifted_by_layer_and_channel() -> None:
+    model = ir.from_onnx_text(
+        f"""{_HEADER}
+        g (float[N, 1, 2, 2] x) => (float[N, 2, 2, 2] y)
+        <float[2, 1, 1, 1] w = {{1, 1}}, float[2] b = {{1, 2}}>
+        {{
+            c = Conv(x, w, b)
+            y = Conv<group = 2>(c, w, b)
+        }}"""
+    )
+    first, second = model.graph
+    first.metadata_props[LAYER], second.metadata_props[LAYER] = "first", "second"
+    shift_biases(model, {"first": np.array([10, 20], np.float32), "second": np.zeros(3, np.float32)})
+    assert np.array_equal(first.inputs[2].const_value.numpy(), [11, 22])
+    assert np.array_equal(second.inputs[2].const_value.numpy(), [1, 2]), "nor what has other channels"
 
 
 def test_a_hard_sigmoid_is_spelled_out_as_what_it_is() -> None:

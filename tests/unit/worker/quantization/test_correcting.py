@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from tests.unit.worker.quantization.test_planning import sqnr_db
 from tests.unit.worker.quantization.test_preparing import calibrated
-from worker.quantization import Plan, bias_corrections, convert, correct_biases, simulate
+from worker.quantization import Plan, bias_corrections, convert, correct_biases, has_corrected_biases, simulate
 from worker.quantization.float_reasons import FloatReason
 
 #: A tenth of all values is beyond the range at either end: they are clipped, and the mean moves.
@@ -139,6 +139,32 @@ def test_a_layer_that_goes_to_float_has_its_own_bias_again(case: Case) -> None:
     wanted = model(x)[0]
     simulated = simulate(prepared, without).run(x)[0]
     assert sqnr_db(wanted, converted(x)[0]) == pytest.approx(sqnr_db(wanted, simulated), abs=0.5)
+
+
+@torch.no_grad()
+def test_where_a_layer_is_not_rounded_there_are_corrections_of_their_own(case: Case) -> None:
+    """A range that is wide for most of its channels: what rounding does to them, the head was corrected for."""
+    _, prepared, settled, x = case
+    unrounded = simulate(prepared, settled).layers_before({torch.sigmoid})
+    assert unrounded == {"plain"}
+    assert simulate(prepared, settled).layers_before({torch.tanh}) == frozenset()
+    assert not has_corrected_biases(prepared)
+    correct_biases(prepared, bias_corrections(prepared, settled, [(x,)]))
+    assert has_corrected_biases(prepared)
+
+    found: dict[str, Tensor] = {}
+
+    def meet(node: fx.Node, reference: Tensor, int8: Tensor) -> Tensor:
+        found[str(node.target)] = (reference - int8).mean([at for at in range(int8.dim()) if at != 1])
+        return int8
+
+    simulate(prepared, settled, unrounded).amend(x, meet=meet)
+    more = bias_corrections(prepared, settled, [(x,)], unrounded=unrounded)
+    assert torch.allclose(more["stem.0"], torch.zeros(8), atol=1e-6), "nothing before it is another"
+    assert torch.allclose(more["head"], found["head"], atol=1e-6)
+    assert more["head"].abs().max() > 1e-4
+    rounded = simulate(prepared, settled).run(x)[0]
+    assert not torch.equal(simulate(prepared, settled, unrounded).run(x)[0], rounded)
 
 
 @torch.no_grad()

@@ -95,7 +95,7 @@ def test_what_does_not_fit_the_time_limit_is_told_before_and_shortened_alike() -
 
     results = benchmark(
         model, dict.fromkeys(("float_eager", "int8_torch"), in_memory(slow)), SAMPLES,
-        BenchmarkSettings(batch_sizes=[2, 4, 6, 8], max_seconds=600), time_limit_seconds=5.0,
+        BenchmarkSettings(batch_sizes=[2, 4, 6, 8], max_seconds=600), ends_at_seconds=5.0,
         seed=0, tracker=tracker, advance=lambda done, total, detail=None: None,
     )  # fmt: skip
     assert [result.batch_size for result in results] == [2, 4, 6, 8]
@@ -111,7 +111,7 @@ def test_combinations_for_which_no_time_is_left_are_named_and_the_first_is_measu
     model = LoadedModel(pairs_only, (spec("x", (None, 4)),), ("output",), BatchRange(1, 100), 32)  # type: ignore[arg-type]  # any callable does
     results = benchmark(
         model, dict.fromkeys(("float_eager", "int8_torch"), in_memory(pairs_only)), SAMPLES,
-        BenchmarkSettings(batch_sizes=[2, 4, 6], max_seconds=0.01), time_limit_seconds=300,
+        BenchmarkSettings(batch_sizes=[2, 4, 6], max_seconds=0.01), ends_at_seconds=300,
         seed=0, tracker=tracker, advance=lambda done, total, detail=None: None,
     )  # fmt: skip
     assert [result.batch_size for result in results] == [2]

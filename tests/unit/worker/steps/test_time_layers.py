@@ -8,6 +8,7 @@ from shared.job_report import JobReport
 from tests.unit.worker.conftest import Digits, MakeFolder
 from worker import recipes
 from worker.layer_times import Operator
+from worker.steps import slow_models
 from worker.steps import time_layers as timing
 
 
@@ -62,3 +63,17 @@ def test_what_onnx_runtimes_profiler_adds_is_found_from_both_models_together() -
     assert timing._surplus_ms("onnxruntime", ([operators], [operators]), [0.2, 0.2]) == 0
     assert timing._surplus_ms("onnxruntime", ([operators], [operators]), [0.0, 0.0]) == 0.002
     assert timing._surplus_ms("openvino", ([operators], [operators]), [0.11, 0.10]) == 0
+
+
+def test_of_a_slow_model_only_what_was_measured_is_timed(
+    digits: Digits, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_models, "_SLOW_SECONDS", 0.0)
+    data = {"evaluation": {"x": digits.evaluation_x[:50]}}
+    report = recipes.run(make_folder(digits.program, "dynamic", data, runtimes=["torch", "onnxruntime"]), ignore)
+    assert "slow_model" in {each.code for each in report.warnings}
+    [result] = report.latency
+    assert {each.name for each in result.candidates} == {result.baseline, result.int8}
+    assert len(report.artifacts) == 2
+    assert told(report) == []
+    assert [each.int8_candidate for each in report.layer_times] in ([], [result.int8])
