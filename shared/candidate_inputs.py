@@ -17,9 +17,9 @@ def input_order(first: Sequence[TensorDescription], other: Sequence[TensorDescri
     """
     if len(first) != len(other):
         raise CandidatesMismatch(f"It takes {len(other)} inputs ({_told(other)}), and the first {len(first)}.")
-    names = [each.name for each in first]
-    if {each.name for each in other} == set(names):
-        order = [names.index(each.name) for each in other]
+    places = {each.name: place for place, each in enumerate(first)}
+    if {each.name for each in other} == set(places):
+        order = [places[each.name] for each in other]
     else:
         order = list(range(len(first)))
     for place, each in zip(order, other, strict=True):
@@ -30,17 +30,16 @@ def input_order(first: Sequence[TensorDescription], other: Sequence[TensorDescri
     return order
 
 
-def joined(candidates: Sequence[Sequence[TensorDescription]]) -> list[TensorDescription]:
-    """What all of them take, as the first one names it: a size is fixed where any candidate fixes it.
+def joined(known: Sequence[TensorDescription], other: Sequence[TensorDescription]) -> list[TensorDescription]:
+    """What both take, as the first one names it: a size is fixed where either fixes it.
 
-    Raises CandidatesMismatch when two contradict each other.
+    Raises CandidatesMismatch when they contradict each other.
     """
-    together = list(candidates[0])
-    for other in candidates[1:]:
-        for place, each in zip(input_order(together, other), other, strict=True):
-            sizes = zip(together[place].shape, each.shape, strict=True)
-            shape = [size if known is None else known for known, size in sizes]
-            together[place] = together[place].model_copy(update={"shape": shape})
+    together = list(known)
+    for place, each in zip(input_order(known, other), other, strict=True):
+        sizes = zip(together[place].shape, each.shape, strict=True)
+        shape = [size if fixed is None else fixed for fixed, size in sizes]
+        together[place] = together[place].model_copy(update={"shape": shape})
     return together
 
 

@@ -5,9 +5,9 @@ Names end in their unit. Every figure says on which data, against which baseline
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from shared.latency_report import BenchmarkResult, Environment, Load
 from shared.layer_report import (
@@ -130,12 +130,37 @@ class Size(Reported):
     ratio: float = Field(description="float / int8.")
 
 
+# What a dataset can be fed to. The document does not list them: reports of older versions are shown as they are.
+_DTYPES: Final = frozenset(
+    {
+        "float16", "bfloat16", "float32", "float64", "bool",
+        "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    }
+)  # fmt: skip
+
+
+def _known_dtype(dtype: str) -> str:
+    if dtype not in _DTYPES:
+        raise ValueError(f"a model is not fed with {dtype!r}")
+    return dtype
+
+
+def _fillable(shape: list[int]) -> list[int]:
+    if not shape or not all(1 <= size < 2**63 for size in shape):
+        raise ValueError("a sample has at least one axis, and sizes from 1 to 2**63 - 1")
+    return shape
+
+
 class ExampleInput(Reported):
     """An input that the int8 model takes, by one of the samples that it was evaluated on."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_]{1,500}$")
-    dtype: str = Field(pattern=r"^[a-z0-9]{1,20}$", description="As torch names it, such as `float32`.")
-    shape: list[int] = Field(max_length=64, description="With the smallest batch that the model takes.")
+    dtype: Annotated[str, Field(pattern=r"^[a-z0-9]{1,20}$"), AfterValidator(_known_dtype)] = Field(
+        description="As torch names it, such as `float32`."
+    )
+    shape: Annotated[list[int], Field(max_length=64), AfterValidator(_fillable)] = Field(
+        description="With the smallest batch that the model takes."
+    )
     greatest: int | None = Field(description="Of the sample's integers; null for floats.")
 
 

@@ -25,7 +25,7 @@ from shared.errors import (
     ModelUnsafe,
     ModelUnsupported,
 )
-from shared.onnx_file import inspect_onnx
+from shared.onnx_file import inspect_onnx, limit_inputs
 from shared.pickle_scan import PickleUnsafe, holds_a_class, refuse_unless_tensors
 from shared.program_json import DTYPES, check_qualified_name, parse_object, parse_program
 from shared.zip_layout import (
@@ -299,11 +299,17 @@ def _describe(
     try:
         graph = program["graph_module"]["graph"]
         signature = program["graph_module"]["signature"]
-        inputs = []
+        inputs, names, axes = list[TensorDescription](), set[str](), 0
         for spec in signature["input_specs"]:
             kind, fields = next(iter(spec.items()))
             if kind == "user_input":
-                inputs.append(_describe_input(fields["arg"], graph["tensor_values"]))
+                found = _describe_input(fields["arg"], graph["tensor_values"])
+                if found.name in names:
+                    raise ModelCorrupt(f"Two inputs in the .pt2 have the same name, {found.name[:120]!r}.")
+                inputs.append(found)
+                names.add(found.name)
+                axes += len(found.shape)
+                limit_inputs(len(inputs), axes)
             elif kind in {"parameter", "buffer", "tensor_constant"}:
                 name = fields[f"{kind}_name"]
                 if name not in weights and name not in constants:
@@ -339,4 +345,9 @@ def _describe_input(argument: dict[str, Any], tensors: dict[str, Any]) -> Tensor
     shape = [size.get("as_int") for size in meta["sizes"]]
     if len(shape) > _MAX_DIMENSIONS or not all(size is None or 0 <= size < _MAX_ELEMENTS for size in shape):
         raise ModelCorrupt(f"The shape of the input {name!r} cannot be.")
+    if 0 in shape:
+        raise ModelUnsupported(
+            f"The input {name!r} has the size 0 on axis {shape.index(0)}: nothing can be fed to it.",
+            hint="Export it with an example that holds numbers; a size that varies is left open, by dynamic_shapes.",
+        )
     return TensorDescription(name=name, shape=shape, dtype=DTYPES[meta["dtype"]][0])

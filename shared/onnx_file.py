@@ -8,7 +8,6 @@ small fields: the most that are read take 1.4 s.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -19,9 +18,12 @@ from shared.errors import ModelCorrupt, ModelUnsupported, ModelWeightsApart
 from shared.zip_layout import Window, ZipCorrupt
 
 MAX_BYTES = 2**31 - 1  # of any protobuf message
+MAX_INPUTS = 1000  # as many as a dataset may have arrays
+MAX_AXES = 10_000  # of all inputs together
 _BUFFER_BYTES = 64 * 1024
 _MAX_FIELDS = 2_000_000  # a network of 20 000 nodes has half a million
 _MAX_NAME_BYTES = 16 * 1024**2  # of all initializers together
+_MAX_SHOWN_NAME_BYTES = 800  # of an input, an output or a domain: 200 characters of 4 bytes
 _MAX_TENSORS = 20_000  # inputs, which before IR version 4 the initializers are among
 _MAX_DIMENSIONS = 64
 _MAX_ELEMENTS = 2**63
@@ -31,6 +33,7 @@ _MAX_DEPTH = 32  # of graphs within the nodes of graphs
 _NAME = re.compile("[^\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\u202a-\\u202e\\u2066-\\u2069]{1,200}")
 
 _SPARSE = "The ONNX file holds sparse weights, which the runtimes do not take."
+_IMPOSSIBLE_SHAPE = "A tensor in the ONNX file has a shape that cannot be."
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; groups, 3 and 4, are in no ONNX file
 
@@ -115,11 +118,12 @@ class _Fields:
         """The fields of the message that lies there."""
         at = start
         while at < end:
-            self._read += 1
-            if self._read > _MAX_FIELDS:
-                raise ModelUnsupported(f"The ONNX file has more than {_MAX_FIELDS} entries beside its weights.")
+            self._count()
             key, at = self._varint(at)
+            if key >= 2**32:  # protobuf would drop what is above, and see a field that is not seen here
+                raise ModelCorrupt("The ONNX file is damaged: it holds what is no protobuf field.")
             number, kind = key >> 3, key & 7
+            found = None
             if kind == _VARINT:
                 value, at = self._varint(at)
                 found = _Field(number, value)
@@ -128,13 +132,13 @@ class _Fields:
                 found = _Field(number, at, at + count)
                 at += count
             elif kind in (_FIXED32, _FIXED64):
-                at += 4 if kind == _FIXED32 else 8
-                found = _Field(number, 0)
+                at += 4 if kind == _FIXED32 else 8  # no field that is read here is of these: protobuf skips it too
             else:
                 raise ModelCorrupt("The ONNX file is damaged: it holds what is no protobuf field.")
             if at > end or number == 0:
                 raise ModelCorrupt("The ONNX file is truncated or damaged: an entry is longer than what it lies in.")
-            yield found
+            if found is not None:
+                yield found
 
     def inside(self, of: _Field) -> Iterator[_Field]:
         """The fields of a message within another."""
@@ -142,11 +146,16 @@ class _Fields:
             raise ModelCorrupt("The ONNX file is damaged: there is a number where a message belongs.")
         return self.of(of.value, of.end)
 
-    def text(self, of: _Field) -> str:
-        """A name."""
-        if of.end is None or of.end - of.value > _MAX_NAME_BYTES:
+    def text(self, of: _Field, *, limit: int = _MAX_SHOWN_NAME_BYTES) -> str:
+        """A name of at most so many bytes."""
+        if of.end is None:
             raise ModelCorrupt("The ONNX file is damaged: a name is none.")
-        return self._window.read(of.value, of.end - of.value).decode()
+        if (size := of.end - of.value) > limit:
+            raise ModelUnsupported(
+                f"A name in the ONNX file has {size} bytes; {limit} are the most that are read.",
+                hint="Give it another when you export: torch.onnx.export takes input_names and output_names.",
+            )
+        return self._window.read(of.value, size).decode()
 
     def numbers(self, of: _Field) -> Iterator[int]:
         """One integer, or several that are packed."""
@@ -155,10 +164,16 @@ class _Fields:
             return
         at = of.value
         while at < of.end:
+            self._count()
             value, at = self._varint(at)
             if at > of.end:
                 raise ModelCorrupt("The ONNX file is damaged: a list of numbers is cut off.")
             yield _signed(value)
+
+    def _count(self) -> None:
+        self._read += 1
+        if self._read > _MAX_FIELDS:
+            raise ModelUnsupported(f"The ONNX file has more than {_MAX_FIELDS} entries beside its weights.")
 
     def _varint(self, at: int) -> tuple[int, int]:
         """The number at a place, and where the next one begins."""
@@ -216,13 +231,15 @@ def _read_model(fields: _Fields) -> OnnxFile:
 def _described(graph: _Graph, opset: int) -> OnnxFile:
     if len(set(graph.names)) != len(graph.names):
         raise ModelCorrupt("Two inputs in the ONNX file have the same name.")
-    inputs = []
+    inputs, axes = list[OnnxInput](), 0
     for name, found in zip(graph.names, graph.inputs, strict=True):
         if name in graph.initializers:
             continue
         if isinstance(found, ModelUnsupported):
             raise found
         inputs.append(found)
+        axes += len(found.shape)
+        limit_inputs(len(inputs), axes)
     if not inputs:
         raise ModelUnsupported("The model takes no tensor.")
     if not graph.outputs:
@@ -230,15 +247,24 @@ def _described(graph: _Graph, opset: int) -> OnnxFile:
     return OnnxFile(inputs, graph.outputs, opset, graph.parameters, graph.weight_bytes)
 
 
+def limit_inputs(count: int, axes: int) -> None:
+    """Refuse so many inputs, or so many axes of all together: whatever names the model later reads them all again."""
+    if count > MAX_INPUTS or axes > MAX_AXES:
+        raise ModelUnsupported(
+            f"The model has more than {MAX_INPUTS} inputs, or more than {MAX_AXES} axes in all of them together.",
+            hint="Stack inputs of the same shape into one, take them apart inside of the module, and export again.",
+        )
+
+
 def _read_opset(fields: _Fields, of: _Field) -> int:
     """The version of ONNX's own operators; 0 for those of others."""
-    domain, version = "", 0
+    domain, version = None, 0
     for each in fields.inside(of):
         if each.number == _OPSET_DOMAIN:
-            domain = fields.text(each)
+            domain = each
         elif each.number == _OPSET_VERSION:
             version = _signed(each.value) if each.end is None else 0
-    return version if domain in {"", "ai.onnx"} and version < 2**31 else 0
+    return version if _text_of(fields, domain) in {"", "ai.onnx"} and version < 2**31 else 0
 
 
 def _read_graph(fields: _Fields, of: _Field, graph: _Graph | None, *, depth: int) -> None:
@@ -255,8 +281,11 @@ def _read_graph(fields: _Fields, of: _Field, graph: _Graph | None, *, depth: int
         elif each.number == _GRAPH_INPUT and graph is not None:
             _add_input(fields, each, graph)
         elif each.number == _GRAPH_OUTPUT and graph is not None:
-            names = [fields.text(inner) for inner in fields.inside(each) if inner.number == _VALUE_NAME]
-            graph.outputs.append(_checked_name(names[-1] if names else "", "output"))
+            name = None
+            for inner in fields.inside(each):
+                if inner.number == _VALUE_NAME:
+                    name = inner
+            graph.outputs.append(_checked_name(_text_of(fields, name), "output"))
             _limit(len(graph.outputs))
 
 
@@ -288,20 +317,18 @@ def _read_tensor(fields: _Fields, of: _Field, graph: _Graph | None) -> None:
     name, shape, kind, raw_bytes = "", list[int](), 0, None
     for each in fields.inside(of):
         if each.number == _TENSOR_DIMS:
-            shape += itertools.islice(fields.numbers(each), _MAX_DIMENSIONS + 1)  # a gigabyte of them is not read
-            if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0 or math.prod(shape) >= _MAX_ELEMENTS:
-                raise ModelCorrupt("A tensor in the ONNX file has a shape that cannot be.")
-        elif each.number == _TENSOR_TYPE:
-            kind = each.value
+            _add_sizes(fields, each, shape)
+        elif each.number == _TENSOR_TYPE and each.end is None:
+            kind = _uint32(each.value)
         elif each.number == _TENSOR_NAME and graph is not None:
             name = _initializer_name(fields, each, graph)
         elif each.number == _TENSOR_RAW and each.end is not None:
             raw_bytes = each.end - each.value
-        elif each.number == _TENSOR_EXTERNAL or (each.number == _TENSOR_LOCATION and each.value == 1):
+        elif each.number == _TENSOR_EXTERNAL or (each.number == _TENSOR_LOCATION and _uint32(each.value) == 1):
             raise ModelWeightsApart
     itemsize = _DTYPES.get(kind, ("", 0))[1]
     held_bytes = (of.end or of.value) - of.value
-    elements = math.prod(shape)
+    elements = _elements(shape)
     if elements > _PACKED * held_bytes or (raw_bytes is not None and itemsize and raw_bytes != elements * itemsize):
         raise ModelCorrupt(f"The data of {name[:120]!r} in the ONNX file is not as long as its shape {shape} asks for.")
     if graph is not None:
@@ -310,21 +337,37 @@ def _read_tensor(fields: _Fields, of: _Field, graph: _Graph | None) -> None:
         graph.weight_bytes += held_bytes
 
 
+def _add_sizes(fields: _Fields, of: _Field, shape: list[int]) -> None:
+    for size in fields.numbers(of):
+        if size < 0 or len(shape) == _MAX_DIMENSIONS:  # a gigabyte of them is not read
+            raise ModelCorrupt(_IMPOSSIBLE_SHAPE)
+        shape.append(size)
+
+
+def _elements(shape: list[int]) -> int:
+    """Their product, taken once a tensor: a file may hold a million of these, and sizes whose product is long."""
+    elements = 0 if 0 in shape else math.prod(shape)
+    if elements >= _MAX_ELEMENTS:
+        raise ModelCorrupt(_IMPOSSIBLE_SHAPE)
+    return elements
+
+
 def _initializer_name(fields: _Fields, of: _Field, graph: _Graph) -> str:
     graph.name_bytes += (of.end or of.value) - of.value
     if graph.name_bytes > _MAX_NAME_BYTES:
         raise ModelUnsupported("The names of the weights in the ONNX file are too long.")
-    return fields.text(of)
+    return fields.text(of, limit=_MAX_NAME_BYTES)
 
 
 def _add_input(fields: _Fields, of: _Field, graph: _Graph) -> None:
-    name, kind = "", None
+    named, kind = None, None
     for each in fields.inside(of):
         if each.number == _VALUE_NAME:
-            name = fields.text(each)
+            named = each
         elif each.number == _VALUE_TYPE:
             kind = _read_type(fields, each)
-    graph.names.append(_checked_name(name, "input"))
+    name = _checked_name(_text_of(fields, named), "input")
+    graph.names.append(name)
     graph.inputs.append(_input_of(name, kind))
     _limit(len(graph.inputs))
 
@@ -348,6 +391,12 @@ def _input_of(name: str, kind: tuple[int, list[int | None] | None] | str | None)
             f"The ONNX file does not say how many axes the input {name!r} has.",
             hint="Export it with a shape; sizes may be left open.",
         )
+    for axis, size in enumerate(shape):
+        if size is not None and size < 1:
+            return ModelUnsupported(
+                f"The input {name!r} has the size {size} on axis {axis}: nothing can be fed to it.",
+                hint="Export it with the sizes that it takes; one that varies is left open, by dynamic_shapes.",
+            )
     return OnnxInput(name, shape, _DTYPES[element][0])
 
 
@@ -358,8 +407,8 @@ def _read_type(fields: _Fields, of: _Field) -> tuple[int, list[int | None] | Non
         if each.number == _TYPE_TENSOR:
             element, shape = 0, None
             for inner in fields.inside(each):
-                if inner.number == _TENSOR_TYPE_ELEMENT:
-                    element = inner.value
+                if inner.number == _TENSOR_TYPE_ELEMENT and inner.end is None:
+                    element = _uint32(inner.value)
                 elif inner.number == _TENSOR_TYPE_SHAPE:
                     shape = _read_shape(fields, inner)
             found = element, shape
@@ -371,11 +420,19 @@ def _read_type(fields: _Fields, of: _Field) -> tuple[int, list[int | None] | Non
 def _read_shape(fields: _Fields, of: _Field) -> list[int | None]:
     shape: list[int | None] = []
     for dimension in (each for each in fields.inside(of) if each.number == _SHAPE_DIMENSION):
-        sizes = [_signed(each.value) for each in fields.inside(dimension) if each.number == _DIMENSION_SIZE]
-        shape.append(sizes[-1] if sizes else None)
-        if len(shape) > _MAX_DIMENSIONS or (sizes and not 0 <= sizes[-1] < _MAX_ELEMENTS):
+        size = None
+        for each in fields.inside(dimension):
+            if each.number == _DIMENSION_SIZE and each.end is None:
+                size = _signed(each.value)
+        shape.append(size)
+        if len(shape) > _MAX_DIMENSIONS:
             raise ModelCorrupt("An input in the ONNX file has a shape that cannot be.")
     return shape
+
+
+def _text_of(fields: _Fields, name: _Field | None) -> str:
+    """Of a field that stands several times the last one counts: the others are not even decoded."""
+    return "" if name is None else fields.text(name)
 
 
 def _checked_name(name: str, what: str) -> str:
@@ -393,5 +450,10 @@ def _limit(count: int) -> None:
 
 
 def _signed(value: int) -> int:
-    """An int64, which protobuf writes as its two's complement."""
-    return value - 2**64 if value >= 2**63 else value
+    """An int64, which protobuf writes as its two's complement; of a longer number it drops what is above."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+def _uint32(value: int) -> int:
+    """A type or another enum, none of which is negative: protobuf takes 2**32 + 1 for 1."""
+    return value % 2**32

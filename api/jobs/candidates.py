@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from api.jobs.checks import at, described_model
 from shared.artifact_inputs import artifact_inputs
 from shared.benchmark_spec import MAX_NAME, BenchmarkCandidate, BenchmarkSpec
-from shared.candidate_inputs import input_order, joined
+from shared.candidate_inputs import joined
 from shared.database.job_repository import JobRepository
 from shared.database.object_repository import ObjectRepository
 from shared.database.records import JobRecord
@@ -51,7 +51,7 @@ def settle(connection: Connection, spec: BenchmarkSpec) -> Settled:
             job = _succeeded(jobs, candidate, f"{field}/job")
             artifact = _artifact_of(job, candidate, f"{field}/artifact")
             all_sizes_open = False
-            taken.append(artifact_inputs(objects, job))
+            taken.append(_taken_by_artifact(objects, job, f"{field}/job"))
             settled = candidate.model_copy(update={"artifact": artifact})
             candidates.append(_named(settled, f"{job.name or job.id}, {artifact}", names))
     if all_sizes_open:
@@ -75,6 +75,13 @@ def _succeeded(jobs: JobRepository, candidate: BenchmarkCandidate, field: str) -
     if job.status is not JobStatus.SUCCEEDED:
         raise at(field, JobNotSucceeded(f"{job.id} is {job.status}, so that it has no artifacts."))
     return job
+
+
+def _taken_by_artifact(objects: ObjectRepository, job: JobRecord, field: str) -> list[TensorDescription]:
+    try:
+        return artifact_inputs(objects, job)
+    except NoArtifact as error:
+        raise at(field, error) from error
 
 
 def _artifact_of(job: JobRecord, candidate: BenchmarkCandidate, field: str) -> str:
@@ -109,9 +116,10 @@ def _named(candidate: BenchmarkCandidate, default: str, taken: set[str]) -> Benc
 
 
 def _together(taken: Sequence[Sequence[TensorDescription]]) -> list[TensorDescription]:
-    for position in range(1, len(taken)):
+    together = list(taken[0])
+    for position, inputs in enumerate(taken[1:], 1):
         try:
-            input_order(joined(taken[:position]), taken[position])
+            together = joined(together, inputs)
         except CandidatesMismatch as error:
             raise at(f"candidates/{position}", error) from error
-    return joined(taken)
+    return together

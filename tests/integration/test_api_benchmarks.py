@@ -209,6 +209,30 @@ def test_an_artifact_is_measured_though_its_model_was_deleted(api: Api, model: s
     api.submit(method="benchmark", candidates=[{"job": done}])
 
 
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [{"name": "x", "dtype": "float32", "shape": [], "greatest": None}],
+        [{"name": "x", "dtype": "load", "shape": [1, 3, 8, 8], "greatest": None}],
+        [{"name": f"x{number}", "dtype": "float32", "shape": [1], "greatest": None} for number in range(1001)],
+        [],
+        None,
+    ],
+)
+def test_an_artifact_of_which_nothing_tells_what_it_takes_is_refused(api: Api, model: str, inputs: Any) -> None:
+    """Its model is deleted, and the report is one that an older version let pass."""
+    from api.examples import SUCCEEDED_JOB
+
+    job = api.submit(method="dynamic", model=model)
+    report = {name: value for name, value in SUCCEEDED_JOB["report"].items() if name != "inputs"}
+    PretendedWorker(api, job["id"]).succeed(ARTIFACTS, report | ({} if inputs is None else {"inputs": inputs}))
+    api.submit(method="benchmark", candidates=[{"job": job["id"]}])
+    assert api.client.delete(f"/v1/models/{model}").status_code == 204
+    code, pointer, detail = refused(api, 422, {"job": job["id"]})
+    assert (code, pointer) == ("no_artifact", "/candidates/0/job")
+    assert "its report does not say what its artifacts take" in detail
+
+
 def test_a_benchmark_is_made_of_another_by_changes_and_suggests_nothing(api: Api, model: str) -> None:
     first = api.submit(method="benchmark", candidates=[{"model": model}])
     changes = {"benchmark": {"batch_sizes": [1, 8]}}

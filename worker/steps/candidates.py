@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from shared.benchmark_report import FormKind
 from shared.candidate_inputs import input_order
-from shared.errors import DataRequired, ModelError, ModelFailed
+from shared.errors import DataRequired, ModelError, ModelFailed, ModelUnsupported
 from shared.model_file import TensorDescription
 from shared.quantization_spec import Runtime
 from worker.datasets import dtype_name
@@ -215,11 +215,19 @@ def _spec_of(described: TensorDescription) -> InputSpec:
     return InputSpec(
         name=described.name,
         shape=tuple(described.shape),
-        dtype=getattr(torch, described.dtype),
+        dtype=_dtype_of(described),
         example_shape=tuple(size or 0 for size in described.shape),
         bounds=tuple(_ANY_SIZE if size is None else (size, size) for size in described.shape),
         symbols=tuple(None if size is not None else f"s{axis}" for axis, size in enumerate(described.shape)),
     )
+
+
+def _dtype_of(described: TensorDescription) -> torch.dtype:
+    """By its name, which may be any word: that of an artifact stands in a report, which a runner wrote."""
+    found = getattr(torch, described.dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise ModelUnsupported(f"The input {described.name!r} takes {described.dtype!r}, which is no type of torch.")
+    return found
 
 
 def _joined(known: InputSpec, other: InputSpec) -> InputSpec:

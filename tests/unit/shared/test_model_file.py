@@ -486,6 +486,51 @@ def test_an_input_of_an_impossible_size_is_corrupt(honest: Path, tmp_path: Path,
         inspect_model(edit_json(honest, tmp_path / "x.pt2", PROGRAM, resize))
 
 
+def test_an_input_that_nothing_can_be_fed_to_is_named(honest: Path, tmp_path: Path) -> None:
+    def empty(program: dict[str, Any]) -> None:
+        program["graph_module"]["graph"]["tensor_values"]["x"]["sizes"][1] = {"as_int": 0}
+
+    with pytest.raises(ModelUnsupported, match="'x' has the size 0 on axis 1: nothing can be fed") as caught:
+        inspect_model(edit_json(honest, tmp_path / "x.pt2", PROGRAM, empty))
+    assert "left open" in str(caught.value.hint)
+
+
+def with_inputs(count: int, axes: int, name: str = "more{}") -> Callable[[dict[str, Any]], None]:
+    """So many inputs beside the one of four axes that there is."""
+
+    def add(program: dict[str, Any]) -> None:
+        tensors = program["graph_module"]["graph"]["tensor_values"]
+        for each in (name.format(number) for number in range(count)):
+            tensors[each] = tensors["x"] | {"sizes": [{"as_int": 1}] * axes}
+            program["graph_module"]["signature"]["input_specs"].append(
+                {"user_input": {"arg": {"as_tensor": {"name": each}}}}
+            )
+
+    return add
+
+
+@pytest.mark.parametrize(("count", "axes"), [(999, 1), (156, 64)])
+def test_the_most_inputs_and_axes_are_described(honest: Path, tmp_path: Path, count: int, axes: int) -> None:
+    path = edit_json(honest, tmp_path / "x.pt2", PROGRAM, with_inputs(count, axes))
+    assert len(inspect_model(path).inputs) == 1 + count
+
+
+@pytest.mark.parametrize(("count", "axes"), [(1000, 0), (157, 64)])
+def test_more_inputs_or_axes_than_a_model_needs_are_refused(
+    honest: Path, tmp_path: Path, count: int, axes: int
+) -> None:
+    """The description is kept, and read again by whatever names the model."""
+    with pytest.raises(ModelUnsupported, match="more than 1000 inputs, or more than 10000 axes") as caught:
+        inspect_model(edit_json(honest, tmp_path / "x.pt2", PROGRAM, with_inputs(count, axes)))
+    assert caught.value.hint
+
+
+def test_two_inputs_of_one_name_are_corrupt(honest: Path, tmp_path: Path) -> None:
+    """Each would cost the file 60 bytes, and its description 1.4 kB."""
+    with pytest.raises(ModelCorrupt, match=r"Two inputs in the \.pt2 have the same name, 'more'"):
+        inspect_model(edit_json(honest, tmp_path / "x.pt2", PROGRAM, with_inputs(2, 1, name="more")))
+
+
 @pytest.mark.parametrize("version", ["2.13\ud800", "2.13\0", "", ["2.13"]])
 def test_a_version_that_is_not_one_is_corrupt(honest: Path, tmp_path: Path, version: object) -> None:
     with pytest.raises(ModelCorrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -214,6 +215,44 @@ def test_inputs_that_cannot_be_fed_are_named(tmp_path: Path, made: Callable[[], 
     assert "\x1b" not in caught.value.message
 
 
+@pytest.mark.parametrize("size", [0, -1, -(2**63)])
+def test_a_size_that_nothing_can_be_fed_to_is_named(tmp_path: Path, size: int) -> None:
+    with pytest.raises(ModelUnsupported, match=f"'x' has the size {size} on axis 1: nothing can be fed") as caught:
+        inspect(tmp_path, model([helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, size])]))
+    assert "left open" in str(caught.value.hint)
+
+
+def test_an_empty_initializer_among_the_inputs_is_no_fault(tmp_path: Path) -> None:
+    """Such as the regions of a Resize that has none, before IR version 4."""
+    old = model(
+        [
+            helper.make_tensor_value_info("roi", TensorProto.FLOAT, [0]),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]),
+        ],
+        weights=[weight(), helper.make_tensor("roi", TensorProto.FLOAT, [0], [])],
+    )
+    assert [each.name for each in inspect(tmp_path, old).inputs] == ["x"]
+
+
+def test_a_thousand_inputs_are_read_beside_any_number_of_initializers(tmp_path: Path) -> None:
+    weights = [helper.make_tensor(f"w{number}", TensorProto.FLOAT, [1], [1.0]) for number in range(1500)]
+    taken = [helper.make_tensor_value_info(f"x{number}", TensorProto.FLOAT, [1] * 10) for number in range(1000)]
+    listed = [helper.make_tensor_value_info(each.name, TensorProto.FLOAT, [1]) for each in weights]
+    assert len(inspect(tmp_path, model([*listed, *taken], weights=weights)).inputs) == 1000
+    more = helper.make_tensor_value_info("more", TensorProto.FLOAT, [])
+    with pytest.raises(ModelUnsupported, match="more than 1000 inputs") as caught:
+        inspect(tmp_path, model([*listed, *taken, more], weights=weights))
+    assert caught.value.hint
+
+
+def test_the_axes_of_all_inputs_are_counted_together(tmp_path: Path) -> None:
+    taken = [helper.make_tensor_value_info(f"x{number}", TensorProto.FLOAT, [1] * 50) for number in range(200)]
+    assert len(inspect(tmp_path, model(taken)).inputs) == 200
+    more = helper.make_tensor_value_info("more", TensorProto.FLOAT, [1])
+    with pytest.raises(ModelUnsupported, match="more than 10000 axes"):
+        inspect(tmp_path, model([*taken, more]))
+
+
 def varint(value: int) -> bytes:
     groups = []
     while value >= 0x80:
@@ -226,7 +265,19 @@ def message(number: int, content: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
+def number(field: int, value: int) -> bytes:
+    return varint(field << 3) + varint(value)
+
+
 HEAD = b"\x08\x08"  # the IR version
+OPSET = message(8, number(2, 17))
+X, Y = (message(1, name) + message(2, message(1, number(1, 1) + message(2, b""))) for name in (b"x", b"y"))
+
+
+def whole(*, tensor: bytes = b"", inputs: bytes = X, outputs: bytes = Y, opset: bytes = OPSET) -> bytes:
+    """A file of these fields; of the tensor named `w`, and of no node."""
+    tensor = message(5, tensor + message(8, b"w")) if tensor else b""
+    return HEAD + message(7, tensor + message(11, inputs) + message(12, outputs)) + opset
 
 
 @pytest.mark.parametrize(
@@ -280,6 +331,109 @@ def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
         nested = message(1, message(5, message(6, nested)))
     with pytest.raises(ModelUnsupported, match="levels deep"):
         inspect(tmp_path, HEAD + message(7, nested))
+
+
+# --- what protobuf reads otherwise than it looks ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        number(14, 2**32 + 1),
+        number(14, 2**63 + 1),
+        varint(14 << 3) + b"\x81" + b"\x80" * 8 + b"\x02",  # 2**64 + 1
+        message(13, b""),
+    ],
+)
+def test_a_place_of_the_data_is_seen_as_protobuf_sees_it(tmp_path: Path, hidden: bytes) -> None:
+    content = whole(tensor=number(1, 4) + number(2, 1) + hidden)
+    read = onnx.load_model_from_string(content).graph.initializer[0]
+    assert read.data_location == TensorProto.EXTERNAL or read.external_data
+    with pytest.raises(ModelWeightsApart):
+        inspect(tmp_path, content)
+
+
+@pytest.mark.parametrize("key", [2**32 | 13 << 3 | 2, 2**34 | 13 << 3 | 2, 2**63 | 13 << 3 | 2])
+def test_a_key_of_more_than_32_bits_hides_no_field(tmp_path: Path, key: int) -> None:
+    """The protobuf of C++ drops what is above them."""
+    with pytest.raises(ModelCorrupt, match="no protobuf field"):
+        inspect(tmp_path, whole(tensor=number(2, 1) + varint(key) + varint(2) + b"\x0a\x00"))
+
+
+def test_types_and_sizes_are_cut_as_protobuf_cuts_them(tmp_path: Path) -> None:
+    size = varint(1 << 3) + b"\x83" + b"\x80" * 8 + b"\x02"  # 2**64 + 3
+    taken = message(2, message(1, number(1, 2**32 + 7) + message(2, message(1, size))))
+    content = whole(inputs=message(1, b"x") + taken)
+    read = onnx.load_model_from_string(content).graph.input[0].type.tensor_type
+    assert (read.elem_type, read.shape.dim[0].dim_value) == (TensorProto.INT64, 3)
+    assert inspect(tmp_path, content).inputs == [TensorDescription(name="x", shape=[3], dtype="int64")]
+    with pytest.raises(ModelCorrupt, match="not as long as its shape"):
+        inspect(tmp_path, whole(tensor=number(1, 4) + number(2, 2**32 + 1) + message(9, b"four")))
+
+
+def test_a_field_of_another_kind_than_it_should_be_of_is_skipped(tmp_path: Path) -> None:
+    """A size of 8 bytes would make a tensor of any size look empty."""
+    fixed = varint(1 << 3 | 1) + bytes(8)
+    content = whole(tensor=number(1, 2**40) + fixed + number(2, 1))
+    assert list(onnx.load_model_from_string(content).graph.initializer[0].dims) == [2**40]
+    with pytest.raises(ModelCorrupt, match="not as long as its shape"):
+        inspect(tmp_path, content)
+
+
+# --- what would cost much --------------------------------------------------------------------------------------------
+
+
+def test_of_many_names_only_the_last_is_decoded(tmp_path: Path) -> None:
+    long = message(1, "\U0001f600".encode() + b"a" * 2**20) * 32
+    (tmp_path / "net.onnx").write_bytes(whole(inputs=long + X, outputs=long + Y))
+    tracemalloc.start()
+    try:
+        assert [each.name for each in inspect_model(tmp_path / "net.onnx").inputs] == ["x"]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 2**20
+
+
+@pytest.mark.parametrize("part", ["inputs", "outputs", "opset"])
+def test_a_name_too_long_is_refused_before_it_is_decoded(tmp_path: Path, part: str) -> None:
+
+    def named(size: int) -> bytes:
+        name = message(1, b"\xff" * size)  # no UTF-8
+        return whole(**{part: message(8, name) if part == "opset" else name})
+
+    with pytest.raises(ModelUnsupported, match="has 801 bytes; 800 are the most that are read"):
+        inspect(tmp_path, named(801))
+    with pytest.raises(ModelCorrupt, match="not UTF-8"):
+        inspect(tmp_path, named(800))
+
+
+def test_a_product_of_sizes_is_taken_once_a_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty lists of sizes cost no more than other fields, whatever stands before them."""
+    products: list[int] = []
+    product = math.prod
+
+    def counted(sizes: list[int]) -> int:
+        products.append(len(sizes))
+        return product(sizes)
+
+    monkeypatch.setattr(math, "prod", counted)
+    inspect(tmp_path, whole(tensor=message(1, b"\x01" * 64) + message(1, b"") * 1000 + number(2, 1)))
+    assert products == [64]
+
+
+def test_an_empty_tensor_may_have_large_sizes_and_no_more_than_64(tmp_path: Path) -> None:
+    large = varint(2**62) * 63
+    assert inspect(tmp_path, whole(tensor=message(1, large + b"\x00"))).parameters == 0
+    for sizes in (large, large + b"\x00" * 2):
+        with pytest.raises(ModelCorrupt, match="a shape that cannot be"):
+            inspect(tmp_path, whole(tensor=message(1, sizes)))
+
+
+def test_packed_sizes_are_counted_as_fields_are(tmp_path: Path) -> None:
+    tensors = message(5, message(1, b"\x01" * 64)) * 31_000
+    with pytest.raises(ModelUnsupported, match="more than 2000000 entries"):
+        inspect(tmp_path, HEAD + message(7, tensors))
 
 
 FUZZED = settings(max_examples=400, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -116,6 +116,17 @@ def test_no_name_in_a_report_becomes_code_in_the_example(tmp_path: Path) -> None
             ExampleInput.model_validate({"name": "x", "dtype": "int64", "shape": [1], "greatest": 1, field: value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("shape", []), ("shape", [0]), ("shape", [1, -1]), ("shape", [2**63]), ("dtype", "load"), ("dtype", "complex64")],
+)
+def test_an_example_is_one_that_a_model_can_be_fed_with(field: str, value: object) -> None:
+    given = {"name": "x", "dtype": "bfloat16", "shape": [1, 2**40], "greatest": None}
+    ExampleInput.model_validate(given)
+    with pytest.raises(ValueError, match=f"^1 validation error for ExampleInput\n{field}\n"):
+        ExampleInput.model_validate(given | {field: value})
+
+
 # --- what a report says ----------------------------------------------------------------------------------------------
 
 SPEC = StaticSpec(method="static", model="mdl_019abc5d1f0e7a33c49d20", calibration="dst_019abc5d20c17a3391be04")
