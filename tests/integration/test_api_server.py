@@ -186,8 +186,8 @@ def test_a_client_that_goes_away_withdraws_what_it_asked(server: Server, client:
     model = client.post("/v1/models", content=write_model(tmp_path / "net.pt2").read_bytes()).json()["id"]
     body = json.dumps({"method": "static", "model": model}).encode()
     request = head("/v1/plan", length=len(body)).replace(b"\r\n\r\n", b"\r\nContent-Type: application/json\r\n\r\n")
-    with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(request + body)
+    with socket.create_connection(("127.0.0.1", server.port)) as asking:
+        asking.sendall(request + body)
         wait_until(lambda: waiting() == 1)
     wait_until(lambda: waiting() == 0, seconds=10)
     database.close()

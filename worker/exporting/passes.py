@@ -278,7 +278,7 @@ def _clipped(model: ir.Model, source: ir.Value, dequantize: ir.Node) -> ir.Value
         return source
     integers, name = np.iinfo(zero_point.dtype), name_of(dequantize)
     limits = [
-        add_initializer(model, np.float32((end - int(zero_point)) * scale), f"{name}_{what}")
+        add_initializer(model, np.array((end - int(zero_point)) * scale.item(), np.float32), f"{name}_{what}")
         for end, what in ((integers.min, "least"), (integers.max, "most"))
     ]
     return insert_after(_maker(source), "Clip", [source, *limits])
