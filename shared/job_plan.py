@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, TypeAdapter
 
 from shared.layer_report import LayerPrecision
-from shared.quantization_spec import DatasetId, DynamicSpec, QatSpec, Runtime, StaticSpec
+from shared.quantization_spec import RUNTIMES, DatasetId, DynamicSpec, QatSpec, Runtime, StaticSpec
+
+# A plan is written in the process that read the upload, and the API parses and renders it between other requests.
+MAX_LAYERS = 20_000
+_MAX_ENTRIES = 100
+_Name = Annotated[str, Field(max_length=2000)]
+_Text = Annotated[str, Field(max_length=20_000)]
 
 
 class StaticQuestion(StaticSpec):
@@ -29,14 +35,16 @@ plan_question_adapter: TypeAdapter[DynamicSpec | StaticQuestion | QatQuestion] =
 class PlannedLayer(BaseModel):
     """An operator, with what is fused with it."""
 
-    layer: str
-    op: str
+    layer: _Name
+    op: _Name
     precision: LayerPrecision
     macs: int = Field(description="Multiply-accumulates for one sample.")
     share: float = Field(description="Of all multiply-accumulates, 0..1.")
-    reason: str | None = Field(default=None, description="Why it stays in float.")
+    reason: _Text | None = Field(default=None, description="Why it stays in float.")
     int8_in: list[Runtime] = Field(
-        default=[], description="The runtimes that have an int8 kernel for it; others compute it in float."
+        default=[],
+        max_length=len(RUNTIMES),
+        description="The runtimes that have an int8 kernel for it; others compute it in float.",
     )
 
 
@@ -45,17 +53,17 @@ class PlannedRuntime(BaseModel):
 
     runtime: Runtime
     int8_share: float = Field(description="Share of the multiply-accumulates on int8 kernels, 0..1.")
-    note: str | None = Field(default=None, description="Why there would be no artifact for it.")
+    note: _Text | None = Field(default=None, description="Why there would be no artifact for it.")
 
 
 class Instructions(BaseModel):
     """Whether the CPU has what int8 kernels are fast with."""
 
-    found: list[str] = Field(description="Its instruction sets that int8 kernels use.")
+    found: list[_Name] = Field(max_length=_MAX_ENTRIES, description="Its instruction sets that int8 kernels use.")
     dot_product: Literal["amx", "vnni", "dotprod", "none"] = Field(
         description="The best way to add up products of 8-bit integers: AMX, VNNI, Arm's dot product, or none."
     )
-    note: str
+    note: _Text
 
 
 class Pace(BaseModel):
@@ -79,31 +87,37 @@ class Duration(BaseModel):
         "jobs on other networks alone."
     )
     high_seconds: float
-    steps: dict[str, float] = Field(description="Seconds by step.")
+    steps: dict[_Name, float] = Field(max_length=_MAX_ENTRIES, description="Seconds by step.")
     pace: Pace
-    basis: str = Field(description="What it was estimated from, in words.")
+    basis: _Text = Field(description="What it was estimated from, in words.")
 
 
 class PlanWorker(BaseModel):
     """Who answered."""
 
-    hostname: str
-    cpu_model: str
+    hostname: _Name
+    cpu_model: _Name
 
 
 class JobPlan(BaseModel):
     """How a job would quantize a model, and how long that would take."""
 
     method: Literal["dynamic", "static", "qat"]
-    model: str
-    conclusion: str = Field(description="The plan in a sentence or two.")
+    model: _Name
+    conclusion: _Text = Field(description="The plan in a sentence or two.")
     worker: PlanWorker
-    qengine: str = Field(description="torch's kernels; where the spec says auto, the job measures and may take others.")
-    layers: list[PlannedLayer] = Field(description="In the graph's order; those with multiply-accumulates or in int8.")
+    qengine: _Name = Field(
+        description="torch's kernels; where the spec says auto, the job measures and may take others."
+    )
+    layers: list[PlannedLayer] = Field(
+        max_length=MAX_LAYERS, description="In the graph's order; those with multiply-accumulates or in int8."
+    )
     int8_layers: int = Field(description="Of `layers`; those in float16 are in neither count.")
     float_layers: int
     int8_share: float = Field(description="Share of the multiply-accumulates in int8 layers, 0..1.")
-    runtimes: list[PlannedRuntime]
+    runtimes: list[PlannedRuntime] = Field(max_length=len(RUNTIMES))
     instructions: Instructions
     duration: Duration
-    notes: list[str] = Field(default=[], description="What else to know, such as an override without a kernel.")
+    notes: list[_Text] = Field(
+        default=[], max_length=_MAX_ENTRIES, description="What else to know, such as an override without a kernel."
+    )

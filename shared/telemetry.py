@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TextIO
 
 import structlog
 
+from shared.printable import printable
 from shared.settings import LogSettings
+
+_MAX_CHARACTERS = 4000
 
 
 def configure_logging(settings: LogSettings) -> None:
@@ -17,11 +22,12 @@ def configure_logging(settings: LogSettings) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _make_printable,
         structlog.processors.StackInfoRenderer(),
     ]
     # Traces without the values of local variables: among those are API keys, and rendering them takes seconds.
-    plain = structlog.dev.plain_traceback
-    renderer: list[Any] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_trace)
+    renderer: list[Any] = [console]
     if settings.format == "json":
         traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         renderer = [structlog.processors.ExceptionRenderer(traces), structlog.processors.JSONRenderer()]
@@ -41,3 +47,22 @@ def configure_logging(settings: LogSettings) -> None:
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
     logging.getLogger("alembic").setLevel(max(level, logging.WARNING))  # it announces every plug-in
+
+
+def _make_printable(_logger: Any, _method: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    """Every text on one line, without what a terminal would obey: paths and names come from whoever sends a request."""
+    return {name: _on_one_line(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _on_one_line(text: str) -> str:
+    cut = text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"
+    if cut.isprintable():
+        return cut
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in cut)
+
+
+def _write_trace(stream: TextIO, error: Any) -> None:
+    """A plain trace on its lines, likewise: the message of an error may quote what was sent."""
+    trace = io.StringIO()
+    structlog.dev.plain_traceback(trace, error)
+    stream.write(printable(trace.getvalue()))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shared.benchmark_report import BenchmarkReport, CandidateResult, ComparisonResult, FormKind
-from shared.quantization_spec import Runtime
+from shared.latency_report import BenchmarkResult
+from shared.quantization_spec import BenchmarkSettings, Runtime
 from worker.job_folder import CandidateFile, JobInputs
 
 _GREATEST = 1e6
+MAX_SAMPLES = 1000
+"""Of a candidate at one combination: a round each, and worker/latency.py takes no more."""
+_MAX_CORES = 4096
+_MAX_SITTINGS = 2
+_MAX_DOUBTS = 2000
 _IDENTITY = ("method", "candidates", "evaluation")
 _RUNTIMES: dict[FormKind, Runtime] = {
     "eager": "torch", "channels_last": "torch", "frozen": "torch", "torch": "torch",
@@ -30,10 +38,30 @@ def check_benchmark(report: BenchmarkReport, asked: JobInputs) -> None:
         raise ValueError("its reference is none of the first candidate's forms")
     if not report.latency or report.fastest != report.latency[0].fastest:
         raise ValueError("it calls another form the fastest than it has measured")
+    check_combinations(report.latency, asked.spec.benchmark)
     for result in report.latency:
         _check_result(result, running, own)
     if any(warning.suggestion for warning in report.warnings):
         raise ValueError("it suggests a change, and there is nothing to be changed")
+
+
+def check_combinations(
+    results: Sequence[BenchmarkResult] | Sequence[ComparisonResult], asked: BenchmarkSettings
+) -> None:
+    """Raise ValueError unless there is at most one result for each combination that was asked, of a size that can be.
+
+    It may be of another batch size or thread count, where the model or the machine did not take what was asked.
+    """
+    found = {(each.batch_size, each.threads) for each in results}
+    if not len(results) == len(found) <= len(asked.batch_sizes) * len(asked.threads):
+        raise ValueError("it measured more than was asked, or the same twice")
+    for each in results:
+        if any(len(candidate.samples_ms) > MAX_SAMPLES for candidate in each.candidates):
+            raise ValueError("it took more samples than rounds are run")
+        doubts = len(each.doubts) + sum(len(sitting.doubts) for sitting in each.sittings)
+        cores = max(map(len, (each.cores, *(sitting.cores for sitting in each.sittings))))
+        if len(each.sittings) > _MAX_SITTINGS or doubts > _MAX_DOUBTS or cores > _MAX_CORES:
+            raise ValueError("it tells more of a measurement than there is to tell")
 
 
 def _check_candidate(found: CandidateResult, file: CandidateFile) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,14 +19,16 @@ from shared.benchmark_spec import BenchmarkSpec
 from shared.errors import InternalError, OutputTooLarge
 from shared.job import Artifact
 from shared.job_report import SCHEMA_VERSION, JobReport
-from shared.latency_report import Environment
+from shared.latency_report import BenchmarkResult, Environment
 from shared.quantization_spec import MAX_OVERRIDES, Qengine, Runtime
 from shared.spec_patch import beyond_suggesting, overrides_of
-from worker.benchmark_checks import check_benchmark
+from worker.benchmark_checks import check_benchmark, check_combinations
+from worker.candidate_names import CANDIDATE_NAMES
 from worker.environment import describe_environment
 from worker.job_folder import JobInputs
 from worker.loading_example import loading_example
 from worker.report_page import render_page
+from worker.resolved_spec import resolved_spec
 from worker.untrusted_json import read_untrusted
 
 MODEL_NAME = "model_int8.pt"
@@ -51,6 +54,8 @@ _MAY_BE_LEFT = _ALWAYS_LEFT | set(MODEL_NAMES.values())
 _LEFT_BY_BENCHMARK = {REPORT_NAME}
 _MAX_WARNINGS = 1000
 _MAX_SPEEDUP = 1e6
+_MAX_NAMED = 100
+_MAX_CHARACTERS = 1000
 _IDENTITY = ("method", "model", "calibration", "evaluation", "training")
 
 
@@ -78,26 +83,24 @@ def read_report(outputs: Path, asked: JobInputs) -> JobReport | BenchmarkReport:
     """
     try:
         written = read_untrusted(outputs / REPORT_NAME)
+        report: JobReport | BenchmarkReport
         if isinstance(asked.spec, BenchmarkSpec):
-            benchmark = BenchmarkReport.model_validate(written)
-            check_benchmark(benchmark, asked)
-            _check_environment(benchmark.environment)
-            known = {"schema_version": BENCHMARK_SCHEMA_VERSION, **_known(benchmark, asked)}
-            return benchmark.model_copy(update=known)
-        report = JobReport.model_validate(written)
-        _check(report, asked)
-        _check_artifacts(report, outputs)
-    except (ValueError, RecursionError) as error:  # of JSON, of pydantic, of our own
+            report = BenchmarkReport.model_validate(written)
+            check_benchmark(report, asked)
+            known: dict[str, Any] = {"schema_version": BENCHMARK_SCHEMA_VERSION}
+        else:
+            report = JobReport.model_validate(written)
+            _check(report, asked)
+            _check_artifacts(report, outputs)
+            known = {"schema_version": SCHEMA_VERSION, "before": asked.before}
+        _check_environment(report.environment)
+        _check_named(report.timings)
+        known["spec"] = resolved_spec(asked.spec, report.spec)
+    except (OSError, ValueError, RecursionError) as error:  # of the file, of JSON, of pydantic, of our own
         raise InternalError("The recipe wrote a report that is not one.") from error
-    known = {"schema_version": SCHEMA_VERSION, "before": asked.before, **_known(report, asked)}
+    known["warnings"] = report.warnings[:_MAX_WARNINGS]  # the most telling come first
+    known["environment"] = _environment(report, asked)
     return report.model_copy(update=known)
-
-
-def _known(report: JobReport | BenchmarkReport, asked: JobInputs) -> dict[str, Any]:
-    return {
-        "warnings": report.warnings[:_MAX_WARNINGS],  # the most telling come first
-        "environment": _environment(report, asked),
-    }
 
 
 def _environment(report: JobReport | BenchmarkReport, asked: JobInputs) -> Environment:
@@ -111,7 +114,6 @@ def _check(report: JobReport, asked: JobInputs) -> None:
     spec = asked.spec.model_dump(mode="json")
     if report.method != spec["method"] or any(report.spec.get(name) != spec.get(name) for name in _IDENTITY):
         raise ValueError("it is about another job")
-    _check_environment(report.environment)
     patches = [each.suggestion.patch for each in report.warnings if each.suggestion]
     patches += [each.removed_by for each in report.boundaries if each.removed_by]
     for patch in patches:
@@ -119,6 +121,9 @@ def _check(report: JobReport, asked: JobInputs) -> None:
             raise ValueError("it suggests what no report may")
     if not all(0 < each.speedup <= _MAX_SPEEDUP for each in report.latency):
         raise ValueError("it has an impossible speedup")
+    check_combinations(report.latency, asked.spec.benchmark)
+    for result in report.latency:
+        _check_names(result)
     measured = {each.name for each in report.latency[0].candidates} if report.latency else set()
     timed = [each.int8_candidate for each in report.layer_times]
     if len(timed) > len(set(timed)) or not measured.issuperset(timed):
@@ -128,13 +133,32 @@ def _check(report: JobReport, asked: JobInputs) -> None:
         raise ValueError("it has an impossible drop")
 
 
+def _check_names(result: BenchmarkResult) -> None:
+    measured = [each.name for each in result.candidates]
+    compared = [each.name for each in result.speedups]
+    if len(set(measured)) != len(measured) or not CANDIDATE_NAMES.keys() >= set(measured):
+        raise ValueError("it measured a candidate twice, or one that there is not")
+    if len(set(compared)) != len(compared) or not {*compared, result.baseline, result.int8} <= set(measured):
+        raise ValueError("what it compares was not measured")
+
+
 def _check_environment(environment: Environment) -> None:
     if environment.qengine not in get_args(Qengine):
         raise ValueError("there are no such kernels")
+    _check_named(environment.thread_settings)
+
+
+def _check_named(told: Mapping[str, object]) -> None:
+    """Of what has names of the runner's own: whether it is as little as a page shows without leaving any out."""
+    if len(told) > _MAX_NAMED or any(len(str(each)) > _MAX_CHARACTERS for pair in told.items() for each in pair):
+        raise ValueError("it has more timings or settings than there are, or longer ones")
 
 
 def _check_artifacts(report: JobReport, outputs: Path) -> None:
-    """Whether a report tells of the files that are there, each for the runtime that its name says."""
+    """Whether a report tells of the files that are there, each once and for the runtime that its name says."""
+    names = [each.name for each in report.artifacts]
+    if len(names) > len(set(names)):
+        raise ValueError("it tells of an artifact twice")
     there = {each.name for each in report.artifacts if "missing" not in each.labels}
     if there != {name for name in MODEL_NAMES.values() if (outputs / name).exists()}:
         raise ValueError("it tells of other artifacts than there are")

@@ -51,6 +51,7 @@ _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 _LISTEN_SECONDS = 1.0
 _MAX_MESSAGE = 2000
+_MAX_PLAN_BYTES = 4 * 1024**2
 _FOUND_BY_RUNNERS = (ModelError, DatasetError, RunError, SpecInvalid, DataRequired)
 _TOO_LATE = f"The plan was not found within {PATIENCE_SECONDS:g} s: the model is large, or a job measures."
 
@@ -174,7 +175,7 @@ class PlanAnswering:
 
     def _read(self, folder: JobFolder, method: str, model: str) -> JobPlan:
         try:
-            plan = JobPlan.model_validate(read_untrusted(folder.plan))
+            plan = JobPlan.model_validate(read_untrusted(folder.plan, max_bytes=_MAX_PLAN_BYTES))
         except (OSError, ValueError, RecursionError) as error:
             raise InternalError("The process that made the plan wrote one that is none.") from error
         if (plan.method, plan.model) != (method, model):

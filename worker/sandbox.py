@@ -1,10 +1,11 @@
-"""The boundary that an uploaded model lives behind: the calling process gives up everything but one folder.
+"""The boundary that an uploaded model lives behind: the calling process gives up everything but one job's folder.
 
 A model file can run code when it is loaded (`shared/model_file.py` says how), and a loader's bug can be one nobody
 knows yet. So the process that loads it first locks itself down, and cannot undo that:
 
 - Landlock: reads only Python, its packages, the system's libraries, what CPU detection needs and what tells whether a
-  measurement was disturbed, and writes only the folder;
+  measurement was disturbed, and the folder, and writes only the folder's outputs/ and tmp/: what is asked and what was
+  fetched stay as they were for the stages that follow;
 - seccomp: no socket, no new program, no new process (threads work), no signal to others, no change to file metadata,
   nothing of the kernel that computing does not need; calls that are not on the list do not exist;
 - no capability, no way to gain one, no debugger, and limits on memory, file size, open files and core dumps.
@@ -31,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from seccompy.syscalls import arch
 
 from worker.energy import energy_files
+from worker.job_folder import JobFolder
 from worker.machine_state import cgroup_cpu_files
 from worker.syscall_filter import build_filter
 
@@ -56,7 +58,7 @@ class SandboxLevel(StrEnum):
 
     NONE = "none"  #: not at all: the platform is not Linux
     RLIMITS = "rlimits"  #: memory, file size, no new privileges; the file system and the network are open
-    LANDLOCK = "landlock"  #: that, Landlock and seccomp: one folder, no network, no other process
+    LANDLOCK = "landlock"  #: that, Landlock and seccomp: one job's folder, no network, no other process
 
     def reaches(self, minimum: SandboxLevel) -> bool:
         """Whether this level is at least as strong as the minimum."""
@@ -88,7 +90,7 @@ def require_single_thread() -> None:
 
 
 def lock_down(folder: Path, limits: SandboxLimits) -> SandboxLevel:
-    """Lock the calling process into the folder, for good, and return the level reached.
+    """Lock the calling process into a job's folder, for good, and return the level reached.
 
     The process must be single-threaded: filters bind the calling thread and the threads it starts later. Raises
     RuntimeError when it is not.
@@ -102,7 +104,7 @@ def lock_down(folder: Path, limits: SandboxLimits) -> SandboxLevel:
     _call(libc.prctl, _PR_SET_DUMPABLE, 0, 0, 0, 0)
     _call(libc.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if landlock:
-        _restrict_files(folder)
+        _restrict_files(JobFolder(folder))
     _drop_capabilities(libc)
     if seccomp:
         build_filter().load()
@@ -143,13 +145,15 @@ def _call(function: Callable[..., int], *arguments: object) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def _restrict_files(folder: Path) -> None:
+def _restrict_files(folder: JobFolder) -> None:
     with landlockpy.Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as ruleset:
         for path in _readable_paths():
             with contextlib.suppress(FileNotFoundError, PermissionError):  # then it cannot be read anyhow
                 ruleset.allow_path(path, _READ if Path(path).is_dir() else AccessFS.READ_FILE)
         ruleset.allow_path("/dev/null", AccessFS.READ_FILE | AccessFS.WRITE_FILE)
-        ruleset.allow_path(folder, _READ | _WRITE)
+        ruleset.allow_path(folder.path, _READ)
+        for writable in (folder.outputs, folder.tmp):
+            ruleset.allow_path(writable, _READ | _WRITE)
         ruleset.restrict()
 
 

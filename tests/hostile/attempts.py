@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import json
+import mmap
 import os
 import resource
 import socket
@@ -32,12 +33,39 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Place:
-    """Where the attempts are made: `folder` is allowed, `outside` and the process `victim` are not."""
+    """Where the attempts are made: `folder`, a job's, is allowed, `outside` and the process `victim` are not."""
 
     mode: str
     folder: Path
     outside: Path
     victim: int
+
+    @property
+    def asked(self) -> Path:
+        return self.folder / "job.json"
+
+    @property
+    def rival(self) -> Path:
+        return self.folder / "inputs" / "candidate-1.onnx"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "inputs" / "evaluation.npz"
+
+    @property
+    def scratch(self) -> Path:
+        return self.folder / "tmp"
+
+    @property
+    def outputs(self) -> Path:
+        return self.folder / "outputs"
+
+    def create(self) -> None:
+        """What the supervisor makes before a runner starts."""
+        for each in (self.rival.parent, self.scratch, self.outputs):
+            each.mkdir()
+        for given in (self.asked, self.rival, self.data):
+            given.write_text("given")
 
 
 def libc(name: str, *arguments: object) -> None:
@@ -62,12 +90,27 @@ def fork_bomb() -> None:
         raise OSError(errno.ENOSYS, "no child came to be")
 
 
-def truncate_what_may_be_read(place: Place) -> None:
-    os.close(os.open(place.outside / "file", os.O_RDONLY | os.O_TRUNC))
+def truncate_what_may_be_read(path: Path) -> None:
+    os.close(os.open(path, os.O_RDONLY | os.O_TRUNC))
+
+
+def write_through_a_mapping(path: Path) -> None:
+    """As `torch.from_file(shared=True)` does, which TorchScript knows."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[:1] = b"!"
+
+
+def move_and_put_back(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere")).rename(folder)
+
+
+def put_another_in_its_place(place: Place) -> None:
+    (place.scratch / "other").write_text("slower")
+    (place.scratch / "other").rename(place.rival)
 
 
 def write_much(place: Place) -> None:
-    with (place.folder / "much").open("wb") as file:
+    with (place.scratch / "much").open("wb") as file:
         file.write(bytes(2 * FILE_BYTES))
 
 
@@ -86,9 +129,10 @@ def run_thread() -> None:
 
 
 def rename_across_folders(place: Place) -> None:
-    (place.folder / "sub").mkdir(exist_ok=True)
-    (place.folder / "here").write_text("x")
-    (place.folder / "here").rename(place.folder / "sub" / "there")
+    (place.scratch / "sub").mkdir(exist_ok=True)
+    (place.scratch / "here").write_text("x")
+    (place.scratch / "here").rename(place.scratch / "sub" / "there")
+    (place.scratch / "sub" / "there").rename(place.outputs / "there")
 
 
 def import_lazily() -> None:
@@ -97,7 +141,7 @@ def import_lazily() -> None:
 
 
 def temporary_file(place: Place) -> None:
-    with tempfile.NamedTemporaryFile(dir=place.folder) as file:
+    with tempfile.NamedTemporaryFile(dir=place.scratch) as file:
         file.write(b"x")
 
 
@@ -108,11 +152,21 @@ def forbidden(place: Place) -> dict[str, Callable[[], object]]:
         "read another folder": (place.outside / "file").read_text,
         "list another folder": lambda: list(place.outside.iterdir()),
         "write into another folder": lambda: (place.outside / f"new-{place.mode}").write_text("x"),
-        "truncate a file elsewhere": partial(truncate_what_may_be_read, place),
+        "truncate a file elsewhere": partial(truncate_what_may_be_read, place.outside / "file"),
+        "change what is asked": lambda: place.asked.write_text("{}"),
+        "write beside what is asked": lambda: (place.folder / "new").write_text("x"),
+        "move a folder of the job": partial(move_and_put_back, place.outputs),
+        "write an input through a mapping": partial(write_through_a_mapping, place.rival),
+        "change an input": lambda: place.rival.write_text("slower"),
+        "truncate an input": partial(truncate_what_may_be_read, place.rival),
+        "put another input in its place": partial(put_another_in_its_place, place),
+        "move an input away": lambda: place.rival.rename(place.scratch / "moved"),
+        "delete an input": place.data.unlink,
+        "add an input": lambda: (place.rival.parent / "new").write_text("x"),
         "change a mode elsewhere": lambda: (place.outside / "file").chmod(0o777),
         "change times elsewhere": lambda: os.utime(place.outside / "file"),
-        "plant a symbolic link": lambda: (place.folder / f"link-{place.mode}").symlink_to("/etc/passwd"),
-        "link a file from elsewhere": lambda: os.link(place.outside / "file", place.folder / f"hard-{place.mode}"),
+        "plant a symbolic link": lambda: (place.scratch / f"link-{place.mode}").symlink_to("/etc/passwd"),
+        "link a file from elsewhere": lambda: os.link(place.outside / "file", place.scratch / f"hard-{place.mode}"),
         "watch another folder": lambda: libc(
             "inotify_add_watch", LIBC.inotify_init1(0), str(place.outside).encode(), 2
         ),
@@ -159,7 +213,9 @@ def privileged(place: Place) -> dict[str, Callable[[], object]]:
 def needed(place: Place) -> dict[str, Callable[[], object]]:
     """What every process may do."""
     return {
-        "write into the folder": lambda: (place.folder / "mine").write_text("x"),
+        "read what is asked": place.asked.read_text,
+        "list the inputs": lambda: list(place.rival.parent.iterdir()),
+        "write an output": lambda: (place.outputs / "mine").write_text("x"),
         "rename across its folders": partial(rename_across_folders, place),
         "temporary file": partial(temporary_file, place),
         "thread": run_thread,
@@ -187,6 +243,7 @@ def attempt(action: Callable[[], object]) -> str:
 def main() -> None:
     mode, folder, outside, victim = sys.argv[1:]
     place = Place(mode, Path(folder), Path(outside), int(victim))
+    place.create()
     attempts = forbidden(place) | needed(place)
     if mode == "locked":
         limits = SandboxLimits(memory_bytes=MEMORY_BYTES, file_bytes=FILE_BYTES)

@@ -7,12 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hostile import attempts
 from tests.hostile.attempts import Place, forbidden, needed, privileged
 from tests.hostile.models import ATTACKS, export_small_net
+from worker.job_folder import JobFolder
 from worker.sandbox import SandboxLevel, SandboxLimits, lock_down, probe_level
 
 pytestmark = pytest.mark.skipif(
@@ -46,7 +48,7 @@ def victim() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory, victim: int) -> dict[str, dict[str, str]]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory, victim: int) -> dict[str, dict[str, Any]]:
     """What became of every attempt, by mode: `open` and `locked`."""
     results = {}
     for mode in ("open", "locked"):
@@ -56,30 +58,45 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, victim: int) -> dict[str,
         results[mode] = json.loads(printed)
         results[mode]["left outside"] = sorted(path.name for path in outside.iterdir())
         results[mode]["content outside"] = (outside / "file").read_text()
+        given = [path for path in (folder, folder / "inputs") for path in path.iterdir() if path.is_file()]
+        results[mode]["given"] = {path.name: path.read_text() for path in given}
+        results[mode]["folder"] = sorted(path.name for path in folder.iterdir())
     return results
 
 
 @pytest.mark.parametrize("name", forbidden(NOWHERE))
-def test_a_locked_down_process_is_refused_what_an_open_one_may(outcomes: dict[str, dict[str, str]], name: str) -> None:
+def test_a_locked_down_process_is_refused_what_an_open_one_may(outcomes: dict[str, dict[str, Any]], name: str) -> None:
     assert outcomes["open"][name] == "allowed"
     assert outcomes["locked"][name] != "allowed"
 
 
 @pytest.mark.parametrize("name", privileged(NOWHERE))
 def test_a_locked_down_process_is_refused_what_only_the_powerful_may(
-    outcomes: dict[str, dict[str, str]], name: str
+    outcomes: dict[str, dict[str, Any]], name: str
 ) -> None:
     assert outcomes["locked"][name] in {"ENOSYS", "EPERM", "EACCES"}
 
 
 @pytest.mark.parametrize("name", needed(NOWHERE))
-def test_a_locked_down_process_keeps_what_it_needs(outcomes: dict[str, dict[str, str]], name: str) -> None:
+def test_a_locked_down_process_keeps_what_it_needs(outcomes: dict[str, dict[str, Any]], name: str) -> None:
     assert outcomes["locked"][name] == "allowed"
 
 
-def test_nothing_outside_of_the_folder_is_changed(outcomes: dict[str, dict[str, str]]) -> None:
+def test_nothing_outside_of_the_folder_is_changed(outcomes: dict[str, dict[str, Any]]) -> None:
     assert outcomes["locked"]["left outside"] == ["file"]
     assert outcomes["locked"]["content outside"] == "secret"
+
+
+def test_what_is_asked_and_what_was_fetched_stay_as_they_were(outcomes: dict[str, dict[str, Any]]) -> None:
+    assert outcomes["locked"]["given"] == dict.fromkeys(("job.json", "candidate-1.onnx", "evaluation.npz"), "given")
+    assert outcomes["locked"]["folder"] == ["inputs", "job.json", "outputs", "tmp"]
+
+
+def job_folder(path: Path) -> JobFolder:
+    folder = JobFolder(path)
+    for each in (folder.inputs, folder.outputs, folder.tmp):
+        each.mkdir(parents=True)
+    return folder
 
 
 TORCH_WITH_TWO_THREADS = """
@@ -100,7 +117,8 @@ print(error < 1e-3, mean < 1e-3, quantized < 10, len(os.listdir("/proc/self/task
 
 
 def test_torch_computes_with_two_threads_when_locked_down(tmp_path: Path) -> None:
-    printed = run_python(["-c", TORCH_WITH_TWO_THREADS, str(tmp_path), LIMITS.model_dump_json()])
+    folder = job_folder(tmp_path / "job")
+    printed = run_python(["-c", TORCH_WITH_TWO_THREADS, str(folder.path), LIMITS.model_dump_json()])
     assert printed.split() == ["landlock", "True", "True", "True", "True"]
 
 
@@ -111,9 +129,9 @@ import torch
 from worker.sandbox import SandboxLimits, lock_down
 folder, limits = Path(sys.argv[1]), sys.argv[2]
 if limits != "open":
-    os.chdir(folder)
+    os.chdir(folder / "tmp")  # where Python looks for a folder for temporary files
     lock_down(folder, SandboxLimits.model_validate_json(limits))
-for path in sorted(folder.glob("*.pt2")):
+for path in sorted((folder / "inputs").glob("*.pt2")):
     try:
         torch.export.load(path).module(check_guards=False)
     except Exception:
@@ -133,13 +151,12 @@ def test_the_sandbox_alone_stops_every_way_that_torch_export_load_runs_code(
     honest_model: Path, tmp_path: Path, *, locked: bool
 ) -> None:
     """Without the sandbox each attack makes its marker beside the folder; with it none does. No pre-check here."""
-    folder, beside = tmp_path / "folder", tmp_path / "beside"
-    folder.mkdir()
+    folder, beside = job_folder(tmp_path / "job"), tmp_path / "beside"
     beside.mkdir()
-    (folder / "honest.pt2").write_bytes(honest_model.read_bytes())
+    (folder.inputs / "honest.pt2").write_bytes(honest_model.read_bytes())
     for attack in ATTACKS:
-        attack(honest_model, folder / f"{attack.__name__}.pt2", beside / attack.__name__)
-    printed = run_python(["-c", LOAD_EACH, str(folder), LIMITS.model_dump_json() if locked else "open"])
+        attack(honest_model, folder.inputs / f"{attack.__name__}.pt2", beside / attack.__name__)
+    printed = run_python(["-c", LOAD_EACH, str(folder.path), LIMITS.model_dump_json() if locked else "open"])
     assert "honest loaded" in printed
     made = {path.name for path in beside.iterdir()}
     assert made == (set() if locked else {attack.__name__ for attack in ATTACKS})

@@ -99,7 +99,7 @@ def _sections(report: JobReport, job_id: str, room: int) -> tuple[list[Section],
         ("artifacts", artifacts(report)),
         ("what to do", advice(report, job_id, room)),
         ("quality", quality(report, room)),
-        ("latency", latency(report)),
+        ("latency", latency(report, room)),
         ("time by layer", layer_times(report, room)),
         ("size", size(report)),
         ("layers", layers(report, room)),
@@ -118,7 +118,7 @@ def _benchmark_sections(report: BenchmarkReport, job_id: str, room: int) -> list
     return [
         benchmark.conclusion(report),
         benchmark.candidates(report, room),
-        benchmark.comparisons(report),
+        benchmark.comparisons(report, room),
         benchmark.notes(report, job_id, room),
         provenance(report, room),
     ]

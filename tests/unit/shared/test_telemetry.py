@@ -50,6 +50,33 @@ def test_console_is_for_people_and_has_no_colours_off_a_terminal() -> None:
     assert "\x1b[" not in text
 
 
+HOSTILE = """
+import logging, structlog
+from shared.settings import LogSettings
+from shared.telemetry import configure_logging
+configure_logging(LogSettings(format="console"))
+sent = "/\\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\u202e\\n2026-01-01T00:00:00Z [info] forged" + "x" * 100_000
+structlog.get_logger("octavo").info("request", path=sent, status=401)
+logging.getLogger("library").warning("asked for %s", sent)
+try:
+    raise ValueError(sent)
+except ValueError:
+    structlog.get_logger("octavo").exception("failed")
+"""
+
+
+def test_what_a_client_sent_obeys_no_terminal_and_begins_no_line() -> None:
+    result = subprocess.run([sys.executable, "-c", HOSTILE], capture_output=True, text=True, check=True)
+    assert not set("\x1b\x07\x9b\u202e") & set(result.stderr)
+    request, library, *trace = result.stderr.split("\n")
+    for line in (request, library):
+        told = line.replace(r"\\", "\\")  # structlog quotes what has spaces once more
+        assert r"/\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\n2026-01-01T00:00:00Z [info] forged" in told
+        assert len(line) < 5000
+    assert request.rstrip().endswith("status=401")
+    assert "Traceback" in trace[1], "a trace keeps its lines"
+
+
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_trace_shows_no_local_variable(log_format: str) -> None:
     assert "oct_secret" not in run(log_format)

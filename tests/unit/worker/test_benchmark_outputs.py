@@ -14,7 +14,9 @@ from api.examples import BENCHMARK_JOB
 from shared.benchmark_report import SCHEMA_VERSION, BenchmarkReport
 from shared.errors import InternalError
 from shared.job_spec import job_spec_adapter
+from worker.benchmark_checks import MAX_SAMPLES
 from worker.job_folder import CandidateFile, JobInputs
+from worker.latency import MAX_ROUNDS
 from worker.outputs import check_outputs, complete_outputs, read_report
 
 REPORT: dict[str, Any] = BENCHMARK_JOB["report"]
@@ -67,6 +69,16 @@ def test_what_the_supervisor_knows_itself_is_not_taken_from_the_report(tmp_path:
     assert found.conclusion == "a�]0;b��c"
 
 
+def test_the_spec_is_what_was_asked_but_for_what_a_benchmark_settles(tmp_path: Path) -> None:
+    report = deepcopy(REPORT)
+    report["spec"] |= {"x": [[]] * 1000, "name": "another title", "metric": None, "seed": 7}
+    assert read(tmp_path, report).spec == REPORT["spec"] | {"metric": None}
+
+
+def test_as_many_samples_may_be_told_as_rounds_are_run() -> None:
+    assert MAX_SAMPLES == MAX_ROUNDS
+
+
 OURS = REPORT["candidates"][1]["name"]
 
 
@@ -97,6 +109,14 @@ def form(report: dict[str, Any], candidate: int = 1) -> dict[str, Any]:
         lambda report: report.update(reference=f"{OURS}/onnxruntime"),
         lambda report: report.update(fastest="float/eager"),
         lambda report: report.update(latency=[]),
+        lambda report: report["latency"].extend(report["latency"] * 500),
+        lambda report: report["latency"].extend(report["latency"][0] | {"batch_size": size} for size in (2, 3)),
+        lambda report: report["latency"][0]["candidates"][0].update(samples_ms=[0.1] * 1001),
+        lambda report: report["latency"][0].update(sittings=report["latency"][0]["sittings"] * 3),
+        lambda report: report["latency"][0]["sittings"][0].update(cores=[0] * 5000),
+        lambda report: report.update(timings={"x" * 2000: 1.0}),
+        lambda report: report["spec"].update(runtimes=["mine"]),
+        lambda report: report["spec"].update(metric="mine"),
         lambda report: report["latency"][0].update(baseline=f"{OURS}/onnxruntime"),
         lambda report: report["latency"][0].update(fastest="nobody/eager"),
         lambda report: report["latency"][0]["candidates"].pop(),

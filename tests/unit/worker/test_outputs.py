@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import InternalError, OutputTooLarge
 from shared.job_report import SCHEMA_VERSION, ExampleInput, JobReport, OutputFidelity, ReportWarning, Suggestion
-from shared.quantization_spec import StaticSpec
+from shared.quantization_spec import BenchmarkSettings, StaticSpec
 from tests.unit.worker.report_page.samples import every_runtime, none_recommended, residual_cnn
 from worker.job_folder import JobInputs
 from worker.outputs import check_outputs, complete_outputs, read_report
@@ -129,7 +129,12 @@ def test_an_example_is_one_that_a_model_can_be_fed_with(field: str, value: objec
 
 # --- what a report says ----------------------------------------------------------------------------------------------
 
-SPEC = StaticSpec(method="static", model="mdl_019abc5d1f0e7a33c49d20", calibration="dst_019abc5d20c17a3391be04")
+SPEC = StaticSpec(
+    method="static",
+    model="mdl_019abc5d1f0e7a33c49d20",
+    calibration="dst_019abc5d20c17a3391be04",
+    benchmark=BenchmarkSettings(batch_sizes=[1, 8]),
+)
 ASKED = JobInputs(job_id="job_1", spec=SPEC, datasets={}, threads=1, sandbox_level="landlock")
 
 
@@ -156,6 +161,14 @@ def test_what_the_supervisor_knows_itself_is_not_taken_from_the_report(tmp_path:
     assert (found.environment.sandbox_level, found.environment.cores < 4096) == ("landlock", True)
     assert (found.before, found.schema_version) == (None, SCHEMA_VERSION)
     assert len(found.warnings) == 1000
+
+
+def test_the_spec_is_what_was_asked_but_for_what_a_recipe_settles(tmp_path: Path) -> None:
+    report = honest()
+    told = {"metric": "top1", "max_accuracy_drop": 0.01, "qengine": "onednn"}
+    report["spec"] |= told | {"name": "another title", "seed": 7, "x": [[]] * 1000}
+    asked = SPEC.model_dump(mode="json")
+    assert read(tmp_path, report).spec == asked | told
 
 
 def test_text_in_a_report_obeys_no_terminal_and_reads_in_one_direction(tmp_path: Path) -> None:
@@ -190,6 +203,19 @@ def suggests(patch: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         lambda report: report["latency"][0].update(speedup=float("inf")),
         lambda report: report["latency"][0].update(speedup=1e30),
         lambda report: report["latency"][0].update(speedup=-1.0),
+        lambda report: report["latency"].append(report["latency"][0]),
+        lambda report: report["latency"].append(report["latency"][0] | {"threads": 2}),
+        lambda report: report["latency"][0]["candidates"].append(report["latency"][0]["candidates"][0]),
+        lambda report: report["latency"][0]["candidates"][0].update(name="x"),
+        lambda report: report["latency"][0]["candidates"][0].update(samples_ms=[0.1] * 1001),
+        lambda report: report["latency"][0]["speedups"].append(report["latency"][0]["speedups"][0]),
+        lambda report: report["latency"][0].update(baseline="float_openvino"),
+        lambda report: report["latency"][0].update(cores=[0] * 5000),
+        lambda report: report["latency"][0].update(doubts=[{"cause": "drift", "told": ""}] * 5000),
+        lambda report: report.update(timings={str(number): 1.0 for number in range(101)}),
+        lambda report: report["environment"].update(thread_settings={"OMP_NUM_THREADS": "1" * 2000}),
+        lambda report: report["spec"].update(qengine="mine"),
+        lambda report: report["spec"].update(weight={"observer": "mine"}),
         lambda report: report["layer_times"][0].update(int8_candidate="int8_elsewhere"),
         lambda report: report["layer_times"].append(report["layer_times"][0]),
         lambda report: report["layer_times"][0].update(float_ms=float("nan")),
@@ -198,6 +224,7 @@ def suggests(patch: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         lambda report: report.update(artifacts=[]),
         lambda report: report["artifacts"][0].update(name="model_int8.onnx"),
         lambda report: report["artifacts"][0].update(runtime="openvino"),
+        lambda report: report["artifacts"].append(report["artifacts"][0]),
         lambda report: report["artifacts"][0].update(labels=["missing"]),
         lambda report: report["artifacts"].append(report["artifacts"][0] | {"name": "x.py", "runtime": "onnxruntime"}),
         lambda report: report.update(recommended="model_int8.onnx"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,8 @@ def finished(
     folder = make_folder(digits.program, request.param, data[request.param], runtimes=None, **more)
     report, messages = run(folder)
     assert {path.name for path in folder.outputs.iterdir()} == {*MODELS[request.param].values(), "report.json"}
+    written = json.loads((folder.outputs / "report.json").read_bytes())
+    assert report.spec == written["spec"], "what a recipe settles is believed, and nothing else of it"
     complete_outputs(folder.outputs, report, job_id="job_1")
     return folder, report, messages
 

@@ -19,7 +19,7 @@ from worker.report_page.figures import (
 from worker.report_page.layout import Column, Section, badge, name, note, table
 from worker.report_page.markup import Content, Html, element, join, shorten
 from worker.report_page.sections.advice import listed_warnings
-from worker.report_page.sections.latency import latency_drawings, latency_of_each, speedups_of_each
+from worker.report_page.sections.latency import MAX_NOTE, latency_drawings, latency_of_each, speedups_of_each
 from worker.report_page.sections.verdict import DATA_NAMES, METRIC_NAMES, figure, metric_value
 
 _MAX_SENTENCE = 2000
@@ -101,7 +101,7 @@ def candidates(report: BenchmarkReport, room: int) -> Section:
     return Section("candidates", "Candidates", join([_sources(report.candidates), written, notes, told]))
 
 
-def comparisons(report: BenchmarkReport) -> Section:
+def comparisons(report: BenchmarkReport, room: int) -> Section:
     """Every batch size and thread count, and how the samples are spread."""
     told = note(
         "The candidates took turns in one process. The speedup is the p50 of the first candidate's fastest form over "
@@ -126,14 +126,15 @@ def comparisons(report: BenchmarkReport) -> Section:
             candidate_name(each.baseline),
             whole(each.rounds),
             ", ".join(map(str, each.cores)) or NONE,
-            each.conclusion,
-            each.note or NONE,
+            shorten(each.conclusion, MAX_NOTE),
+            shorten(each.note or NONE, MAX_NOTE),
         ]
         for each in report.latency
     ]
-    drawn = element("div", latency_drawings(report.latency), class_="plots")
-    of_each = speedups_of_each("Speedup of each form", report.latency)
-    parts = [told, table("Comparison", columns, rows), of_each, drawn, latency_of_each(report.latency)]
+    compared = table("Comparison", columns, rows, room=room, noun="combination")
+    of_each = speedups_of_each("Speedup of each form", report.latency, room)
+    drawn = element("div", latency_drawings(report.latency, room), class_="plots")
+    parts = [told, compared, of_each, drawn, latency_of_each(report.latency, room)]
     return Section("latency", "Latency", join(parts))
 
 

@@ -10,19 +10,21 @@ from shared.job_report import JobReport
 from shared.latency_report import BenchmarkResult, LatencyStats
 from worker.candidate_names import candidate_name, candidate_of
 from worker.report_page.figures import NONE, decimal, interval, percent, plural, significant, times, whole
-from worker.report_page.layout import Column, Section, badge, figure, note, table
+from worker.report_page.layout import Column, Section, badge, figure, fitting, note, table
 from worker.report_page.markup import Content, Html, element, join, shorten
 from worker.report_page.plots import Scale, bottom_axis, distribution, finite, line, svg, text
 
 Measured = BenchmarkResult | ComparisonResult
 
+MAX_NOTE = 1000
+"""Characters of a sentence in a table."""
 _MAX_BENCHMARKS_DRAWN = 6
 _FEW = 4
 """Candidates that are drawn at full height."""
 _MAX_NAME, _MAX_NAME_WIDTH = 28, 190
 
 
-def latency(report: JobReport) -> Section | None:
+def latency(report: JobReport, room: int) -> Section | None:
     """Every batch size and thread count, and how the samples are spread."""
     if not report.latency:
         return None
@@ -32,14 +34,15 @@ def latency(report: JobReport) -> Section | None:
         "MLPerf's bound: with 99 % confidence the percentile is not above it; where there are too few samples, none is "
         "given."
     )
-    parts = [told, _speedups(report.latency)]
+    parts = [told, _speedups(report.latency, room)]
     if any(len(each.speedups) > 1 for each in report.latency):  # one is in the table before
-        parts.append(speedups_of_each("Speedup of each int8 candidate", report.latency))
-    parts += [element("div", latency_drawings(report.latency), class_="plots"), latency_of_each(report.latency)]
+        parts.append(speedups_of_each("Speedup of each int8 candidate", report.latency, room))
+    parts += [element("div", latency_drawings(report.latency, room), class_="plots")]
+    parts += [latency_of_each(report.latency, room)]
     return Section("latency", "Latency", join(parts))
 
 
-def _speedups(benchmarks: list[BenchmarkResult]) -> Html:
+def _speedups(benchmarks: list[BenchmarkResult], room: int) -> Html:
     columns = [
         Column("Batch size", "number"),
         Column("Threads", "number"),
@@ -56,7 +59,7 @@ def _speedups(benchmarks: list[BenchmarkResult]) -> Html:
     rows: list[list[Content]] = []
     for each in benchmarks:
         doubts = [] if each.significant else ["no significant difference"]
-        doubts += [each.note] if each.note else []
+        doubts += [shorten(each.note, MAX_NOTE)] if each.note else []
         rows.append(
             [
                 whole(each.batch_size),
@@ -72,10 +75,10 @@ def _speedups(benchmarks: list[BenchmarkResult]) -> Html:
                 "; ".join(doubts) or NONE,
             ]
         )
-    return table("Speedup", columns, rows)
+    return table("Speedup", columns, rows, room=room, noun="combination")
 
 
-def speedups_of_each(caption: str, benchmarks: Sequence[Measured]) -> Html:
+def speedups_of_each(caption: str, benchmarks: Sequence[Measured], room: int) -> Html:
     """One row a candidate and combination."""
     columns = [Column("Candidate"), Column("Batch size", "number"), Column("Threads", "number")]
     columns += [Column("Speedup", "number"), Column("95 % interval", "number"), Column("To note")]
@@ -91,10 +94,10 @@ def speedups_of_each(caption: str, benchmarks: Sequence[Measured]) -> Html:
         for benchmark in benchmarks
         for each in benchmark.speedups
     ]
-    return table(caption, columns, rows, find="candidate")
+    return table(caption, columns, rows, find="candidate", room=room)
 
 
-def latency_of_each(benchmarks: Sequence[Measured]) -> Html:
+def latency_of_each(benchmarks: Sequence[Measured], room: int) -> Html:
     """Those that are compared apart by colour, at each combination the fastest first."""
     columns = [Column("Candidate"), Column("Batch size", "number"), Column("Threads", "number")]
     columns += [Column(f"{each}, ms", "number") for each in ("p50", "p90", "p90 at most", "p99", "p99 at most", "mean")]
@@ -114,13 +117,13 @@ def latency_of_each(benchmarks: Sequence[Measured]) -> Html:
             energy = None if stats.energy_joules is None else 1000 * stats.energy_joules
             rows.append([shown, *counts, *times_ms, decimal(stats.throughput_per_second, 0), significant(energy)])
     told = [each.energy for each in benchmarks if any(stats.energy_joules is not None for stats in each.candidates)]
-    written = table("Latency of each candidate", columns, rows, find="candidate")
+    written = table("Latency of each candidate", columns, rows, find="candidate", room=room)
     return join([written, [note(shorten(each, 300)) for each in told if each]])
 
 
-def latency_drawings(benchmarks: Sequence[Measured]) -> list[Html]:
-    """How the samples are spread, of the first combinations."""
-    return [_drawing(each) for each in benchmarks[:_MAX_BENCHMARKS_DRAWN] if _has_samples(each)]
+def latency_drawings(benchmarks: Sequence[Measured], room: int) -> list[Html]:
+    """How the samples are spread, of the first combinations, as many as there is room for."""
+    return fitting([_drawing(each) for each in benchmarks[:_MAX_BENCHMARKS_DRAWN] if _has_samples(each)], room)
 
 
 def _has_samples(benchmark: Measured) -> bool:

@@ -12,6 +12,7 @@ from shared.benchmark_report import BenchmarkReport
 from tests.unit.worker.report_page.parsed import Node, parse
 from tests.unit.worker.report_page.test_page import HOSTILE, JOB, changed
 from worker.report_page import render_page
+from worker.report_page.page import MAX_BYTES
 
 REPORT: dict[str, Any] = BENCHMARK_JOB["report"]
 
@@ -80,3 +81,44 @@ def test_every_size_of_a_benchmark_fits(count: int) -> None:
     report = deepcopy(REPORT)
     report["latency"] = report["latency"] * (8 * count)
     assert len(render_page(BenchmarkReport.model_validate(report), job_id=JOB).encode()) < 2_000_000
+
+
+def test_the_largest_benchmark_fits_and_says_what_is_left_out() -> None:
+    """Eight candidates in all of their forms, at every combination that can be asked, under the longest names."""
+    runtimes = {
+        "eager": "torch", "channels_last": "torch", "frozen": "torch", "onnxruntime": "onnxruntime",
+        "openvino": "openvino", "openvino_bf16": "openvino",
+    }  # fmt: skip
+    names = [f"{number}{'&' * 79}" for number in range(8)]
+    forms = [f"{name}/{kind}" for name in names for kind in runtimes]
+    [first], form = REPORT["latency"], REPORT["candidates"][0]["forms"][0]
+    report = REPORT | {
+        "fastest": forms[0],
+        "reference": forms[0],
+        "candidates": [
+            REPORT["candidates"][0]
+            | {"name": name}
+            | {
+                "forms": [
+                    form | {"name": f"{name}/{kind}", "kind": kind, "runtime": runtime, "note": "n" * 5000}
+                    for kind, runtime in runtimes.items()
+                ]
+            }
+            for name in names
+        ],
+        "latency": [
+            first
+            | {"batch_size": batch_size, "threads": threads, "baseline": forms[0], "fastest": forms[0]}
+            | {"conclusion": "c" * 50_000, "note": "n" * 50_000}
+            | {"candidates": [first["candidates"][0] | {"name": name} for name in forms]}
+            | {"speedups": [first["speedups"][0] | {"name": name} for name in forms[1:]]}
+            for batch_size in range(1, 9)
+            for threads in range(1, 9)
+        ],
+    }
+    written = render_page(BenchmarkReport.model_validate(report), job_id=JOB)
+    assert len(written.encode()) < MAX_BYTES
+    [section] = [each for each in parse(written).all("section") if each["aria-labelledby"] == "latency"]
+    for table in section.all("table"):
+        assert len(table.one("tbody").all("tr")) > 5
+    assert section.text().count("more: see report.json") == 2, "the tables of speedups and of latencies"

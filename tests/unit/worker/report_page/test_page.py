@@ -144,6 +144,19 @@ def test_a_page_stays_under_2_mb_whatever_the_model_and_says_what_it_left_out(
         assert left_out in told.text()
 
 
+def test_every_combination_of_batch_size_and_threads_fits() -> None:
+    report = every_runtime()
+    first = report.latency[0].model_copy(update={"note": "n" * 50_000})
+    report.latency = [
+        first.model_copy(update={"batch_size": batch_size, "threads": threads})
+        for batch_size in range(1, 9)
+        for threads in range(1, 9)
+    ]
+    page = render_page(report, job_id=JOB)
+    assert len(page.encode()) < 2_000_000
+    assert len(parse(page).all("svg")) > 5
+
+
 # --- how it can be read -----------------------------------------------------------------------------------------------
 
 
