@@ -52,7 +52,7 @@ class Simulation:
     def __init__(self, prepared: fx.GraphModule, plan: Plan, unrounded: Collection[str] = ()) -> None:
         """Read the qparams that the observers and weights have now.
 
-        What the layers in `unrounded` give is kept within the limits of its range, and not rounded.
+        What the layers in `unrounded` give is left as it is.
         """
         self._graph = prepared
         self._modules = dict(prepared.named_modules(remove_duplicate=False))
@@ -220,9 +220,9 @@ class Simulation:
         source, quantizer, cap = self._observed(source)
         value = values[source] if cap is None else values[source].clamp(max=cap)
         in_int8 = self._owner[source] in int8 or self._owner[reader] in int8
-        if quantizer is None or not in_int8:
+        if quantizer is None or not in_int8 or self._owner[source] in self._unrounded:
             return value
-        return value.clamp(*quantizer.range) if self._owner[source] in self._unrounded else quantizer(value)
+        return quantizer(value)
 
     def _read_own(
         self, reader: fx.Node, reference: Mapping[fx.Node, Any], own: Mapping[fx.Node, Any], source: fx.Node

@@ -183,13 +183,7 @@ def test_a_convolution_before_a_sigmoid_is_left_in_float() -> None:
     leave_convolutions_in_float(model)
     (sigmoid,) = (node for node in model.graph if node.op_type == "Sigmoid")
     assert sigmoid.inputs[0] is not None
-    assert sigmoid.inputs[0].name == "c_Clip"
-    clip = sigmoid.inputs[0].producer()
-    assert clip is not None
-    assert clip.inputs[0] is not None
-    assert clip.inputs[0].name == "c"
-    limits = [float(each.const_value.numpy()) for each in clip.inputs[1:] if each is not None and each.const_value]
-    assert limits == [0, np.float32(25.5)], "those of its integers"
+    assert sigmoid.inputs[0].name == "c"
 
 
 def test_a_max_pool_of_floats_pools_the_integers_that_are_made_of_them() -> None:
