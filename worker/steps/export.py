@@ -91,7 +91,9 @@ def leave_reference(
         program = trace(reference_graph(prepared, converted, plan), example, model.inputs)
         torch.export.save(program, folder.tmp / _REFERENCE_NAME)
         if observed is not None and "openvino" in installed():
-            torch.save(_shifts(model, prepared, plan, observed), folder.tmp / _SHIFTS_NAME)
+            shifts = _shifts(model, prepared, plan, observed)
+            if shifts:
+                torch.save(shifts, folder.tmp / _SHIFTS_NAME)
     except Exception:  # noqa: BLE001 - an exporter's bug must not cost the artifact that is made already
         traceback.print_exc()
 

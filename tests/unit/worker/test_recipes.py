@@ -262,7 +262,7 @@ def test_a_fixed_batch_is_filled_up_and_measured_at_what_it_takes(
     (result,) = fixed.latency
     assert result.batch_size == 4
     assert "fixed_batch" in codes(fixed)
-    assert any("batches of 1" in warning.message for warning in fixed.warnings)
+    assert any("A batch of 1 is not taken" in warning.message for warning in fixed.warnings)
 
 
 def test_every_batch_size_is_measured_with_every_thread_count(digits: Digits, make_folder: MakeFolder) -> None:
