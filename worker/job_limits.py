@@ -10,7 +10,6 @@ from shared.settings import WorkerSettings
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SHARE_OF_MEMORY = 0.8
-_MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,6 @@ def job_limits(settings: WorkerSettings) -> JobLimits:
         wall_limit_seconds=settings.wall_limit_seconds,
         measure_limit_seconds=settings.measure_limit_seconds,
     )
-
-
-def available_bytes() -> int:
-    """Memory that processes may still take without swapping, as the kernel reckons (`MemAvailable`)."""
-    line = next(line for line in _MEMINFO.read_text().splitlines() if line.startswith("MemAvailable"))
-    return 1024 * int(line.split()[1])
 
 
 def _memory_bytes() -> int:

@@ -17,6 +17,7 @@ from typing import Self
 
 _PROC_STAT = Path("/proc/stat")
 _STATM = Path("/proc/self/statm")
+_MEMINFO = Path("/proc/meminfo")
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUPS = Path("/sys/fs/cgroup")
 _CGROUP_FILES = ("cpu.stat", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
@@ -215,6 +216,12 @@ def _text(path: Path) -> str:
     with suppress(OSError):
         return path.read_text().strip()
     return ""
+
+
+def available_bytes() -> int:
+    """Memory that processes may still take without swapping, as the kernel reckons (`MemAvailable`)."""
+    line = next(line for line in _MEMINFO.read_text().splitlines() if line.startswith("MemAvailable"))
+    return 1024 * int(line.split()[1])
 
 
 def resident_bytes() -> int:

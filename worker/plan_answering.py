@@ -37,7 +37,8 @@ from shared.job_plan import JobPlan, PlanWorker, plan_question_adapter
 from shared.job_spec import dataset_roles
 from shared.object_store import ObjectStore, blob_key
 from worker.job_folder import JobFolder, PlanInputs
-from worker.job_limits import JobLimits, available_bytes
+from worker.job_limits import JobLimits
+from worker.machine_state import available_bytes
 from worker.node_sharing import NodeSharing
 from worker.progress import FailedMessage, FinishedMessage
 from worker.runner_messages import StartMessage

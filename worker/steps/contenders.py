@@ -22,6 +22,7 @@ from worker.candidate_names import (
     float_in,
 )
 from worker.environment import cpu
+from worker.machine_state import available_bytes
 from worker.progress import ProgressTracker
 from worker.quantization import weight_bytes
 from worker.runtimes import EagerSession, Session, SessionSettings, open_session
@@ -30,7 +31,6 @@ from worker.steps.load import LoadedModel
 _BF16_SETS = {"avx512_bf16", "amx_bf16"}
 BF16 = {"INFERENCE_PRECISION_HINT": "bf16"}
 """OpenVINO's option to compute in bf16 what is float."""
-_MEMINFO = Path("/proc/meminfo")
 _WEIGHTS_HELD = 2
 """How many times the float weights a runtime was seen to hold at most: as they are in the file, and packed."""
 
@@ -108,5 +108,4 @@ def room_for(weight_bytes: int) -> int:
 def _free_bytes() -> int:
     """What this process may still take, by its limit and by what the machine has."""
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    available = next(int(line.split()[1]) for line in _MEMINFO.read_text().splitlines() if "MemAvailable" in line)
-    return 1024 * available if limit == resource.RLIM_INFINITY else min(limit, 1024 * available)
+    return available_bytes() if limit == resource.RLIM_INFINITY else min(limit, available_bytes())
