@@ -21,7 +21,6 @@ from worker.exporting.passes import (
     plain_softmax,
     pool_over_all,
     pool_over_integers,
-    pool_the_greatest_integers,
     quantize_once,
     quantize_sigmoids,
     shift_biases,
@@ -41,14 +40,7 @@ _FOR_ALL: tuple[_Pass, ...] = (
 
 #: By runtime, the passes in order.
 FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
-    "onnxruntime": (
-        *_FOR_ALL,
-        hold_biases_as_integers,
-        quantize_sigmoids,
-        pool_the_greatest_integers,
-        keep_weights_in_float,
-        drop_unread,
-    ),
+    "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, keep_weights_in_float, drop_unread),
     "openvino": (
         *_FOR_ALL,
         average_floats,

@@ -20,7 +20,6 @@ from worker.exporting.passes import (
     plain_softmax,
     pool_over_all,
     pool_over_integers,
-    pool_the_greatest_integers,
     quantize_once,
     shift_biases,
     spell_out_hard_sigmoids,
@@ -184,29 +183,6 @@ def test_a_convolution_before_a_sigmoid_is_left_in_float() -> None:
     (sigmoid,) = (node for node in model.graph if node.op_type == "Sigmoid")
     assert sigmoid.inputs[0] is not None
     assert sigmoid.inputs[0].name == "c"
-
-
-def test_a_max_pool_of_floats_pools_the_integers_that_are_made_of_them() -> None:
-    def pooled() -> ir.Model:
-        return model_of(
-            """
-            c = Conv(x, wd)
-            p = MaxPool<kernel_shape = [1, 1]>(c)
-            pq = QuantizeLinear(p, s, z)
-            y = DequantizeLinear(pq, s, z)
-            """
-        )
-
-    model = pooled()
-    pool_the_greatest_integers(model)
-    (pool,) = (node for node in model.graph if node.op_type == "MaxPool")
-    assert pool.inputs[0] is not None
-    assert pool.inputs[0].producer().op_type == "DequantizeLinear"
-    x = 100 * np.random.default_rng(0).normal(size=(3, 1, 4, 4)).astype(np.float32)
-    assert np.array_equal(outputs_of(model, x), outputs_of(pooled(), x))
-    count = operators(model)
-    pool_the_greatest_integers(model)
-    assert operators(model) == count, "it has integers already"
 
 
 def test_biases_are_shifted_by_layer_and_channel() -> None:
