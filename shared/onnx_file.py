@@ -3,7 +3,7 @@
 An ONNX file is one protobuf message (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto). It is walked once from
 front to back with a buffer of 64 KiB; the values of tensors are skipped, so that a file of 2 GiB, the most that a
 message may have, costs no more than a small one. What is walked is counted, because a hostile file may be nothing but
-small fields: the most that are read take 1.4 s.
+small fields: the most that are read took 1.9 s.
 """
 
 from __future__ import annotations

@@ -110,7 +110,8 @@ def complete(
             advance=advance,
         )
 
-    if outcome.prepared is not None and len(wanted_runtimes(spec.runtimes)) > 1:
+    runtimes = wanted_runtimes(spec.runtimes)
+    if outcome.prepared is not None and len(runtimes) > 1:
         leave_reference(
             folder,
             model,
@@ -118,7 +119,7 @@ def complete(
             prepared=outcome.prepared,
             converted=outcome.int8.module,
             plan=settled,
-            observed=outcome.observed,
+            observed=outcome.observed if "openvino" in runtimes else None,
         )
 
     outcome.prepared = None  # as large as the model, and done with

@@ -82,7 +82,8 @@ def leave_reference(
 ) -> None:
     """Write the reference graph for `export`; where that fails, it will tell.
 
-    Biases that were corrected on the samples `observed` were so for kernels that round what every layer gives.
+    Biases that were corrected on the samples `observed` were so for kernels that round what every layer gives: for
+    OpenVINO they are corrected once more, where it is wanted and these are given.
     """
     from worker.exporting import trace  # noqa: PLC0415 - what it is made of comes with the runtimes
 
@@ -90,7 +91,7 @@ def leave_reference(
     try:
         program = trace(reference_graph(prepared, converted, plan), example, model.inputs)
         torch.export.save(program, folder.tmp / _REFERENCE_NAME)
-        if observed is not None and "openvino" in installed():
+        if observed is not None:
             shifts = _shifts(model, prepared, plan, observed)
             if shifts:
                 torch.save(shifts, folder.tmp / _SHIFTS_NAME)
