@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from shared.job_report import ArtifactResult, JobReport
 from shared.quantization_spec import Runtime
 from tests.unit.worker.conftest import Digits, MakeFolder, export
 from worker import recipes
+from worker.outputs import MODEL_NAMES
 from worker.steps import export as exporting
 
 
@@ -139,3 +141,34 @@ def test_by_default_there_is_an_artifact_for_each_runtime_that_is_installed(
     monkeypatch.setattr(exporting, "installed", lambda: {"torch": "2.13.0", "onnxruntime": "1.23.2"})
     report = recipes.run(make_folder(digits.program, "dynamic", {}, runtimes=None), lambda _: None)
     assert [each.runtime for each in report.artifacts] == ["torch", "onnxruntime"]
+
+
+def test_corrected_biases_are_corrected_once_more_for_openvino_where_it_is_wanted(
+    make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    """Its file alone has others: it does not round what a SiLU is computed of."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Flatten(), nn.Linear(128, 4)
+    )
+    x = torch.randn(64, 3, 8, 8).exp()
+    export(network, (x[:2],), tmp_path / "model.pt2")
+    asked = {"recovery": {"bias_correction": True}, "activation": {"observer": "percentile", "percentile": 95}}
+
+    def biases(runtime: Runtime) -> list[list[float]]:
+        folder = make_folder(
+            tmp_path / "model.pt2",
+            "static",
+            {"calibration": {"input": x.numpy()}},
+            runtimes=["torch", runtime],
+            **asked,
+        )
+        recipes.run(folder, lambda _: None)
+        assert (folder.tmp / "shifts.pt").exists() == (runtime == "openvino")
+        model = onnx.load(folder.outputs / MODEL_NAMES[runtime])
+        values = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+        return [values[node.input[2]].tolist() for node in model.graph.node if node.op_type == "Conv"]
+
+    plain, shifted = biases("onnxruntime"), biases("openvino")
+    assert plain[0] == pytest.approx(shifted[0], abs=1e-5), "nothing before it is another"
+    assert plain[1] != pytest.approx(shifted[1], abs=1e-5)
