@@ -48,6 +48,8 @@ _WARM_UP = 30  # steps; without them those give the same answer to everything
 _Course = tuple[tuple[int, int, int], ...]
 #: Size, steps and samples a step: small images cost little, and then the network is used to large ones.
 _GROWING: _Course = ((64, 400, 16), (IMAGE_SIZE, 16, 8))
+#: Those that are cheap a step and know little after so few.
+_GROWING_LONG: _Course = ((64, 1200, 16), (IMAGE_SIZE, 32, 8))
 #: From nothing a ViT learns of large images nothing at all in the same time.
 _GROWING_SLOWLY: _Course = ((64, 300, 32), (96, 200, 16), (128, 200, 16), (176, 80, 8), (IMAGE_SIZE, 60, 8))
 _READING: _Course = ((TOKENS // 2, 200, 16), (TOKENS, 50, 8))
@@ -123,8 +125,8 @@ FAMILIES = {
     "regnet_y_400mf": Family(models.regnet_y_400mf),
     "densenet121": Family(models.densenet121),
     "googlenet": Family(partial(models.googlenet, aux_logits=False, init_weights=False)),
-    "shufflenet_v2": Family(models.shufflenet_v2_x1_0),
-    "squeezenet": Family(models.squeezenet1_1, learning_rate=3e-4),
+    "shufflenet_v2": Family(models.shufflenet_v2_x1_0, course=_GROWING_LONG),
+    "squeezenet": Family(models.squeezenet1_1, learning_rate=3e-4, course=_GROWING_LONG),
     "convnext_tiny": Family(models.convnext_tiny, learning_rate=_GENTLE),
     "vit_tiny": Family(Viewer, learning_rate=5e-4, course=_GROWING_SLOWLY),
     "swin_tiny": Family(models.swin_t, learning_rate=_GENTLE),
