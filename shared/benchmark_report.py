@@ -88,7 +88,7 @@ class FormSpeedup(Reported):
     speedup: float = Field(description="Baseline p50 / its p50.")
     speedup_ci95: tuple[float, float] = Field(
         description="95 % interval: a bootstrap over paired rounds, in blocks of rounds that resemble each other, and "
-        "1 % for what differs between one run and the next."
+        "2 % for what differs between one run and the next."
     )
     significant: bool = Field(description="Whether the interval excludes 1.")
 

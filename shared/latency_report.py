@@ -110,7 +110,7 @@ class BenchmarkResult(Reported):
     speedup: float = Field(description="Baseline p50 / int8 p50.")
     speedup_ci95: tuple[float, float] = Field(
         description="95 % interval of the speedup: a bootstrap over paired rounds, in blocks of rounds that resemble "
-        "each other, and 1 % for what differs between one run and the next."
+        "each other, and 2 % for what differs between one run and the next."
     )
     significant: bool = Field(description="Whether the interval excludes 1.")
     speedup_vs_eager: float | None = Field(description="null where eager float was not measured.")
