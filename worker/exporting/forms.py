@@ -26,6 +26,7 @@ from worker.exporting.passes import (
     shift_biases,
     spell_out_hard_sigmoids,
 )
+from worker.exporting.relus import quantize_relus_from_zero
 from worker.exporting.rewriting import Array
 
 _Pass = Callable[[ir.Model], None]
@@ -40,7 +41,14 @@ _FOR_ALL: tuple[_Pass, ...] = (
 
 #: By runtime, the passes in order.
 FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
-    "onnxruntime": (*_FOR_ALL, hold_biases_as_integers, quantize_sigmoids, keep_weights_in_float, drop_unread),
+    "onnxruntime": (
+        *_FOR_ALL,
+        hold_biases_as_integers,
+        quantize_sigmoids,
+        quantize_relus_from_zero,
+        keep_weights_in_float,
+        drop_unread,
+    ),
     "openvino": (
         *_FOR_ALL,
         average_floats,

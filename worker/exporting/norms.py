@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.exporting.passes import SHAPE_OPERATORS
-from worker.exporting.rewriting import add_initializer, constant, maker, name_of, nodes_of, only_reader
+from worker.exporting.rewriting import add_initializer, affine_qparams, constant, maker, name_of, nodes_of, only_reader
 
 
 def read_norms_by_scale_alone(model: ir.Model) -> None:
@@ -21,11 +21,11 @@ def read_norms_by_scale_alone(model: ir.Model) -> None:
     read = [node for norm in nodes_of(model, "BatchNormalization") for node in _dequantized_for(norm.inputs[0])]
     offsets: dict[ir.Node, float] = {}  # of what goes into a QuantizeLinear
     # What is pooled, or joined with others, shares its qparams with them.
-    for scale, zero in {qparams for node in read if (qparams := _affine_qparams(node)) is not None}:
+    for scale, zero in {qparams for node in read if (qparams := affine_qparams(node)) is not None}:
         alike = [
             node
             for node in nodes_of(model, "QuantizeLinear", "DequantizeLinear")
-            if _affine_qparams(node) == (scale, zero)
+            if affine_qparams(node) == (scale, zero)
         ]
         readers = {reader for node in alike if node.op_type == "DequantizeLinear" for reader in _carried_to(node)}
         if any(reader.op_type not in ("BatchNormalization", "QuantizeLinear") for reader in readers):
@@ -61,15 +61,6 @@ def _add_to_what_is_quantized(model: ir.Model, quantize: ir.Node, offset: float)
     made.outputs[0].name = f"{source.name}_shifted"
     quantize.prepend(made)
     quantize.replace_input_with(0, made.outputs[0])
-
-
-def _affine_qparams(node: ir.Node) -> tuple[float, int] | None:
-    """One scale and a zero point other than 0, of unsigned integers; None for any others."""
-    scale, zero_point = constant(node.inputs[1]), constant(node.inputs[2] if len(node.inputs) > 2 else None)
-    if scale is None or zero_point is None or zero_point.dtype != np.uint8 or zero_point.size != 1:
-        return None
-    zero = int(zero_point.item())
-    return (float(scale.item()), zero) if zero else None
 
 
 def _dequantized_for(value: ir.Value | None) -> Iterator[ir.Node]:

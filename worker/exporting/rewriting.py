@@ -51,6 +51,15 @@ def scale_of(value: ir.Value | None) -> Array | None:
     return None if node is None else constant(node.inputs[1])
 
 
+def affine_qparams(node: ir.Node) -> tuple[float, int] | None:
+    """One scale and a zero point other than 0, of unsigned integers, that a node (de)quantizes with; None otherwise."""
+    scale, zero_point = constant(node.inputs[1]), constant(node.inputs[2] if len(node.inputs) > 2 else None)
+    if scale is None or zero_point is None or zero_point.dtype != np.uint8 or zero_point.size != 1:
+        return None
+    zero = int(zero_point.item())
+    return (float(scale.item()), zero) if zero else None
+
+
 def axis_of(node: ir.Node, default: int) -> int:
     """The `axis` of a node."""
     found = node.attributes.get("axis")

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
+import pytest
 
 from worker.exporting.norms import read_norms_by_scale_alone
 from worker.exporting.passes import (
@@ -24,6 +25,7 @@ from worker.exporting.passes import (
     shift_biases,
     spell_out_hard_sigmoids,
 )
+from worker.exporting.relus import quantize_relus_from_zero
 from worker.exporting.rewriting import LAYER, Array
 
 _HEADER = '<ir_version: 10, opset_import: ["" : 18]>'
@@ -330,6 +332,60 @@ def test_what_is_read_by_more_than_norms_keeps_its_zero_point() -> None:
     before = [str(node) for node in model.graph]
     read_norms_by_scale_alone(model)
     assert [str(node) for node in model.graph] == before
+
+
+SKIPPED = """
+    g (float[N, 1, 4, 4] x) => (float[N, 2, 3, 3] y, float[N, 1, 4, 4] z)
+    <float s = {0.1}, uint8 z0 = {100}, float ws = {0.1}, int8[1, 1, 1, 1] w = {7}>
+    {
+        xq = QuantizeLinear(x, s, z0)
+        xd = DequantizeLinear(xq, s, z0)
+        wd = DequantizeLinear(w, ws)
+        c = Conv(xd, wd)
+        r = Relu(c)
+        rq = QuantizeLinear(r, s, z0)
+        rd = DequantizeLinear(rq, s, z0)
+        p = MaxPool <kernel_shape = [2, 2]> (rd)
+        pq = QuantizeLinear(p, s, z0)
+        pd = DequantizeLinear(pq, s, z0)
+        m = MaxPool <kernel_shape = [2, 2]> (xd)
+        mq = QuantizeLinear(m, s, z0)
+        md = DequantizeLinear(mq, s, z0)
+        j = Concat <axis = 1> (pd, md)
+        jq = QuantizeLinear(j, s, z0)
+        y = DequantizeLinear(jq, s, z0)
+        z = Identity(rd)
+    }
+"""
+
+
+@pytest.mark.parametrize(
+    ("activation", "largest"), [("Relu(c)", 15.5), ("Clip(c, least, most)", 6.0), ("Clip(c, below, most)", None)]
+)
+def test_a_relu_before_a_concatenation_is_quantized_from_zero(activation: str, largest: float | None) -> None:
+    body = SKIPPED.replace("Relu(c)", activation).replace(
+        "<float s", "<float least = {0.0}, float below = {-1.0}, float most = {6.0}, float s"
+    )
+    model = normed(body)
+    x = np.random.default_rng(0).uniform(-20, 20, (5, 1, 4, 4)).astype(np.float32)
+    before = _unfused(model, x)
+    quantize_relus_from_zero(model)
+    zero_points = {
+        node.inputs[0].name: int(_constant(node, 2)) for node in model.graph if node.op_type == "QuantizeLinear"
+    }
+    changed = 100 if largest is None else 0
+    assert zero_points == {"x": 100, "r": changed, "p": changed, "m": 100, "j": 100}
+    (quantize,) = (node for node in model.graph if node.inputs[0] is not None and node.inputs[0].name == "r")
+    if largest is not None:
+        assert _constant(quantize, 1) * 255 == pytest.approx(largest)
+    np.testing.assert_allclose(_unfused(model, x), before, atol=0.1 + 1e-5)  # a step
+
+
+def _constant(node: ir.Node, position: int) -> float:
+    value = node.inputs[position]
+    assert value is not None
+    assert value.const_value is not None
+    return float(value.const_value.numpy())
 
 
 def _unfused(model: ir.Model, x: Array) -> Array:
