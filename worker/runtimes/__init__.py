@@ -6,6 +6,7 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from shared.errors import ModelFailed
 from shared.quantization_spec import RUNTIMES, Runtime
 from worker.runtimes.in_memory import EagerSession
 from worker.runtimes.session import Kernels, Session, SessionSettings, called
@@ -32,7 +33,10 @@ def installed() -> dict[Runtime, str]:
 
 
 def open_session(runtime: Runtime, path: Path, settings: SessionSettings) -> Session:
-    """Load a file in its runtime. Raises ModelFailed when the runtime refuses it."""
+    """Load a file in its runtime. Raises ModelFailed when the runtime refuses it, and does not say where it lies."""
     module, name = _SESSIONS[runtime]
-    session: Session = getattr(importlib.import_module(module), name)(path, settings)
+    try:
+        session: Session = getattr(importlib.import_module(module), name)(path, settings)
+    except ModelFailed as error:
+        raise ModelFailed(error.message.replace(f"{path.parent}/", "")) from error
     return session

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shared.errors import ModelFailed
 from worker.runtimes.session import Kernels, SessionSettings
 
 _INT8_PREFIXES = ("quantized::conv", "quantized::linear", "quantized::quantized_", "aten::quantized_")
@@ -24,7 +25,10 @@ class TorchSession:
 
     def __init__(self, path: Path, settings: SessionSettings) -> None:
         torch.set_num_threads(settings.threads)
-        self._module: Any = torch.jit.load(path)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        try:
+            self._module: Any = torch.jit.load(path)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        except RuntimeError as error:  # such as a file that another version of torch wrote
+            raise ModelFailed(f"torch does not take {path.name}: {_last_line(error)}") from error
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, in order."""
@@ -45,3 +49,7 @@ class TorchSession:
             elif kind in _FLOAT:
                 floating.append(kind)
         return Kernels(tuple(int8), tuple(floating))
+
+
+def _last_line(error: RuntimeError) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]

@@ -168,8 +168,8 @@ class Opener:
         options = BF16 if form.kind == "openvino_bf16" else {}
         try:
             return open_session(form.runtime, form.path, SessionSettings(threads=threads, options=options))
-        except RuntimeError as error:  # of TorchScript, which was written by another version of torch
-            raise ModelFailed(f"torch does not take {form.path.name}: {_last_line(error)}") from error
+        except ModelFailed as error:  # the file's name is ours
+            raise ModelFailed(error.message.replace(form.path.name, candidate.file.name)) from error
 
 
 class FedSession:
@@ -198,10 +198,6 @@ def by_candidate(forms: Sequence[Form]) -> Mapping[int, list[Form]]:
     for form in forms:
         found.setdefault(form.candidate, []).append(form)
     return found
-
-
-def _last_line(error: RuntimeError) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
 
 
 def _use_kernels(qengine: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -67,7 +66,7 @@ class FormVerifier:
             try:
                 opened[form.name] = self._opened(form)
             except ModelFailed as error:
-                problems[form.name] = _without_paths(error.message, form.path)
+                problems[form.name] = error.message
         qualities = self._qualities({name: session for name, (session, _) in opened.items()}, problems, advance)
         results: dict[str, FormResult] = {}
         expected = candidate.file.expected
@@ -148,13 +147,6 @@ class FormVerifier:
             labels=labels,
             note=note,
         )
-
-
-def _without_paths(message: str, path: Path) -> str:
-    """What a runtime says of a file without where it lies: its name and that of the job's folder are ours."""
-    for ours, told in ((str(path), "the file"), (path.name, "the file"), (str(path.parents[1]), "the job's folder")):
-        message = message.replace(ours, told)
-    return message
 
 
 def _kernels_of(session: Session) -> Kernels:
