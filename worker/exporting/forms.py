@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 
 from shared.quantization_spec import Runtime
+from worker.exporting.biases import fit_biases_into_integers, hold_biases_as_integers, shift_biases
 from worker.exporting.norms import read_norms_by_scale_alone
 from worker.exporting.passes import (
     average_floats,
     drop_idle_masks,
     drop_unread,
     fold_transposed_weights,
-    hold_biases_as_integers,
     keep_weights_in_float,
     leave_convolutions_in_float,
     leave_linears_in_float,
@@ -23,7 +23,6 @@ from worker.exporting.passes import (
     pool_over_integers,
     quantize_once,
     quantize_sigmoids,
-    shift_biases,
     spell_out_hard_sigmoids,
 )
 from worker.exporting.relus import quantize_relus_from_zero
@@ -43,6 +42,7 @@ _FOR_ALL: tuple[_Pass, ...] = (
 FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
     "onnxruntime": (
         *_FOR_ALL,
+        fit_biases_into_integers,
         hold_biases_as_integers,
         quantize_sigmoids,
         quantize_relus_from_zero,

@@ -5,14 +5,13 @@ Each says which runtime wants it and what was seen without it. None changes what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from worker.exporting.rewriting import (
-    LAYER,
     Array,
     add_initializer,
     axis_of,
@@ -23,12 +22,10 @@ from worker.exporting.rewriting import (
     nodes_of,
     only_reader,
     replace,
-    scalar,
     scale_of,
 )
 
 _SIGMOID_SCALE = np.float32(1 / 255)
-_INT32_LIMIT = 2**31 - 1
 #: Give a tensor another shape, in whatever type it is.
 SHAPE_OPERATORS = frozenset({
     "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
@@ -60,40 +57,6 @@ def fold_transposed_weights(model: ir.Model) -> None:
         axis = order.index(axis_of(dequantize, 1) % integers.ndim)
         made = insert_after(node, "DequantizeLinear", [weight, *dequantize.inputs[1:]], axis=axis)
         replace(node.outputs[0], made)
-
-
-def shift_biases(model: ir.Model, shifts: Mapping[str, Array]) -> None:
-    """Add to the biases of products, by the layer that they are of: one number a channel each."""
-    for node in nodes_of(model, "Conv", "Gemm"):
-        shift = shifts.get(node.metadata_props.get(LAYER, ""))
-        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        if shift is None or bias is None or bias.shape != shift.shape:
-            continue
-        shifted = add_initializer(model, (bias + shift).astype(bias.dtype), f"{name_of(node, 2)}_shifted")
-        node.replace_input_with(2, shifted)
-
-
-def hold_biases_as_integers(model: ir.Model) -> None:
-    """Give a Gemm its bias in int32, at the product's scale. For ONNX Runtime.
-
-    Its QGemm wants that where the output is float; without it 12 of 14 Linears of a BERT computed in float.
-    """
-    for node in nodes_of(model, "Gemm"):
-        if len(node.inputs) < 3 or (bias := constant(node.inputs[2])) is None:
-            continue
-        of_input, of_weight = scale_of(node.inputs[0]), scale_of(node.inputs[1])
-        if of_input is None or of_weight is None or (step := scalar(of_input)) is None:
-            continue
-        scale = (step * of_weight.astype(np.float64)).astype(np.float32)
-        integers = np.round(bias.astype(np.float64) / scale)
-        if np.abs(integers).max(initial=0) > _INT32_LIMIT:
-            continue
-        name = name_of(node, 2)
-        held = add_initializer(model, integers.astype(np.int32), f"{name}_int32")
-        made = ir.node("DequantizeLinear", [held, add_initializer(model, scale, f"{name}_scale")], {"axis": 0})
-        made.outputs[0].name = f"{name}_dequantized"
-        node.prepend(made)
-        node.replace_input_with(2, made.outputs[0])
 
 
 def quantize_sigmoids(model: ir.Model) -> None:

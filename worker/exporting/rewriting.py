@@ -83,10 +83,14 @@ def add_initializer(model: ir.Model, values: Array, like: str) -> ir.Value:
 
 
 def insert_after(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
-    """A node of one output behind another node, of the same layer."""
+    """A node of one output behind another node, of the same layer and with a free name."""
+    assert node.graph is not None
+    taken = {each.name for each in node.graph}
+    numbers = ("" if count == 0 else f"_{count}" for count in itertools.count())
+    end = next(end for number in numbers if f"{node.name}{(end := f'_{op_type}{number}')}" not in taken)
     layer = {LAYER: node.metadata_props[LAYER]} if LAYER in node.metadata_props else {}
-    made = ir.node(op_type, inputs, attributes, name=f"{node.name}_{op_type}", metadata_props=layer)
-    made.outputs[0].name = f"{node.outputs[0].name}_{op_type}"
+    made = ir.node(op_type, inputs, attributes, name=f"{node.name}{end}", metadata_props=layer)
+    made.outputs[0].name = f"{node.outputs[0].name}{end}"
     node.append(made)
     return made.outputs[0]
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from worker.exporting.biases import fit_biases_into_integers, hold_biases_as_integers, shift_biases
 from worker.exporting.norms import read_norms_by_scale_alone
 from worker.exporting.passes import (
     average_floats,
@@ -22,11 +23,10 @@ from worker.exporting.passes import (
     pool_over_all,
     pool_over_integers,
     quantize_once,
-    shift_biases,
     spell_out_hard_sigmoids,
 )
 from worker.exporting.relus import quantize_relus_from_zero
-from worker.exporting.rewriting import LAYER, Array
+from worker.exporting.rewriting import LAYER, Array, scale_of
 
 _HEADER = '<ir_version: 10, opset_import: ["" : 18]>'
 
@@ -202,6 +202,85 @@ def test_biases_are_shifted_by_layer_and_channel() -> None:
     shift_biases(model, {"first": np.array([10, 20], np.float32), "second": np.zeros(3, np.float32)})
     assert np.array_equal(first.inputs[2].const_value.numpy(), [11, 22])
     assert np.array_equal(second.inputs[2].const_value.numpy(), [1, 2]), "nor what has other channels"
+
+
+DEAD = """
+    g (float[N, 2, 4, 4] x) => (float[N, 3, 4, 4] y)
+    <float s = {0.004}, uint8 z = {0}, float[3] ws = {0.01, 1.2e-7, 0.00001},
+     int8[3, 2, 1, 1] w = {7, -3, 0, 0, 100, 50}, float[3] b = {0.5, 1.5, 300.0}>
+    {
+        xq = QuantizeLinear(x, s, z)
+        xd = DequantizeLinear(xq, s, z)
+        wd = DequantizeLinear <axis = 0> (w, ws)
+        c = Conv(xd, wd, b)
+        cq = QuantizeLinear(c, t, z)
+        y = DequantizeLinear(cq, t, z)
+    }
+"""
+
+
+@pytest.mark.parametrize("t", [0.01, 1.5])
+def test_a_bias_fits_into_the_integers_of_a_filter_that_is_all_but_zero(t: float) -> None:
+    model = normed(DEAD.replace("<float s", f"<float t = {{{t}}}, float s"))
+    x = np.random.default_rng(0).uniform(0, 1, (5, 2, 4, 4)).astype(np.float32)
+    right = _unfused(model, x)
+    wrong = _optimised(normed(DEAD.replace("<float s", f"<float t = {{{t}}}, float s")), x)
+    assert np.abs(wrong - right).max() > 100 * t, "if this fails, ONNX Runtime has learnt it"
+    fit_biases_into_integers(model)
+    np.testing.assert_allclose(_optimised(model, x), right, atol=t * 1.001)
+    scales = scale_of(next(node.inputs[1] for node in model.graph if node.op_type == "Conv"))
+    assert scales is not None
+    assert scales[0] == np.float32(0.01), "what fits is left alone"
+
+
+def test_linears_that_share_a_bias_have_integers_of_their_own() -> None:
+    model = normed(
+        """
+    g (float[N, 4] x) => (float[N, 2] y)
+    <float s = {0.1}, float s2 = {0.2}, uint8 z = {0}, float[2] ws = {0.01, 0.02},
+     int8[4, 2] w = {1, 2, 3, 4, 5, 6, 7, 8}, float[2] b = {0.5, 1.5}>
+    {
+        xq = QuantizeLinear(x, s, z)
+        xd = DequantizeLinear(xq, s, z)
+        x2q = QuantizeLinear(x, s2, z)
+        x2d = DequantizeLinear(x2q, s2, z)
+        wd = DequantizeLinear <axis = 1> (w, ws)
+        c = Gemm(xd, wd, b)
+        d = Gemm(x2d, wd, b)
+        y = Add(c, d)
+    }"""
+    )
+    x = np.random.default_rng(0).uniform(0, 20, (5, 4)).astype(np.float32)
+    before = _unfused(model, x)
+    hold_biases_as_integers(model)
+    np.testing.assert_allclose(_optimised(model, x), before, rtol=1e-4)
+    biases = {str(node.inputs[2].name) for node in model.graph if node.op_type == "Gemm" and node.inputs[2] is not None}
+    assert len(biases) == 2
+
+
+def test_float_layers_that_read_the_same_integers_all_keep_their_weights() -> None:
+    model = normed(
+        """
+    g (float[N, 1, 4, 4] x) => (float[N, 1, 4, 4] y)
+    <float s = {0.1}, uint8 z = {0}, float[1, 1, 1, 1] w = {0.7}>
+    {
+        xq = QuantizeLinear(x, s, z)
+        xd = DequantizeLinear(xq, s, z)
+        c = Conv(xd, w)
+        d = Conv(xd, w)
+        cq = QuantizeLinear(c, s, z)
+        dq = QuantizeLinear(d, s, z)
+        cd = DequantizeLinear(cq, s, z)
+        dd = DequantizeLinear(dq, s, z)
+        y = Add(cd, dd)
+    }"""
+    )
+    x = np.random.default_rng(0).uniform(0, 12, (5, 1, 4, 4)).astype(np.float32)
+    before = _unfused(model, x)
+    keep_weights_in_float(model)
+    names = [node.name for node in model.graph if node.name]
+    assert len(set(names)) == len(names) == 2
+    np.testing.assert_allclose(_optimised(model, x), before, atol=0.2)
 
 
 def test_a_hard_sigmoid_is_spelled_out_as_what_it_is() -> None:
