@@ -30,10 +30,12 @@ from worker.inference import batch_range, padded_to, sample_bytes, usual_batch_s
 from worker.job_folder import JobFolder
 from worker.progress import ProgressTracker, Report, Stage
 from worker.quantization import (
+    DEQUANTIZED_FOR_IT,
     Group,
     InputSpec,
     Plan,
     groups,
+    has_kernel,
     input_specs,
     layer_macs,
     load_program,
@@ -140,8 +142,10 @@ def _layers(raised: fx.GraphModule, settled: Plan, runtimes: Sequence[Runtime]) 
 
 def _layer(group: Group, settled: Plan, macs: Mapping[str, int], kernels_in: list[Runtime]) -> PlannedLayer:
     precision = settled.precision_of(group.name)
-    own, total = macs.get(group.name, 0), sum(macs.values())
     reason = settled.float_layers.get(group.name) or "not known to this method"
+    if precision == "int8" and not isinstance(settled.spec, DynamicSpec) and not has_kernel(group):
+        precision, reason = "float32", DEQUANTIZED_FOR_IT
+    own, total = macs.get(group.name, 0), sum(macs.values())
     return PlannedLayer(
         layer=group.name,
         op=group.op,

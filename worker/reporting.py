@@ -214,7 +214,14 @@ def measure(folder: JobFolder, report: Report) -> None:
     ends_at_seconds = inputs.measuring_ends_at(tracker.elapsed_seconds)
     with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
         runtimes = [file.runtime for file in handover.files]
-        floats = float_contenders(model, handover.float_torch, handover.float_onnx, runtimes, tracker)
+        floats = float_contenders(
+            model,
+            handover.float_torch,
+            handover.float_onnx,
+            runtimes,
+            samples=handover.yardstick.samples,
+            tracker=tracker,
+        )
         latency = benchmark(
             model,
             floats | int8,

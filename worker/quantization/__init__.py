@@ -24,6 +24,7 @@ from worker.quantization.equalizing import equalize
 from worker.quantization.float_reasons import FloatKind, FloatReason
 from worker.quantization.freezing import freeze
 from worker.quantization.grouping import Group, groups
+from worker.quantization.int8_kernels import DEQUANTIZED_FOR_IT, has_kernel
 from worker.quantization.int8_modules import per_channel_gain_db, weight_values
 from worker.quantization.islands import without_islands
 from worker.quantization.kernel_check import departing_layers
@@ -51,6 +52,7 @@ from worker.quantization.trying import plan
 from worker.quantization.verifying import verify_raised
 
 __all__ = [
+    "DEQUANTIZED_FOR_IT",
     "OUTLIER_STRETCH",
     "Biases",
     "Description",
@@ -81,6 +83,7 @@ __all__ = [
     "glob_of",
     "groups",
     "has_corrected_biases",
+    "has_kernel",
     "has_vnni",
     "head_of",
     "holds_float16",

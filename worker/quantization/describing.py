@@ -16,7 +16,7 @@ from worker.quantization.float_reasons import FloatKind, FloatReason
 from worker.quantization.fusions import fusions
 from worker.quantization.graph_tables import float_table, int8_table
 from worker.quantization.grouping import Group
-from worker.quantization.int8_kernels import has_kernel
+from worker.quantization.int8_kernels import DEQUANTIZED_FOR_IT, has_kernel
 from worker.quantization.int8_modules import precision_of
 from worker.quantization.labelling import Labelled, is_boundary, labelled, passes_on, plain
 from worker.quantization.observing import Observed, observe
@@ -25,9 +25,7 @@ from worker.quantization.qconfigs import qconfig_for
 from worker.quantization.ranging import ACTIVATIONS
 
 _NO_KERNEL = FloatReason("no_kernel", "no int8 kernel")
-_BETWEEN = FloatReason(
-    "no_kernel", "no int8 kernel: int8 tensors are dequantized for it, and what it gives is quantized again"
-)
+_BETWEEN = FloatReason("no_kernel", DEQUANTIZED_FOR_IT)
 _NOT_CONVERTED = FloatReason(
     "not_converted", "planned for int8, and FX left it in float: it found no observed tensor to compute on"
 )

@@ -7,6 +7,7 @@ import operator
 import re
 import tempfile
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -21,14 +22,27 @@ from worker.quantization.raising import interface
 #: Traced and eager differ only where a kernel takes another path at another batch size.
 _TOLERANCE = 1e-3
 _PLAIN_PATH = re.compile(r"[\w.]+", re.ASCII)
-_HINT = "Take sizes from tensors (x.shape[0]) and not from Python numbers, or export with a fixed batch."
+#: As operators these are given constants for the sizes that are traced; as functions of torch they keep them.
+_WITH_TRACED_SIZES: Mapping[object, Callable[..., Tensor]] = {
+    torch.ops.aten.affine_grid_generator.default: torch.affine_grid_generator,
+    torch.ops.aten.as_strided.default: torch.as_strided,
+    torch.ops.aten.broadcast_to.default: torch.broadcast_to,
+    torch.ops.aten.eye.default: torch.eye,
+    torch.ops.aten.eye.m: torch.eye,
+    torch.ops.aten.scalar_tensor.default: torch.scalar_tensor,
+}
+_HINT = (
+    "Take sizes from tensors (x.shape[0]) and not from Python numbers, and make no tensors of them. Where that is "
+    "done, torch's tracer makes constants of the sizes that an operator is given: export with a fixed batch."
+)
 
 
 def freeze(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptModule:
     """Trace the module on these inputs and freeze it; it returns what the module returns.
 
     Where the program's batch is dynamic the trace is run at another batch size and compared with the module. Raises
-    ModelUnsupported when the trace does not hold there. Freezing takes the weights twice: the module's own are parked.
+    ModelUnsupported when the trace does not hold there, or cannot be made. Freezing takes the weights twice: the
+    module's own are parked.
     """
     module.eval()
     with torch.no_grad(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
@@ -36,7 +50,7 @@ def freeze(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptMod
         others = other_batches(interface(module).inputs, inputs)
         wanted = [module(*other) for other in others]
         traced = Path(scratch) / "traced.pt"
-        torch.jit.save(torch.jit.trace(_plainly_named(module), inputs, check_trace=False, strict=False), traced)
+        torch.jit.save(_traced(_traceable(module), inputs), traced)
         with parked(module):
             size = traced.stat().st_size
             _forget_traced()
@@ -49,8 +63,16 @@ def freeze(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptMod
     return frozen
 
 
-def _plainly_named(module: nn.Module) -> nn.Module:
-    """The module, or where TorchScript could not spell the names of its layers, the same graph under other names."""
+def _traced(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptModule:
+    try:
+        return torch.jit.trace(module, inputs, check_trace=False, strict=False)
+    except RuntimeError as error:  # such as an operator that takes a size, and is given one that is traced
+        told = str(error).strip().splitlines()[0]
+        raise ModelUnsupported(f"TorchScript does not take the model: {told}", hint=_HINT) from error
+
+
+def _traceable(module: nn.Module) -> nn.Module:
+    """The module, or where need be the same graph with other names of layers and other calls of the same operators."""
     assert isinstance(module, fx.GraphModule)
     graph = copy.deepcopy(module.graph)
     plain: dict[str, str] = {}
@@ -59,7 +81,10 @@ def _plainly_named(module: nn.Module) -> nn.Module:
         target = str(node.target)
         plain.setdefault(target, target if _PLAIN_PATH.fullmatch(target) else f"renamed_{len(plain)}")
         node.target = plain[target]
-    if all(name == target for target, name in plain.items()):
+    sized = [node for node in graph.nodes if node.op == "call_function" and node.target in _WITH_TRACED_SIZES]
+    for node in sized:
+        node.target = _WITH_TRACED_SIZES[node.target]
+    if not sized and all(name == target for target, name in plain.items()):
         return module
     return fx.GraphModule({name: operator.attrgetter(target)(module) for target, name in plain.items()}, graph)
 

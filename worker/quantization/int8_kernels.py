@@ -15,6 +15,10 @@ from worker.quantization.grouping import RECURRENT, Group
 SYMMETRIC_ONLY = ("onednn",)
 
 
+DEQUANTIZED_FOR_IT = "no int8 kernel: int8 tensors are dequantized for it, and what it gives is quantized again"
+"""Why something is in float that stands between int8 layers and has no kernel."""
+
+
 def has_kernel(group: Group) -> bool:
     """Whether torch.ao has an int8 form of what a group begins with."""
     if isinstance(group.module, RECURRENT):

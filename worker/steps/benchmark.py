@@ -224,6 +224,8 @@ def _roofline(result: BenchmarkResult, macs: int, peak: float | None) -> Rooflin
         return None
     seconds = next(each.p50_ms for each in result.candidates if each.name == result.int8) / 1000
     reached = macs * result.batch_size / seconds / 1e9
+    if reached > peak:  # something disturbed the probe
+        return None
     return Roofline(reached_gmacs_per_second=reached, peak_gmacs_per_second=peak, share=reached / peak)
 
 

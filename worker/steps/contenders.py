@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shared.errors import ModelFailed
 from shared.quantization_spec import Runtime
@@ -21,11 +21,15 @@ from worker.candidate_names import (
     candidate_name,
     float_in,
 )
+from worker.closeness import FAR_DB
+from worker.datasets import Samples
 from worker.environment import cpu
+from worker.inference import batch_of, run_model
 from worker.machine_state import available_bytes
+from worker.numerics import ModelFidelity
 from worker.progress import ProgressTracker
 from worker.quantization import weight_bytes
-from worker.runtimes import EagerSession, Session, SessionSettings, open_session
+from worker.runtimes import EagerSession, Session, SessionSettings, called, open_session
 from worker.steps.load import LoadedModel
 
 _BF16_SETS = {"avx512_bf16", "amx_bf16"}
@@ -58,9 +62,18 @@ def in_file(runtime: Runtime, path: Path, **options: str) -> Contender:
 
 
 def float_contenders(
-    model: LoadedModel, frozen: Path, onnx: Path | None, runtimes: list[Runtime], tracker: ProgressTracker
+    model: LoadedModel,
+    frozen: Path,
+    onnx: Path | None,
+    runtimes: list[Runtime],
+    *,
+    samples: Samples,
+    tracker: ProgressTracker,
 ) -> dict[str, Contender]:
-    """The float models that people really deploy: in torch, and in each of these runtimes that takes the ONNX file."""
+    """The float models that people really deploy: in torch, and in each of these runtimes that computes the ONNX file.
+
+    None is measured that does not give the float model's answer to a first sample: int8 would be compared with it.
+    """
     # Those that are likely to be the fastest come first: of a model for which memory is short, the last are left out.
     others = {FLOAT_FROZEN: in_file("torch", frozen)}
     if onnx is not None:
@@ -71,17 +84,28 @@ def float_contenders(
         others[FLOAT_CHANNELS_LAST] = Contender(lambda _: channels_last(model.raised), weight_bytes(model.raised))
     found = {FLOAT_EAGER: Contender(lambda _: EagerSession(model.raised))}
     room = room_for(weight_bytes(model.raised))
+    some = batch_of(samples, model.batch.low)
+    answers = run_model(model.reference.run, some, model.batch)
     for position, (name, contender) in enumerate(others.items()):
         if position >= max(1, room):
             tracker.warn("float_model_left_out", f"Not measured: {candidate_name(name)}. Memory is short for it.")
             continue
         try:
-            contender.open(1)
+            _require_answers(answers, run_model(called(contender.open(1)), some, model.batch), model.outputs)
         except ModelFailed as error:
             tracker.warn("float_model_refused", f"Not measured: {candidate_name(name)}. {error.message}")
         else:
             found[name] = contender
     return found
+
+
+def _require_answers(answers: Sequence[Tensor], found: Sequence[Tensor], names: Sequence[str]) -> None:
+    if [each.shape for each in answers] != [each.shape for each in found]:
+        raise ModelFailed("Its outputs have other shapes than the float model's in torch.")
+    fidelity = ModelFidelity(names)
+    fidelity.update(answers, found)
+    if (sqnr_db := fidelity.closeness().sqnr_db) < FAR_DB:
+        raise ModelFailed(f"Its outputs are not the float model's in torch: their SQNR is {sqnr_db:.0f} dB.")
 
 
 def has_bf16() -> bool:

@@ -104,6 +104,38 @@ def test_each_runtime_computes_in_int8_what_was_foretold(
 _WITH_WEIGHTS = {"Conv2d", "ConvTranspose2d", "Linear", "LSTM", "GRU"}
 
 
+class Between(nn.Module):
+    """Operators without an int8 kernel stand between those that have one, and one of them multiplies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(16, 16)
+        self.second = nn.Linear(16, 16)
+        self.table = nn.Parameter(torch.randn(16, 16))
+        self.last = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        x = torch.maximum(self.second(x), x)
+        x = torch.addmm(x, x, self.table)
+        return self.last(x.sub(1)).topk(3)[0]
+
+
+def test_what_has_no_int8_kernel_is_foretold_in_float(make_folder: MakeFolder, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(128, 16)
+    export(Between(), (x[:2],), tmp_path / "model.pt2")
+    plan = asked(tmp_path, tmp_path / "model.pt2", "static")
+    report = recipes.run(
+        make_folder(tmp_path / "model.pt2", "static", {"calibration": {"x": x.numpy()}}), lambda _: None
+    )
+    done = {each.name: each.precision for each in report.layers}
+    foretold = {each.layer: each.precision for each in plan.layers}
+    assert foretold == {name: done[name] for name in foretold}
+    assert {"maximum", "addmm", "topk"} <= {each.op for each in plan.layers if each.precision == "float32"}
+    assert plan.int8_share == pytest.approx((16 + 16 + 4) / (3 * 16 + 4))
+
+
 def test_the_layers_and_the_shares_are_those_of_the_job(
     digits: Digits, make_folder: MakeFolder, tmp_path: Path
 ) -> None:
