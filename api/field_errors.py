@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from shared.errors import DataRequired, FieldError, OctavoError, SpecInvalid, WrongKind
-from shared.job_spec import METHODS
+from shared.job_spec import METHODS, SPECS
 
 _OBJECT_KINDS = {"mdl_": "a model", "dst_": "a dataset", "job_": "a job", "upl_": "an upload"}
 _DATASET_ROLES = {"/calibration", "/training", "/evaluation"}
@@ -125,15 +126,45 @@ def _detail(error: Any, pointer: str) -> str:
     if other := _other_kind(error):
         return f"{_printable(error['input'])} names {other}; this field takes {_wanted_kind(error)}."
     if kind == "extra_forbidden":
-        method = next((part for part in error["loc"][1:2] if part in METHODS), None)
-        where = f" of the method {method}" if method else ""
-        return f"`{pointer.rpartition('/')[2]}` is not a field{where}."
+        return _unknown_field(error, pointer)
     if kind == "union_tag_invalid":
-        return f"`method` must be one of {_METHOD_LIST}, not {_printable(error['ctx']['tag'])!r}."
+        expected = error["ctx"]["expected_tags"].replace("'", "`")
+        return f"`method` must be one of {expected}, not {_printable(error['ctx']['tag'])!r}."
     if kind == "value_error":  # raised by the spec itself: pydantic would put its own words before the reason
         reason = _printable(str(error["ctx"]["error"])).removesuffix(".")
         return f"{reason[0].upper()}{reason[1:]}."
     return _SENTENCES.get(kind) or _printable(str(error["msg"])).removesuffix(".") + "."
+
+
+def _unknown_field(error: Any, pointer: str) -> str:
+    """What it is no field of, and which field may have been meant."""
+    method = next((part for part in error["loc"][1:2] if part in METHODS), None)
+    *parents, name = pointer.removeprefix("/").split("/")
+    named = [each for each in parents if not each.isdecimal()]
+    where = f" of `{named[-1]}`" if named else f" of the method {method}" if method else ""
+    known = _fields(SPECS[method], parents) if method else []
+    meant = get_close_matches(name, known, 1)
+    return f"`{name}` is not a field{where}.{f' Did you mean `{meant[0]}`?' if meant else ''}"
+
+
+def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The names of the fields of what stands at this path of a model; none where that is not to be told."""
+    for name in path:
+        if name.isdecimal():  # an entry of a list: its type was taken for the list's
+            continue
+        field = model.model_fields.get(name)
+        inner = [each for each in _types(field.annotation) if issubclass(each, BaseModel)] if field else []
+        if len(inner) != 1:
+            return []
+        model = inner[0]
+    return list(model.model_fields)
+
+
+def _types(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type):
+        yield annotation
+    for each in get_args(annotation):
+        yield from _types(each)
 
 
 def _other_kind(error: Any) -> str | None:

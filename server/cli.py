@@ -55,7 +55,7 @@ def up(data_dir: Path, host: str, port: int, verbose: bool) -> None:
             f"  address   {stack.address}    (API documentation: {stack.address}/docs)\n"
             f"  data      {stack.directory.path}    (logs below logs/)\n"
             f"  API key   {stack.directory.api_key()}    (kept in {key_file})\n\n"
-            "Next, in another terminal:\n\n"
+            "Next, in another terminal (where `octavo` is not found: source .venv/bin/activate first):\n\n"
             f"  export OCTAVO_URL={stack.address} OCTAVO_API_KEY=$(cat {key_file})\n"
             "  octavo doctor\n\n"
             "Ctrl-C stops everything."

@@ -72,6 +72,7 @@ def _told_latency(latency: Sequence[BenchmarkResult]) -> str:
         told = f"{headline.speedup:.2f}× faster ({low:.2f}–{high:.2f}) than {baseline} {at}"
     else:
         told = f"{1 / headline.speedup:.2f}× slower ({1 / high:.2f}–{1 / low:.2f}) than {baseline} {at}"
+    told += " (a noisy measurement)" if headline.noisy else ""
     slower = [_place(result) for result in latency[1:] if _is_slower(_of(headline.int8, result))]
     return f"{told}, and slower {', '.join(slower)}" if slower else told
 

@@ -80,7 +80,13 @@ def _loads(report: Benchmark) -> Part:
     for name, form in report.forms.items():
         if form.load is not None:
             times = [f"{value:.3g} ms" for value in (form.load.cold_ms, form.load.warm_ms)]
-            rows.append([candidate_name(name), *times, bytes_text(form.load.resident_bytes)])
+            rows.append(
+                [
+                    candidate_name(name),
+                    *times,
+                    bytes_text(form.load.resident_bytes) if form.load.resident_bytes else NOTHING,
+                ]
+            )
     return Part("From opening the file to the first answer", rows, right=range(1, 4))
 
 

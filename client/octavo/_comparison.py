@@ -194,9 +194,11 @@ def _layer_text(sqnr_db: float | None, precision: str) -> str:
 
 
 def _texts(values: list[Any]) -> list[str]:
-    """The values of a field for people; of lists only what is not in all of them."""
+    """The values of a field for people; of lists of overrides only what is not in all of them."""
     if not all(isinstance(value, list) for value in values):
         return [_value_text(value) for value in values]
+    if not any(isinstance(each, Mapping) for value in values for each in value):
+        return [", ".join(map(_value_text, value)) or NOTHING for value in values]
     return [
         "; ".join(_value_text(each) for each in value if not all(each in other for other in values)) or NOTHING
         for value in values

@@ -82,7 +82,7 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
         ],
         ["fastest int8", *(candidate_name(each.latency[0].int8) if each.latency else NOTHING for each in outcomes)],
         ["p50", *(_p50_change(each.latency) for each in outcomes)],
-        ["speedup (95 % CI)", *(speedup_text(each.latency[0]) if each.latency else NOTHING for each in outcomes)],
+        ["speedup (95 % CI)", *(_speedup(each.latency) for each in outcomes)],
     ]
     return [row for row in rows if set(row[1:]) != {NOTHING}]
 
@@ -164,6 +164,10 @@ def worst_sqnr_text(fidelity: Sequence[OutputFidelity]) -> str:
     if not weighed:
         return NOTHING
     return sqnr_text(min((each.sqnr_db for each in weighed if each.sqnr_db is not None), default=None))
+
+
+def _speedup(latency: Sequence[BenchmarkResult]) -> str:
+    return f"{speedup_text(latency[0])}{', noisy' if latency[0].noisy else ''}" if latency else NOTHING
 
 
 def _size_change(outcome: Outcome) -> str:

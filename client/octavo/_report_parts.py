@@ -127,7 +127,9 @@ def _loading(artifacts: Sequence[ArtifactResult]) -> Part:
         if each.load is not None:
             peak = NOTHING if each.load.peak_bytes is None else bytes_text(each.load.peak_bytes)
             both = (_milliseconds(each.load.cold_ms), _milliseconds(each.load.warm_ms))
-            rows.append([each.name, *both, bytes_text(each.load.resident_bytes), peak])
+            rows.append(
+                [each.name, *both, bytes_text(each.load.resident_bytes) if each.load.resident_bytes else NOTHING, peak]
+            )
     return Part("Load time and memory, until it has answered", rows, right=range(1, 5))
 
 

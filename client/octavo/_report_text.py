@@ -27,6 +27,7 @@ def report_text(report: JobReport, *, width: int, job_id: str | None = None) -> 
         part_text(artifacts_part(report), width) if report.artifacts else "",
         _advice(report, width, job_id),
         aligned(report_rows(report), right=(1, 2)),
+        _doubts(report, width),
         "" if report.before is None else _before(report, report.before, width),
         "" if report.first_wrong is None else wrapped(report.first_wrong.told, width),
         *(part_text(part, width) for part in report_parts(report)),
@@ -57,6 +58,17 @@ def changes_text(changes: dict[str, Any]) -> str:
         else:
             words.append(f"{name} {value if isinstance(value, str) else json.dumps(value)}")
     return ", ".join(words)
+
+
+def _doubts(report: JobReport, width: int) -> str:
+    """What made the measurements noisy, a line each."""
+    lines = [
+        f"Noisy at batch {each.batch_size}, {each.threads} thread{'' if each.threads == 1 else 's'}: {doubt.told}"
+        for each in report.latency
+        if each.noisy
+        for doubt in each.doubts
+    ]
+    return "\n".join(wrapped(line, width, "", "  ") for line in lines)
 
 
 def _advice(report: JobReport, width: int, job_id: str | None) -> str:

@@ -53,6 +53,25 @@ def test_options_that_contradict_each_other_are_told_in_our_own_words(
     assert found.detail.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"seeds": 1}, "`seeds` is not a field of the method static. Did you mean `seed`?"),
+        ({"qat": {}}, "`qat` is not a field of the method static."),
+        ({"benchmark": {"batch_size": [1]}}, "`batch_size` is not a field of `benchmark`. Did you mean `batch_sizes`?"),
+        ({"recovery": {"zzz": 1}}, "`zzz` is not a field of `recovery`."),
+        ({"overrides": [{"layr": "a"}]}, "`layr` is not a field of `overrides`. Did you mean `layer`?"),
+    ],
+)
+def test_a_field_that_is_none_is_told_with_what_it_is_none_of(change: dict[str, Any], detail: str) -> None:
+    assert errors_of({"method": "static", "model": MODEL, "calibration": DATASET, **change})[0].detail == detail
+
+
+def test_only_the_methods_of_the_request_are_offered() -> None:
+    (found,) = errors_of({"method": "benchmark"})
+    assert found.detail == "`method` must be one of `dynamic`, `static`, `qat`, not 'benchmark'."
+
+
 @pytest.mark.parametrize("histograms", [0, 1000, "all"])
 def test_a_number_or_a_word_is_taken(histograms: int | str) -> None:
     spec = spec_adapter.validate_python({"method": "dynamic", "model": MODEL, "analysis": {"histograms": histograms}})

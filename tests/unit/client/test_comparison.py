@@ -85,6 +85,20 @@ def test_what_was_asked_differently_is_told_but_not_what_only_one_method_knows()
     assert "layer4.1.conv2: …erver=percentile" in comparison.text(90)
 
 
+def test_lists_of_plain_values_are_told_whole() -> None:
+    specs = ({"benchmark": {"batch_sizes": [1, 8]}}, {"benchmark": {"batch_sizes": [8]}})
+    reports = [report() for _ in specs]
+    for each, spec in zip(reports, specs, strict=True):
+        each.spec = spec
+    assert "benchmark.batch_sizes  1, 8  8" in octavo.compare(reports).text(120)
+
+
+def test_a_noisy_speedup_is_marked() -> None:
+    noisy = report()
+    noisy.latency = [noisy.latency[0].model_copy(update={"noisy": True})]
+    assert octavo.compare([noisy, report()]).text(120).count(", noisy") == 1
+
+
 def test_layers_that_all_jobs_compared_come_with_the_largest_difference_first() -> None:
     fewer = report(None)
     fewer.layers = fewer.layers[:3]

@@ -263,6 +263,15 @@ def test_a_speedup_in_doubt_is_said_to_be() -> None:
     assert "(0.90–1.10), no significant difference" in report(latency=[doubtful]).table()
 
 
+def test_a_noisy_measurement_is_told_with_its_causes() -> None:
+    doubts = [{"cause": "other_load", "told": "Other processes had 60 % of the cores' time."}]
+    noisy = samples.report()["latency"][0] | {"noisy": True, "doubts": doubts}
+    text = report_text(report(latency=[noisy]), width=100)
+    assert ", noisy" in text
+    assert "Noisy at batch 1, 1 thread: Other processes had 60 % of the cores' time." in text
+    assert "Noisy" not in report_text(report(), width=100)
+
+
 def test_a_report_without_labels_and_latency_has_a_table() -> None:
     bare = report(
         quality=samples.report()["quality"] | {"metric": None, "fidelity": []}, latency=[], warnings=[], layers=[]

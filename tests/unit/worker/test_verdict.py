@@ -38,6 +38,12 @@ SLOWER = latency(0.5, 0.4, 0.8)
 NO_DIFFERENCE = latency(1.1, 0.9, 1.2)
 
 
+def test_a_noisy_measurement_is_told_in_the_sentence() -> None:
+    noisy = FASTER.model_copy(update={"noisy": True})
+    sentence = judge(quality(top1(0.972, 0.97)), [noisy], SIZE).sentence
+    assert "model_int8.pt at batch 1, 1 thread (a noisy measurement); " in sentence
+
+
 def test_quality_held_and_faster_is_recommended() -> None:
     verdict = judge(quality(top1(0.972, 0.97)), [FASTER], SIZE)
     assert (verdict.word, verdict.accuracy) == ("recommended", "met")

@@ -21,7 +21,9 @@ _NEEDS = {"static": ("calibration", "images.npz"), "qat": ("training", "train.np
 def advice(report: JobReport, job_id: str, room: int) -> Section:
     """The warnings, the most telling first, and the effect of the change that made this job of another."""
     listed = listed_warnings(report.warnings, job_id, report.spec, room)
-    return Section("advice", "What to do", join([listed, _before(report, report.before, room)]))
+    again = "The machine was noisy while it was measured, see Latency: measure again before you rely on its figures."
+    noisy = element("p", again) if any(each.noisy for each in report.latency) else ""
+    return Section("advice", "What to do", join([listed, noisy, _before(report, report.before, room)]))
 
 
 def listed_warnings(warnings: Sequence[ReportWarning], job_id: str, spec: dict[str, Any], room: int) -> Html:

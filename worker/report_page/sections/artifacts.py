@@ -98,7 +98,7 @@ def _loading(artifacts: list[ArtifactResult]) -> Content:
             name(each.name),
             significant(each.load.cold_ms),
             significant(each.load.warm_ms),
-            byte_size(each.load.resident_bytes),
+            byte_size(each.load.resident_bytes) if each.load.resident_bytes else NONE,
             NONE if each.load.peak_bytes is None else byte_size(each.load.peak_bytes),
         ]
         for each in artifacts

@@ -184,7 +184,12 @@ def _load_cells(form: FormResult) -> list[Content]:
     if load is None:
         return [NONE] * 4
     peak = NONE if load.peak_bytes is None else byte_size(load.peak_bytes)
-    return [milliseconds(load.cold_ms), milliseconds(load.warm_ms), byte_size(load.resident_bytes), peak]
+    return [
+        milliseconds(load.cold_ms),
+        milliseconds(load.warm_ms),
+        byte_size(load.resident_bytes) if load.resident_bytes else NONE,
+        peak,
+    ]
 
 
 def _latency(report: BenchmarkReport) -> Html:

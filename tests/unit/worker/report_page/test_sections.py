@@ -352,6 +352,8 @@ def test_a_noisy_latency_says_so_with_cores_bounds_the_peak_and_every_int8_candi
     for told in ("Other processes had 40 %", "3, 5", "10.0 %", "77.7", "OpenVINO int8", "no significant difference"):
         assert told in latency
     assert "noisy" in plain(section(report, "verdict"))
+    assert "measure again before you rely" in plain(section(report, "advice"))
+    assert "measure again" not in plain(section(residual_cnn(), "advice"))
 
 
 def test_layers_stand_by_what_changed_most_with_bars_for_float_and_int8() -> None:
