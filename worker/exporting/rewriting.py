@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,23 +74,25 @@ def name_of(node: ir.Node, position: int = 0) -> str:
 
 def add_initializer(model: ir.Model, values: Array, like: str) -> ir.Value:
     """A new initializer with a free name like this one."""
-    names = (like if count == 0 else f"{like}_{count}" for count in itertools.count())
-    name = next(name for name in names if name not in model.graph.initializers)
+    name = _free(like, model.graph.initializers)
     tensor = ir.tensor(values, name=name)
     value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
     return value
 
 
+def _free(like: str, taken: Container[str]) -> str:
+    names = (like if count == 0 else f"{like}_{count}" for count in itertools.count())
+    return next(name for name in names if name not in taken)
+
+
 def insert_after(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
     """A node of one output behind another node, of the same layer and with a free name."""
     assert node.graph is not None
-    taken = {each.name for each in node.graph}
-    numbers = ("" if count == 0 else f"_{count}" for count in itertools.count())
-    end = next(end for number in numbers if f"{node.name}{(end := f'_{op_type}{number}')}" not in taken)
+    name = _free(f"{node.name}_{op_type}", {str(each.name) for each in node.graph})
     layer = {LAYER: node.metadata_props[LAYER]} if LAYER in node.metadata_props else {}
-    made = ir.node(op_type, inputs, attributes, name=f"{node.name}{end}", metadata_props=layer)
-    made.outputs[0].name = f"{node.outputs[0].name}{end}"
+    made = ir.node(op_type, inputs, attributes, name=name, metadata_props=layer)
+    made.outputs[0].name = f"{node.outputs[0].name}{name.removeprefix(str(node.name))}"
     node.append(made)
     return made.outputs[0]
 
