@@ -59,23 +59,26 @@ def has_corrected_biases(prepared: fx.GraphModule) -> bool:
 
 
 class Biases:
-    """The biases that a prepared graph had."""
+    """The biases that a prepared graph had, once corrected or as they were."""
 
     def __init__(self, found: dict[str, nn.Parameter | None], prepared: fx.GraphModule) -> None:
         self._found = found
         self._prepared = prepared
+        self._float = prepared.meta.get(FLOAT_BIASES)
+        prepared.meta.setdefault(FLOAT_BIASES, found)
 
     def restore(self) -> None:
         """Put them back, to the bit."""
         for name, bias in self._found.items():
             first_layer(self._prepared.get_submodule(name)).bias = bias
-        del self._prepared.meta[FLOAT_BIASES]
+        if self._float is None:
+            del self._prepared.meta[FLOAT_BIASES]
 
 
 def correct_biases(prepared: fx.GraphModule, corrections: dict[str, Tensor]) -> Biases:
     """Add the corrections to the biases of a prepared graph, in place; what it had can be restored.
 
-    It stands in the graph's meta too: in float a layer computes with its own.
+    What it had at first stands in the graph's meta too: in float a layer computes with its own.
     """
     before: dict[str, nn.Parameter | None] = {}
     for name, shift in corrections.items():
@@ -83,7 +86,6 @@ def correct_biases(prepared: fx.GraphModule, corrections: dict[str, Tensor]) -> 
         before[name] = layer.bias
         corrected = shift if layer.bias is None else layer.bias.detach() + shift
         layer.bias = nn.Parameter(corrected, requires_grad=False)
-    prepared.meta[FLOAT_BIASES] = before
     return Biases(before, prepared)
 
 

@@ -21,10 +21,10 @@ from worker.datasets import Samples
 from worker.job_folder import JobFolder
 from worker.outputs import MODEL_NAMES
 from worker.progress import StepProgress
-from worker.quantization import Plan, bias_corrections, has_corrected_biases, reference_graph, simulate
+from worker.quantization import Plan, has_corrected_biases, reference_graph, simulate
 from worker.runtimes import installed
 from worker.steps.load import LoadedModel
-from worker.steps.refine import correcting_inputs
+from worker.steps.refine import corrections_unrounded
 
 _REFERENCE_NAME = "reference.pt2"
 _FLOAT_NAME = "model_float.onnx"
@@ -107,7 +107,7 @@ def _shifts(model: LoadedModel, prepared: fx.GraphModule, plan: Plan, observed: 
     layers = simulate(prepared, plan).layers_before(_WITHIN_PRODUCTS) if has_corrected_biases(prepared) else None
     if not layers:
         return {}
-    found = bias_corrections(prepared, plan, correcting_inputs(model, observed), unrounded=layers)
+    found = corrections_unrounded(model, prepared, plan, observed, layers)
     layer_of = {str(node.target): str(node.meta.get("layer")) for node in prepared.graph.nodes}
     return {layer_of[name]: shift for name, shift in found.items()}
 

@@ -143,25 +143,39 @@ def test_by_default_there_is_an_artifact_for_each_runtime_that_is_installed(
     assert [each.runtime for each in report.artifacts] == ["torch", "onnxruntime"]
 
 
-def test_corrected_biases_are_corrected_once_more_for_openvino_where_it_is_wanted(
-    make_folder: MakeFolder, tmp_path: Path
-) -> None:
-    """Its file alone has others: it does not round what a SiLU is computed of."""
+def with_silus(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Flatten(), nn.Linear(128, 4)
     )
+    export(network, (torch.randn(2, 3, 8, 8),), tmp_path / "model.pt2")
+    return tmp_path / "model.pt2"
+
+
+def test_where_it_is_worth_nothing_biases_are_corrected_once_alone(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Nearly all of the error is in what the input is clipped to."""
+    program = with_silus(tmp_path)
     x = torch.randn(64, 3, 8, 8).exp()
-    export(network, (x[:2],), tmp_path / "model.pt2")
     asked = {"recovery": {"bias_correction": True}, "activation": {"observer": "percentile", "percentile": 95}}
+    folder = make_folder(
+        program, "static", {"calibration": {"input": x.numpy()}}, runtimes=["torch", "openvino"], **asked
+    )
+    recipes.run(folder, lambda _: None)
+    assert not (folder.tmp / "shifts.pt").exists()
+
+
+def test_corrected_biases_are_corrected_once_more_for_openvino_where_it_is_wanted(
+    make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    """Its file alone has others: it does not round what a SiLU is computed of."""
+    program = with_silus(tmp_path)
+    x = torch.randn(64, 3, 8, 8)
+    clipped = {"layer": "0", "activation": {"observer": "percentile", "percentile": 90}}
+    asked = {"recovery": {"bias_correction": True}, "overrides": [clipped]}
 
     def biases(runtime: Runtime) -> list[list[float]]:
         folder = make_folder(
-            tmp_path / "model.pt2",
-            "static",
-            {"calibration": {"input": x.numpy()}},
-            runtimes=["torch", runtime],
-            **asked,
+            program, "static", {"calibration": {"input": x.numpy()}}, runtimes=["torch", runtime], **asked
         )
         recipes.run(folder, lambda _: None)
         assert (folder.tmp / "shifts.pt").exists() == (runtime == "openvino")
