@@ -146,7 +146,13 @@ def test_by_default_there_is_an_artifact_for_each_runtime_that_is_installed(
 def with_silus(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Flatten(), nn.Linear(128, 4)
+        nn.Conv2d(3, 3, 1),
+        nn.Conv2d(3, 8, 3),
+        nn.SiLU(),
+        nn.Conv2d(8, 8, 3),
+        nn.SiLU(),
+        nn.Flatten(),
+        nn.Linear(128, 4),
     )
     export(network, (torch.randn(2, 3, 8, 8),), tmp_path / "model.pt2")
     return tmp_path / "model.pt2"
@@ -170,7 +176,7 @@ def test_corrected_biases_are_corrected_once_more_for_openvino_where_it_is_wante
     """Its file alone has others: it does not round what a SiLU is computed of."""
     program = with_silus(tmp_path)
     x = torch.randn(64, 3, 8, 8)
-    clipped = {"layer": "0", "activation": {"observer": "percentile", "percentile": 90}}
+    clipped = {"layer": "1", "activation": {"observer": "percentile", "percentile": 60}}
     asked = {"recovery": {"bias_correction": True}, "overrides": [clipped]}
 
     def biases(runtime: Runtime) -> list[list[float]]:
@@ -184,5 +190,5 @@ def test_corrected_biases_are_corrected_once_more_for_openvino_where_it_is_wante
         return [values[node.input[2]].tolist() for node in model.graph.node if node.op_type == "Conv"]
 
     plain, shifted = biases("onnxruntime"), biases("openvino")
-    assert plain[0] == pytest.approx(shifted[0], abs=1e-5), "nothing before it is another"
-    assert plain[1] != pytest.approx(shifted[1], abs=1e-5)
+    assert plain[0] == pytest.approx(shifted[0], abs=1e-3), "nothing before it is another"
+    assert plain[2] != pytest.approx(shifted[2], abs=1e-2), "it was corrected for what is clipped before"
