@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import ModelFailed
-from worker.runtimes.session import Kernels, SessionSettings
+from worker.runtimes.session import Kernels, SessionSettings, last_line
 
 #: Kinds of operators in OpenVINO's own graph that multiply by weights.
 _WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "RNNCell", "RNNSeq"})
@@ -53,7 +53,7 @@ class OpenVinoSession:
         try:
             self._compiled = core.compile_model(core.read_model(path), "CPU", options)
         except RuntimeError as error:
-            raise ModelFailed(f"OpenVINO does not take {path.name}: {_last_line(error)}") from error
+            raise ModelFailed(f"OpenVINO does not take {path.name}: {last_line(error)}") from error
         self._request = self._compiled.create_infer_request()
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -61,7 +61,7 @@ class OpenVinoSession:
         try:
             found = self._request.infer(self._fed(inputs))
         except RuntimeError as error:
-            raise ModelFailed(f"OpenVINO raised: {_last_line(error)}") from error
+            raise ModelFailed(f"OpenVINO raised: {last_line(error)}") from error
         return [torch.from_numpy(found[output].copy()) for output in self._compiled.outputs]
 
     def bound(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
@@ -110,8 +110,3 @@ class OpenVinoSession:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else str(value.astype(str))
-
-
-def _last_line(error: Exception) -> str:
-    """Where OpenVINO says what it is about, after its own places."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]

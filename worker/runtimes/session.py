@@ -49,3 +49,8 @@ class Session(Protocol):
 def called(session: Session) -> Callable[..., list[Tensor]]:
     """The session as a model that takes its inputs one by one."""
     return lambda *inputs: session.run(inputs)
+
+
+def last_line(error: Exception) -> str:
+    """Where torch and OpenVINO say what an error is about, after their own places."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]

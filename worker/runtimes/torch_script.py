@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import ModelFailed
-from worker.runtimes.session import Kernels, SessionSettings
+from worker.runtimes.session import Kernels, SessionSettings, last_line
 
 _INT8_PREFIXES = ("quantized::conv", "quantized::linear", "quantized::quantized_", "aten::quantized_")
 _FLOAT = frozenset({
@@ -28,7 +28,7 @@ class TorchSession:
         try:
             self._module: Any = torch.jit.load(path)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         except RuntimeError as error:  # such as a file that another version of torch wrote
-            raise ModelFailed(f"torch does not take {path.name}: {_last_line(error)}") from error
+            raise ModelFailed(f"torch does not take {path.name}: {last_line(error)}") from error
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, in order."""
@@ -49,7 +49,3 @@ class TorchSession:
             elif kind in _FLOAT:
                 floating.append(kind)
         return Kernels(tuple(int8), tuple(floating))
-
-
-def _last_line(error: RuntimeError) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
