@@ -67,7 +67,7 @@ def _traced(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptMo
     try:
         return torch.jit.trace(module, inputs, check_trace=False, strict=False)
     except RuntimeError as error:  # such as an operator that takes a size, and is given one that is traced
-        told = str(error).strip().splitlines()[0]
+        told = str(error).strip().partition("\n")[0]
         raise ModelUnsupported(f"TorchScript does not take the model: {told}", hint=_HINT) from error
 
 
