@@ -46,7 +46,7 @@ from shared.model_file import inspect_model
 from shared.quantization_spec import BenchmarkSettings, DynamicSpec
 from worker.job_folder import JobFolder, JobInputs
 from worker.progress import FailedMessage, FinishedMessage, ProgressMessage, Report, Stage, StageMessage
-from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage, Task
+from worker.runner_messages import MAX_LINE_BYTES, THREADS_WAIT, ReadyMessage, StartMessage, Task
 from worker.sandbox import lock_down, probe_level, require_single_thread
 
 _PR_SET_PDEATHSIG = 1
@@ -78,7 +78,8 @@ def serve(load_recipes: Callable[[], Recipes]) -> None:
     recipes = load_recipes()
     gc.collect()
     gc.freeze()  # torch's own objects live as long as the process: collections in the job need not look at them
-    os.environ.clear()
+    for name in set(os.environ) - set(THREADS_WAIT):  # torch has read what is left, and reports name it
+        del os.environ[name]
     if sys.platform == "linux":
         require_single_thread()
     _send(protocol, ReadyMessage(level=probe_level()))

@@ -24,12 +24,12 @@ from pydantic import ValidationError
 
 from worker.progress import STAGES, StageMessage, runner_message_adapter
 from worker.runner_log import RunnerLog
-from worker.runner_messages import MAX_LINE_BYTES, ReadyMessage, StartMessage
+from worker.runner_messages import MAX_LINE_BYTES, THREADS_WAIT, ReadyMessage, StartMessage
 from worker.sandbox import SandboxLevel
 
 # One thread while torch is imported: a thread that ran before the lockdown would stay outside of it.
 _ENVIRONMENT = {
-    "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"
+    "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **THREADS_WAIT
 }  # fmt: skip
 _READ_BYTES = 64 * 1024
 _STOP_SECONDS = 1.0

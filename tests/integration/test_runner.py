@@ -18,7 +18,7 @@ from shared.quantization_spec import DynamicSpec
 from tests.hostile.models import export_small_net, pickled_sample_inputs, pickled_weight
 from worker.job_folder import JobFolder, JobInputs
 from worker.progress import Stage
-from worker.runner_messages import MAX_LINE_BYTES, StartMessage
+from worker.runner_messages import MAX_LINE_BYTES, THREADS_WAIT, StartMessage
 from worker.runner_process import RunnerGarbled, RunnerLost, RunnerProcess
 from worker.sandbox import SandboxLevel, SandboxLimits, probe_level
 
@@ -191,7 +191,7 @@ def test_a_runner_has_an_empty_environment_its_streams_and_its_own_session(start
         os.close(reader)
         os.close(writer)
     environment, links, own_session, directory = json.loads((folder.outputs / "facts").read_text())
-    assert environment == {"HOME": str(folder.tmp), "TMPDIR": str(folder.tmp), "LANG": "C.UTF-8"}
+    assert environment == {"HOME": str(folder.tmp), "TMPDIR": str(folder.tmp), "LANG": "C.UTF-8", **THREADS_WAIT}
     assert pipe not in links
     assert own_session
     assert directory == str(folder.path)
