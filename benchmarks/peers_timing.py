@@ -24,7 +24,7 @@ from torch import Tensor
 
 from shared.errors import ModelFailed
 from shared.quantization_spec import Runtime
-from worker.closeness import NEAR_DB
+from worker.closeness import FAR_DB, NEAR_DB
 from worker.exporting import FORMS
 from worker.latency import Rounds, measure_rounds
 from worker.latency_statistics import Samples
@@ -132,14 +132,20 @@ def right_ones(entries: Sequence[Entry], quality: Mapping[str, float | str]) -> 
 
 
 def offered_by_octavo(entries: Sequence[Entry], quality: Mapping[str, float | str]) -> list[str]:
-    """Those that a job would not call wrong: as near to float as the torch artifact, or near enough."""
+    """Those that a job would not call wrong: as near to float as the torch artifact, or near enough.
+
+    What is in bf16 loses by nature: near enough is what the float model in bf16, which it is beside, is taken from.
+    """
     ours = quality["octavo torch"]
     assert not isinstance(ours, str)
-    least = min(ours - MAX_LOST_DB, NEAR_DB)
+
+    def least(entry: Entry) -> float:
+        return min(ours - MAX_LOST_DB, FAR_DB if entry.name.endswith("bf16") else NEAR_DB)
+
     return [
         each.name
         for each in entries
-        if each.side == "octavo" and not isinstance(db := quality[each.name], str) and db >= least
+        if each.side == "octavo" and not isinstance(db := quality[each.name], str) and db >= least(each)
     ]
 
 
