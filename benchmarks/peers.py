@@ -52,7 +52,7 @@ class Contest:
     """What no network may exceed; the geometric mean of the first two may not exceed 1."""
     mean: float | None = 1.0
     recommended: bool = False
-    """Whether only those of Octavo's files count that lose no more than its torch artifact."""
+    """Whether only those of Octavo's files count that a job would offer (`offered_by_octavo` of peers_timing.py)."""
 
 
 CONTESTS = (

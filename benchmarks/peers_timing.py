@@ -30,8 +30,7 @@ from worker.latency import Rounds, measure_rounds
 from worker.latency_statistics import Samples
 from worker.outputs import MODEL_NAMES
 from worker.quantization import freeze, load_program, raise_program
-from worker.runtimes import EagerSession, SessionSettings, open_session
-from worker.runtimes.openvino_runtime import PRECISION
+from worker.runtimes import PRECISION, EagerSession, SessionSettings, open_session
 from worker.steps.choose_kernels import MAX_LOST_DB
 
 BATCH_SIZES = (1, 8)

@@ -27,6 +27,7 @@ SCHEMA_VERSION = "3.1"
 
 VerdictWord = Literal["recommended", "no_faster", "slower", "accuracy_not_met", "low_fidelity"]
 ArtifactLabel = Literal["missing", "wrong", "accuracy_not_met", "in_float", "slower"]
+InferencePrecision = Literal["f32", "bf16"]
 DataSource = Literal["evaluation", "calibration", "training", "synthetic"]
 
 
@@ -108,6 +109,11 @@ class ArtifactResult(Reported):
         description="On the evaluation data, as the runtime computes it; null when it is missing or does not run."
     )
     load: Load | None = Field(default=None, description="null when it is missing.")
+    inference_precision: InferencePrecision | None = Field(
+        default=None,
+        description="What of it is not int8 is computed in, by OpenVINO's `INFERENCE_PRECISION_HINT`; null for other "
+        "runtimes.",
+    )
     int8_operators: int = Field(description="Operators with weights whose kernels multiply integers of 8 bits.")
     float_operators: int = Field(description="Operators with weights that the runtime computes in float.")
     labels: list[ArtifactLabel] = Field(

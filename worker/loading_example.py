@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from string import Template
 
-from shared.job_report import ExampleInput, JobReport
-from shared.quantization_spec import Runtime
+from shared.job_report import ArtifactResult, ExampleInput, JobReport
 
 _TORCH = Template('''\
 """Load $model and run it. Needs torch $version or a version near it, and nothing else."""
@@ -59,8 +58,8 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-# Where the CPU has bf16, OpenVINO would round to it what is not int8, which was not what the report is about.
-options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1}
+# What is not int8 is computed in this: what the report is about. $otherwise
+options = {"INFERENCE_PRECISION_HINT": "$precision", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1}
 model = openvino.Core().compile_model(Path(__file__).with_name("$model"), "CPU", options)
 inputs = {
 $inputs
@@ -70,16 +69,23 @@ outputs = model(inputs)
 for name, output in zip($outputs, outputs.values()):
     print(name, output.shape, output.dtype)
 ''')
+_OTHERWISE = {
+    "f32": "OpenVINO would take bf16 where the CPU has it.",
+    "bf16": "In f32 it is nearer to the float model, and slower.",
+}
 _EXAMPLES = {"torch": _TORCH, "onnxruntime": _ONNX_RUNTIME, "openvino": _OPENVINO}
 
 
-def loading_example(report: JobReport, runtime: Runtime, *, model_name: str) -> str:
-    """Python that loads the model of this name beside it and calls it with random inputs."""
-    environment = report.environment
+def loading_example(report: JobReport, artifact: ArtifactResult) -> str:
+    """Python that loads this file beside it and calls it with random inputs."""
+    environment, runtime = report.environment, artifact.runtime
+    precision = artifact.inference_precision or "f32"
     found = {"torch": environment.torch, **environment.versions}[runtime]
     given = _random_tensor if runtime == "torch" else _random_array
     return _EXAMPLES[runtime].substitute(
-        model=model_name,
+        model=artifact.name,
+        precision=precision,
+        otherwise=_OTHERWISE[precision],
         version=found.partition("+")[0],
         qengine=environment.qengine,
         inputs="\n".join(f"    {given(each)}" for each in report.inputs),

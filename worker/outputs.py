@@ -178,8 +178,7 @@ def complete_outputs(outputs: Path, report: JobReport | BenchmarkReport, *, job_
     if isinstance(report, JobReport):
         for each in report.artifacts:
             if "missing" not in each.labels:
-                example = loading_example(report, each.runtime, model_name=each.name)
-                _write(outputs / EXAMPLE_NAMES[each.runtime], example)
+                _write(outputs / EXAMPLE_NAMES[each.runtime], loading_example(report, each))
     artifacts = [_artifact(outputs / name) for name in sorted(_KINDS) if (outputs / name).exists()]
     _write(outputs / MANIFEST_NAME, "".join(f"{each.sha256}  {each.name}\n" for each in artifacts))
     return [*artifacts, _artifact(outputs / MANIFEST_NAME)]

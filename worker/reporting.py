@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,8 +26,8 @@ from shared.job_report import (
 from shared.layer_report import LayerSummary
 from shared.layer_times import LayerTimes
 from shared.quantization_spec import Runtime
-from worker.artifacts import with_speed, worth_measuring
-from worker.candidate_names import int8_in
+from worker.artifacts import options_of, with_speed, worth_measuring
+from worker.candidate_names import FLOAT_FROZEN, FLOAT_OPENVINO_BF16, float_in, int8_in
 from worker.datasets import Samples
 from worker.environment import describe_environment
 from worker.findings import Case, find, slow_layers
@@ -197,6 +197,7 @@ def verify_artifacts(folder: JobFolder, report: Report) -> None:
             handover.files,
             handover.yardstick,
             qengine=handover.qengine,
+            batch_size=inputs.quantization.benchmark.batch_sizes[0],
             threads=inputs.threads,
             advance=advance,
         )
@@ -210,7 +211,10 @@ def measure(folder: JobFolder, report: Report) -> None:
     torch.backends.quantized.engine = handover.qengine
     model = load_again(folder, handover.yardstick.samples)
     measured = worth_measuring(artifacts)
-    int8 = {int8_in(each.runtime): in_file(each.runtime, folder.outputs / each.name) for each in measured}
+    int8 = {
+        int8_in(each.runtime): in_file(each.runtime, folder.outputs / each.name, **options_of(each))
+        for each in measured
+    }
     ends_at_seconds = inputs.measuring_ends_at(tracker.elapsed_seconds)
     with tracker.step(Step.BENCHMARK, "Measuring latency") as advance:
         runtimes = [file.runtime for file in handover.files]
@@ -234,7 +238,7 @@ def measure(folder: JobFolder, report: Report) -> None:
             advance=advance,
         )
         layer_times = time_layers(
-            _pairs(folder, handover, measured, dynamic=spec.method == "dynamic"),
+            _pairs(folder, handover, measured, floats, dynamic=spec.method == "dynamic"),
             handover.explained["layers"],
             latency[0],
             batch_of(handover.yardstick.samples, latency[0].batch_size),
@@ -273,18 +277,33 @@ def measure(folder: JobFolder, report: Report) -> None:
 
 
 def _pairs(
-    folder: JobFolder, handover: Handover, measured: Sequence[ArtifactResult], *, dynamic: bool
+    folder: JobFolder,
+    handover: Handover,
+    measured: Sequence[ArtifactResult],
+    floats: Collection[str],
+    *,
+    dynamic: bool,
 ) -> dict[Runtime, Pair]:
-    """Each measured artifact with the float model in the same runtime, as far as there is one."""
+    """Each measured artifact with the float model in the same runtime and precision, as far as there is one."""
     graphs, onnx = handover.explained["graphs"], handover.float_onnx
     pairs: dict[Runtime, Pair] = {}
     for each in measured:
-        float_file = handover.float_torch if each.runtime == "torch" else onnx
-        if float_file is not None:
+        name, file, options = float_in(each.runtime), onnx, dict[str, str]()
+        if each.runtime == "torch":
+            name, file = FLOAT_FROZEN, handover.float_torch
+        elif each.inference_precision == "bf16" and FLOAT_OPENVINO_BF16 in floats:
+            name, options = FLOAT_OPENVINO_BF16, options_of(each)
+        if file is not None:
             pairs[each.runtime] = Pair(
-                TimedFile(float_file, graphs.float_nodes),
-                # ONNX Runtime's quantizer drops what the exporter says of a node, but keeps what it is called.
-                TimedFile(folder.outputs / each.name, graphs.int8_nodes, original=onnx if dynamic else None),
+                name,
+                TimedFile(file, graphs.float_nodes, options=options),
+                TimedFile(
+                    folder.outputs / each.name,
+                    graphs.int8_nodes,
+                    # ONNX Runtime's quantizer drops what the exporter says of a node, but keeps what it is called.
+                    original=onnx if dynamic else None,
+                    options=options_of(each),
+                ),
             )
     return pairs
 

@@ -78,6 +78,9 @@ class ArtifactResult(Reported):
     size_bytes: int | None = Field(default=None, description="None when it is missing.")
     quality: Quality | None = Field(default=None, description="As the runtime computes it.")
     load: Load | None = None
+    inference_precision: str | None = Field(
+        default=None, description="What of it is not int8 is computed in by OpenVINO: `f32` or `bf16`."
+    )
     int8_operators: int = Field(description="Operators with weights that multiply integers of 8 bits.")
     float_operators: int = Field(description="Operators with weights that the runtime computes in float.")
     labels: list[str] = Field(

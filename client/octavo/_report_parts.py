@@ -116,7 +116,7 @@ def _of_artifact(artifact: ArtifactResult) -> list[str]:
 def _said(artifact: ArtifactResult, recommended: str | None) -> str:
     words = ["recommended"] if artifact.name == recommended else []
     words += [label.replace("_", " ") for label in artifact.labels]
-    runtime = runtime_name(artifact.runtime)
+    runtime = f"{runtime_name(artifact.runtime)}{' with bf16' if artifact.inference_precision == 'bf16' else ''}"
     first = f"{runtime}: {', '.join(words)}." if words else f"{runtime}."
     return first if artifact.note is None else f"{first} {artifact.note}"
 

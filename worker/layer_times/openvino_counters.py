@@ -22,7 +22,8 @@ class OpenVinoTimer:
 
     def __init__(self, file: TimedFile, inputs: Sequence[Tensor], threads: int) -> None:
         self._layers = OnnxLayers(file.path, file.original)
-        self._session = OpenVinoSession(file.path, SessionSettings(threads=threads, options={"PERF_COUNT": "YES"}))
+        options = {**file.options, "PERF_COUNT": "YES"}
+        self._session = OpenVinoSession(file.path, SessionSettings(threads=threads, options=options))
         self._call = self._session.bound(inputs)
         self._runs = 0
         self._warm_up: dict[str, float] = {}

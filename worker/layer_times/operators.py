@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +39,8 @@ class TimedFile:
     """The FX graph before or after quantization."""
     original: Path | None = None
     """The float model as ONNX, where this file was made from it and lost names on the way."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """What the runtime opens it with."""
 
 
 class OperatorTimer(Protocol):

@@ -9,9 +9,9 @@ from pathlib import Path
 from shared.errors import ModelFailed
 from shared.quantization_spec import RUNTIMES, Runtime
 from worker.runtimes.in_memory import EagerSession
-from worker.runtimes.session import Kernels, Session, SessionSettings, called
+from worker.runtimes.session import PRECISION, Kernels, Session, SessionSettings, called
 
-__all__ = ["EagerSession", "Kernels", "Session", "SessionSettings", "called", "installed", "open_session"]
+__all__ = ["PRECISION", "EagerSession", "Kernels", "Session", "SessionSettings", "called", "installed", "open_session"]
 
 # Imported when the first file is opened: together they take a second and 100 MiB, and none is always there.
 _SESSIONS = {

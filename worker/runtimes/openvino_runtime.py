@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from shared.errors import ModelFailed
-from worker.runtimes.session import Kernels, SessionSettings, last_line
+from worker.runtimes.session import PRECISION, Kernels, SessionSettings, last_line
 
 #: Kinds of operators in OpenVINO's own graph that multiply by weights.
 _WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "RNNCell", "RNNSeq"})
 _INT8_SUFFIX = "I8"  # of the kernel's name, such as brgconv_avx512_I8
-
-PRECISION = "INFERENCE_PRECISION_HINT"
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class OpenVinoSession:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": settings.threads,
             "ENABLE_CPU_PINNING": False,  # cores are chosen by whoever measures
-            PRECISION: "f32",  # of what is not int8; otherwise it takes bf16 where the CPU has it, and rounds
+            PRECISION: "f32",  # otherwise it takes bf16 where the CPU has it, and rounds
             **settings.options,
         }
         try:
@@ -59,7 +57,8 @@ class OpenVinoSession:
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, in order. Raises ModelFailed when the runtime raises."""
         try:
-            found = self._request.infer(self._fed(inputs))
+            # Not copied into what the request holds: after a bound call that is an array of the size of its batch.
+            found = self._request.infer(self._fed(inputs), share_inputs=True)
         except RuntimeError as error:
             raise ModelFailed(f"OpenVINO raised: {last_line(error)}") from error
         return [torch.from_numpy(found[output].copy()) for output in self._compiled.outputs]

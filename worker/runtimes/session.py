@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+PRECISION = "INFERENCE_PRECISION_HINT"
+"""OpenVINO's option for what is not int8: `f32`, or where the CPU has it `bf16`."""
+
 
 @dataclass(frozen=True)
 class SessionSettings:
@@ -15,7 +18,7 @@ class SessionSettings:
 
     threads: int = 1
     options: dict[str, str] = field(default_factory=dict)
-    """The runtime's own, such as OpenVINO's `INFERENCE_PRECISION_HINT`."""
+    """The runtime's own, such as `PRECISION`."""
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ def forms_of(
     elif candidate.file.runtime is not None:
         kind: FormKind = "onnxruntime" if candidate.file.runtime == "onnxruntime" else "openvino"
         found = [(kind, candidate.file.runtime, candidate.path)]
+        found += [("openvino_bf16", "openvino", candidate.path)] if kind == "openvino" and has_bf16() else []
     else:
         onnx = candidate.path
         if candidate.file.format == "pt2":

@@ -33,7 +33,7 @@ from worker.steps.float_reference import FloatReference
 from worker.steps.load import LoadedModel
 
 _KERNELS = ("onednn", "x86", "fbgemm")
-_MIN_GAIN = 1.05
+MIN_GAIN = 1.05
 MAX_LOST_DB = 1.0
 _TRIAL_SECONDS = 0.5
 _WARM_UP = 3
@@ -94,7 +94,7 @@ def convert_for_this_cpu(
             with parked(prepared):  # all of them are in memory
                 medians_ms = _medians_ms(right, speed_inputs, plan.spec.benchmark.threads[0])
         fastest = min(right, key=lambda name: medians_ms.get(name, 0.0))
-        if plan.qengine in right and medians_ms and medians_ms[plan.qengine] < _MIN_GAIN * medians_ms[fastest]:
+        if plan.qengine in right and medians_ms and medians_ms[plan.qengine] < MIN_GAIN * medians_ms[fastest]:
             fastest = plan.qengine
         settled = replace(plan, qengine=fastest)
         if int8 is not None and fastest == names[-1]:

@@ -29,11 +29,11 @@ from worker.machine_state import available_bytes
 from worker.numerics import ModelFidelity
 from worker.progress import ProgressTracker
 from worker.quantization import weight_bytes
-from worker.runtimes import EagerSession, Session, SessionSettings, called, open_session
+from worker.runtimes import PRECISION, EagerSession, Session, SessionSettings, called, open_session
 from worker.steps.load import LoadedModel
 
 _BF16_SETS = {"avx512_bf16", "amx_bf16"}
-BF16 = {"INFERENCE_PRECISION_HINT": "bf16"}
+BF16 = {PRECISION: "bf16"}
 """OpenVINO's option to compute in bf16 what is float."""
 _WEIGHTS_HELD = 2
 """How many times the float weights a runtime was seen to hold at most: as they are in the file, and packed."""

@@ -16,7 +16,7 @@ from shared.latency_report import BenchmarkResult
 from shared.layer_report import LayerSummary
 from shared.layer_times import LayerTimes
 from shared.quantization_spec import Runtime
-from worker.candidate_names import FLOAT_FROZEN, RUNTIME_NAMES, candidate_name, float_in, int8_in
+from worker.candidate_names import RUNTIME_NAMES, candidate_name, int8_in
 from worker.latency import computing_with
 from worker.layer_times import (
     METHODS,
@@ -45,6 +45,8 @@ _MOST_SURPLUS_MS = 0.002
 class Pair:
     """An artifact, and the float model for the same runtime."""
 
+    float_candidate: str
+    """What the latter is called in the measurement."""
     of_float: TimedFile
     int8: TimedFile
 
@@ -103,7 +105,7 @@ class _Timing:
         self._pair = pair
         self._headline = headline
         self._inputs = inputs
-        self._names = (FLOAT_FROZEN if runtime == "torch" else float_in(runtime), int8_in(runtime))
+        self._names = (pair.float_candidate, int8_in(runtime))
         p50s = {each.name: each.p50_ms for each in headline.candidates}
         if missing := [name for name in self._names if name not in p50s]:
             raise CannotTime(f"{candidate_name(missing[0])} was not measured")

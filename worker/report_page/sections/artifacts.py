@@ -59,9 +59,13 @@ def artifacts(report: JobReport) -> Section | None:
 def _told(report: JobReport) -> Html:
     for each in report.artifacts:
         if each.name == report.recommended:
-            runtime = RUNTIME_NAMES[each.runtime]
-            return element("p", name(each.name), f", for {runtime}, is recommended.", class_="finding good")
+            return element("p", name(each.name), f", for {_run_by(each)}, is recommended.", class_="finding good")
     return element("p", "None of the files is recommended: the verdict says why.", class_="finding fair")
+
+
+def _run_by(artifact: ArtifactResult) -> str:
+    """`OpenVINO with bf16`, where it was opened so."""
+    return f"{RUNTIME_NAMES[artifact.runtime]}{' with bf16' if artifact.inference_precision == 'bf16' else ''}"
 
 
 def _notes(report: JobReport) -> list[Html]:
@@ -113,7 +117,7 @@ def _row(artifact: ArtifactResult, speedup: Speedup | None, *, recommended: bool
         [
             name(artifact.name),
             " ",
-            element("small", RUNTIME_NAMES[artifact.runtime]),
+            element("small", _run_by(artifact)),
             _badges(artifact, recommended=recommended),
         ],
         NONE if artifact.size_bytes is None else byte_size(artifact.size_bytes),

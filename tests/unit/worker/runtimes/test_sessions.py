@@ -59,6 +59,12 @@ def test_a_bound_call_needs_no_arguments(session: Session) -> None:
         assert session.bound([X])() is not None
 
 
+def test_it_takes_other_batches_after_a_bound_call(session: Session, files: tuple[dict[Runtime, Path], Tensor]) -> None:
+    with torch.inference_mode():
+        session.bound([X[:1]])()
+        assert torch.allclose(session.run([X])[0], files[1], atol=1e-4)
+
+
 def test_a_float_model_runs_on_float_kernels(session: Session) -> None:
     kernels = session.kernels()
     assert (len(kernels.int8), len(kernels.floating), kernels.share) == (0, 2, 0.0)

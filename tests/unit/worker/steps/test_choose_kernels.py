@@ -43,7 +43,7 @@ def test_auto_measures_all_and_takes_the_fastest_right_ones(digits: Digits, make
     right_ms = {name: trial.latency_ms for name, trial in trials.items() if not trial.saturates}
     assert all(latency_ms is not None for latency_ms in right_ms.values())
     fastest_ms = min(latency_ms for latency_ms in right_ms.values() if latency_ms is not None)
-    assert (right_ms[chosen] or 0) <= choose_kernels._MIN_GAIN * fastest_ms * 1.01
+    assert (right_ms[chosen] or 0) <= choose_kernels.MIN_GAIN * fastest_ms * 1.01
 
 
 class Saturating(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from shared.job_report import ArtifactResult
 from shared.quantization_spec import spec_adapter
 from tests.unit.worker.conftest import export
 from tests.unit.worker.test_datasets import spec as input_spec
-from worker.artifacts import worth_measuring
+from worker.artifacts import options_of, worth_measuring
 from worker.datasets import InMemorySamples
 from worker.exporting import export_onnx, in_form, save, trace
 from worker.inference import BatchRange
@@ -27,6 +29,8 @@ from worker.quantization import (
     raise_program,
     reference_graph,
 )
+from worker.runtimes import SessionSettings, open_session
+from worker.steps import verify as verifying
 from worker.steps.evaluate import Yardstick
 from worker.steps.export import MadeFile
 from worker.steps.load import LoadedModel
@@ -79,7 +83,10 @@ class Files:
             None if labels is None else 0.01,
         )
         files = [MadeFile("torch", self.torch), *others]
-        return verify(self.model, files, yardstick, qengine=self.qengine, threads=1, advance=lambda done, total: None)
+        return verify(
+            self.model, files, yardstick,
+            qengine=self.qengine, batch_size=1, threads=1, advance=lambda done, total: None,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +131,59 @@ def test_one_that_its_runtime_refuses_is_missing_with_the_reason(files: Files, t
     assert not broken.exists()
 
 
+@pytest.fixture
+def in_bf16(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A CPU on which bf16 takes this share of the time."""
+
+    def takes(share: float) -> None:
+        monkeypatch.setattr(verifying, "has_bf16", lambda: True)
+        monkeypatch.setattr(verifying, "_share_of_time", lambda *_: share)
+
+    return takes
+
+
+def test_where_it_is_clearly_faster_what_is_not_int8_is_in_bf16(files: Files, in_bf16: Callable[[float], None]) -> None:
+    in_bf16(0.8)
+    _, found = files.verify(MadeFile("openvino", files.onnx))
+    assert (found.inference_precision, found.labels) == ("bf16", [])
+    assert options_of(found) == {"INFERENCE_PRECISION_HINT": "bf16"}
+    assert re.fullmatch(
+        r"What .* in 0\.80 of the time .* in f32, .*: \d+\.\d dB instead of \d+\.\d\.", found.note or ""
+    )
+
+
+def test_where_it_gains_little_it_stays_in_f32(files: Files, in_bf16: Callable[[float], None]) -> None:
+    in_bf16(0.97)
+    of_torch, found = files.verify(MadeFile("openvino", files.onnx))
+    assert (found.inference_precision, found.note) == ("f32", None)
+    assert of_torch.inference_precision is None
+    assert options_of(of_torch) == {}
+
+
+def test_bf16_does_not_whitewash_what_is_wrong_in_f32(files: Files, in_bf16: Callable[[float], None]) -> None:
+    in_bf16(0.5)
+    _, found = files.verify(MadeFile("openvino", files.clipped))
+    assert (found.inference_precision, found.labels) == ("f32", ["wrong"])
+
+
+def test_bf16_that_is_further_off_than_the_target_allows_is_told_and_not_taken(
+    files: Files, in_bf16: Callable[[float], None]
+) -> None:
+    in_bf16(0.5)
+    _, right = files.verify(MadeFile("openvino", files.onnx))
+    in_f32 = right.model_copy(update={"inference_precision": "f32", "note": None})
+    for label, why in (("wrong", "too far from float"), ("accuracy_not_met", "misses the accuracy target")):
+        kept = verifying._chosen([in_f32, right.model_copy(update={"labels": [label]})], 0.5)
+        assert (kept.inference_precision, kept.labels) == ("f32", [])
+        assert f"takes 0.50 of the time, but it {'is ' if label == 'wrong' else ''}{why}" in (kept.note or "")
+
+
+def test_speed_is_tried_in_turns(files: Files) -> None:
+    """Of the same file twice neither can take half of the other's time."""
+    one, other = (open_session("openvino", files.onnx, SessionSettings(1)) for _ in range(2))
+    assert 0.5 < verifying._share_of_time(one, other, (X,), 1) < 2
+
+
 def test_one_that_was_not_made_is_missing_with_the_reason(files: Files, tmp_path: Path) -> None:
     _, missing = files.verify(MadeFile("onnxruntime", tmp_path / "model_int8.onnx", "It could not be."))
     assert (missing.labels, missing.note) == (["missing"], "It could not be.")
@@ -153,5 +213,5 @@ def test_a_torch_artifact_that_does_not_come_back_is_our_fault(files: Files, tmp
     with pytest.raises(InternalError, match="does not run in a fresh process"):
         verify(
             files.model, [MadeFile("torch", broken)], yardstick,
-            qengine=files.qengine, threads=1, advance=lambda done, total: None,
+            qengine=files.qengine, batch_size=1, threads=1, advance=lambda done, total: None,
         )  # fmt: skip
