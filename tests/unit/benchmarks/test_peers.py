@@ -51,6 +51,9 @@ def test_what_is_mostly_noise_is_no_competitor_and_octavo_offers_nothing_that_lo
     entries = [timing.Entry(name.partition(" ")[0], name, lambda: None) for name in quality]
     assert [each.name for each in timing.right_ones(entries, quality)] == [*quality][:4]
     assert timing.offered_by_octavo(entries, quality) == ["octavo torch", "octavo onnxruntime"]
+    in_bf16 = [timing.Entry("octavo", "octavo openvino bf16", lambda: None)]
+    for db, offered in ((21.0, ["octavo openvino bf16"]), (19.0, [])):
+        assert timing.offered_by_octavo(in_bf16, quality | {"octavo openvino bf16": db}) == offered
 
 
 def test_each_side_is_there_with_its_fastest(peers: Any) -> None:

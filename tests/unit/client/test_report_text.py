@@ -59,6 +59,11 @@ def test_every_artifact_has_a_line_after_the_verdict_and_what_is_to_be_said_of_i
     ]
 
 
+def test_what_is_offered_in_bf16_is_told_so() -> None:
+    in_bf16 = samples.artifact_result("model_int8.openvino.onnx", "openvino", inference_precision="bf16")
+    assert "  model_int8.openvino.onnx, for OpenVINO with bf16." in report(artifacts=[in_bf16]).table().splitlines()
+
+
 def test_without_a_metric_artifacts_are_told_with_their_agreement() -> None:
     without = {**samples.report()["quality"], "metric": None}
     artifacts = [samples.artifact_result("model_int8.pt", "torch", quality=without)]

@@ -93,6 +93,14 @@ def test_each_artifact_has_a_row_and_the_recommended_one_is_marked() -> None:
     assert "The speedup is against OpenVINO float at batch 1, 1 thread." in plain(said)
 
 
+def test_what_is_offered_in_bf16_is_told_so() -> None:
+    *others, openvino = every_runtime().artifacts
+    in_bf16 = openvino.model_copy(update={"inference_precision": "bf16"})
+    said = section(every_runtime().model_copy(update={"artifacts": [*others, in_bf16]}), "artifacts")
+    assert [*rows(said, "Artifacts")][-1] == "model_int8.openvino.onnx OpenVINO with bf16 recommended"
+    assert "model_int8.openvino.onnx, for OpenVINO with bf16, is recommended." in said.text()
+
+
 def test_what_is_wrong_with_an_artifact_stands_beside_its_name_and_a_missing_one_says_why() -> None:
     said = section(none_recommended(), "artifacts")
     table = rows(said, "Artifacts")
