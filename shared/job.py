@@ -59,7 +59,10 @@ class Progress(BaseModel):
     """How far a running job is."""
 
     fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    message: str = ""
+    message: str = Field(
+        default="",
+        description="What it is at; of a job that succeeded the word of its verdict, or of a benchmark `measured`.",
+    )
     eta_seconds: float | None = Field(default=None, description="Estimate of the time left; null until there is one.")
 
 

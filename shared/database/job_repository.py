@@ -201,13 +201,14 @@ class JobRepository:
 
     def succeed(self, claim: Claim, report: dict[str, Any], artifacts: Sequence[Artifact]) -> None:
         """Accept this attempt's result, and queue the benchmarks that the spec asks for on other hardware."""
+        word = report.get("verdict", {"word": "measured"})["word"]  # a benchmark gives no verdict
         row = self._finish(
             claim,
             JobStatus.SUCCEEDED,
             {},
             artifacts=[each.model_dump() for each in artifacts],
             fraction=1.0,
-            message="",
+            message=word,  # lists of jobs are without reports
             eta_seconds=0.0,
         )
         self._connection.execute(insert(job_reports).values(job_id=claim.job_id, report=report))
@@ -215,8 +216,7 @@ class JobRepository:
         if not isinstance(spec, BenchmarkSpec):
             for each in measurements(claim.job_id, spec, report):
                 self.create(each, measures=claim.job_id)
-        verdict = report.get("verdict", {"word": "measured"})  # a benchmark gives none
-        metrics.record_finish(self._connection, row, reason=verdict["word"], report=report)
+        metrics.record_finish(self._connection, row, reason=word, report=report)
 
     def fail(self, claim: Claim, error: JobError) -> None:
         """Give the job up for good."""

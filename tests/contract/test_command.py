@@ -362,6 +362,7 @@ def test_a_missed_target_is_exit_code_6_and_the_report_is_printed_all_the_same(s
         result = run("jobs", "watch", job_id, code=6)
     assert "top-1 drops by 5 points." in result.stdout
     assert "Error:" in result.stderr
+    assert re.search(rf"^{job_id} +succeeded .* accuracy not met ", run("jobs", "list").stdout, re.MULTILINE)
     assert json.loads(run("jobs", "watch", job_id, "--json", code=6).stdout)["report"]["verdict"]["accuracy"] == (
         "not_met"
     )

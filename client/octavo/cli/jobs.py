@@ -18,7 +18,7 @@ from octavo.cli.output import (
     time_text,
     write_json,
 )
-from octavo.cli.quantize import finish, print_report, quantizes, suggest_next
+from octavo.cli.quantize import finish, print_report, suggest_next
 from octavo.cli.spec_options import hardware_text
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def job_events(job_id: str, after: int, follow: bool, as_json: bool) -> None:
 
 def _outcome(job: Job) -> str:
     """A job in a few words."""
-    if job.data.report is not None:
-        return job.report.verdict.word if quantizes(job) else "measured"
+    if job.status == "succeeded":
+        return job.progress.message.replace("_", " ")
     if job.error is not None:
         return job.error.code
     if job.status == "running":
