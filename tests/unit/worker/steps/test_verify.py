@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from shared.errors import InternalError
+from shared.errors import InternalError, ModelFailed
 from shared.job_report import ArtifactResult
-from shared.quantization_spec import spec_adapter
+from shared.quantization_spec import Runtime, spec_adapter
 from tests.unit.worker.conftest import export
 from tests.unit.worker.test_datasets import spec as input_spec
 from worker.artifacts import options_of, worth_measuring
@@ -29,7 +29,7 @@ from worker.quantization import (
     raise_program,
     reference_graph,
 )
-from worker.runtimes import SessionSettings, open_session
+from worker.runtimes import Session, SessionSettings, open_session
 from worker.steps import verify as verifying
 from worker.steps.evaluate import Yardstick
 from worker.steps.export import MadeFile
@@ -176,6 +176,20 @@ def test_bf16_that_is_further_off_than_the_target_allows_is_told_and_not_taken(
         kept = verifying._chosen([in_f32, right.model_copy(update={"labels": [label]})], 0.5)
         assert (kept.inference_precision, kept.labels) == ("f32", [])
         assert f"takes 0.50 of the time, but it {'is ' if label == 'wrong' else ''}{why}" in (kept.note or "")
+
+
+def test_a_file_that_does_not_run_in_bf16_is_there_in_f32(
+    files: Files, in_bf16: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(runtime: Runtime, path: Path, settings: SessionSettings) -> Session:
+        if settings.options:
+            raise ModelFailed("Not in bf16.")
+        return open_session(runtime, path, settings)
+
+    in_bf16(0.5)
+    monkeypatch.setattr(verifying, "open_session", refusing)
+    _, found = files.verify(MadeFile("openvino", files.onnx))
+    assert (found.inference_precision, found.labels, found.note) == ("f32", [], None)
 
 
 def test_speed_is_tried_in_turns(files: Files) -> None:
