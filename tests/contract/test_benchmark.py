@@ -152,7 +152,10 @@ def test_the_command_measures_files_models_and_artifacts(
 
 def test_wrong_candidates_are_usage_errors_or_explained(server: Served, done: str, small_net: Path) -> None:
     assert "neither a file nor an id" in run("benchmark", "nothing.onnx", code=2).stderr
-    assert "neither a file nor an id" in run("benchmark", str(small_net), "--evaluation", "nothing.npz", code=2).stderr
+    for asked in ([str(small_net), "--evaluation", "nothing.npz"], [str(small_net), "nothing.onnx"]):
+        error = run("benchmark", *asked, code=2).stderr
+        assert "neither a file nor an id" in error
+        assert "Uploaded" not in error
     assert "not like 1,8" in run("benchmark", str(small_net), "--batch-sizes", "one", code=2).stderr
     refused = run("benchmark", str(small_net), f"{done}:model.onnx", code=1).stderr
     assert "no_artifact" in refused

@@ -198,6 +198,12 @@ def test_quantize_uploads_files_and_sends_every_option(server: Served, small_net
     assert (job["name"], job["metadata"]) == ("all of it", {"team": "vision", "run": "a=b"})
 
 
+def test_a_file_that_is_not_there_is_found_before_any_is_sent(small_net: Path) -> None:
+    error = run("quantize", str(small_net), "--calibration", "nothing.npz", code=2).stderr
+    assert "'nothing.npz' is neither a file nor an id (dst_…)" in error
+    assert "Uploaded" not in error
+
+
 def test_a_spec_file_is_sent_and_options_win_over_it(model_id: str, tmp_path: Path) -> None:
     """Settings are merged, overrides come behind those of the file."""
     spec = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octavo.cli.output import json_option, message, open_client
-from octavo.cli.quantize import finish, print_submitted, store_files
+from octavo.cli.quantize import finish, print_submitted, require_named, store_files
 from octavo.cli.spec_options import numbers, read_hardware, read_metadata
 
 if TYPE_CHECKING:
@@ -62,14 +62,12 @@ def benchmark(
     recommends, or else for the fastest right one. The others' outputs are held against the first's. What may be given
     several times: --runtime, --hardware, --metadata.
     """
+    for each in candidates:
+        require_named("candidates", each, "mdl_", "job_")
+    spec: dict[str, Any] = {"method": "benchmark", "evaluation": evaluation, **_asked(options)}
     with open_client() as client:
-        spec: dict[str, Any] = {
-            "method": "benchmark",
-            "candidates": [_candidate(client, each) for each in candidates],
-            "evaluation": evaluation,
-            **_asked(options),
-        }
         store_files(client, spec)
+        spec["candidates"] = [_candidate(client, each) for each in candidates]
         job = client.jobs.submit(spec)
         if wait:
             message(f"Submitted {job.id}")
@@ -104,6 +102,4 @@ def _candidate(client: Client, given: str) -> dict[str, Any]:
         model = client.models.upload(path)
         message(f"Uploaded {path} as {model.id}")
         return build_candidate(model)
-    if not given.startswith(("mdl_", "job_")):
-        raise click.BadParameter(f"{given!r} is neither a file nor an id (mdl_…, job_…)", param_hint="candidates")
     return build_candidate(given)

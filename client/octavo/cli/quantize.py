@@ -123,10 +123,19 @@ def suggest_next(job: Job) -> None:
 
 
 def store_files(client: Client, spec: dict[str, Any]) -> None:
-    """Put ids where the spec names files, which are uploaded first."""
-    for role, prefix in _PREFIXES:
-        if spec.get(role) is not None:
-            spec[role] = _stored(client, role, prefix, str(spec[role]))
+    """Put ids where the spec names files, which are uploaded first; none of them if something named is not there."""
+    named = [(role, prefix) for role, prefix in _PREFIXES if spec.get(role) is not None]
+    for role, prefix in named:
+        require_named(role, str(spec[role]), prefix)
+    for role, _ in named:
+        spec[role] = _stored(client, role, str(spec[role]))
+
+
+def require_named(role: str, given: str, *prefixes: str) -> None:
+    """Raise BadParameter for what is neither a file nor an id with one of these prefixes."""
+    if not Path(given).is_file() and not given.startswith(prefixes):
+        ids = ", ".join(f"{prefix}…" for prefix in prefixes)
+        raise click.BadParameter(f"{given!r} is neither a file nor an id ({ids})", param_hint=role)
 
 
 def quantizes(job: Job) -> bool:
@@ -134,13 +143,11 @@ def quantizes(job: Job) -> bool:
     return job.spec.get("method") != "benchmark"
 
 
-def _stored(client: Client, role: str, prefix: str, given: str) -> str:
+def _stored(client: Client, role: str, given: str) -> str:
     """The id of what was given: an id, or a file, which is uploaded first."""
     path = Path(given)
-    if path.is_file():
-        stored = client.models.upload(path) if role == "model" else client.datasets.upload(path)
-        message(f"Uploaded {path} as {stored.id}")
-        return stored.id
-    if given.startswith(prefix):
+    if not path.is_file():
         return given
-    raise click.BadParameter(f"{given!r} is neither a file nor an id ({prefix}…)", param_hint=role)
+    stored = client.models.upload(path) if role == "model" else client.datasets.upload(path)
+    message(f"Uploaded {path} as {stored.id}")
+    return stored.id
