@@ -24,7 +24,7 @@ up: $(VENV)/installed ## Keep the service running in DATA_DIR until Ctrl-C
 
 test: $(VENV)/installed-dev ## Every test, on real PostgreSQL, Valkey, S3 and Prometheus servers
 	$(BIN)/python tests/services/install.py
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 check: $(VENV)/installed-dev ## Formatting, lint, types, import contracts, generated code
 	$(BIN)/ruff format --check .

@@ -3,11 +3,13 @@
     python benchmarks/peers.py                             # everything; what the peers have quantized is kept
     python benchmarks/peers.py --only resnet18,bert --seconds 20
     python benchmarks/peers.py --kept                      # Octavo's files are kept too
+    python benchmarks/peers.py --kept --quiet-kept         # and the times of networks that were quiet when timed
 
 The networks are those of peers_networks.py; the peers run in the virtual environment that quality.py makes, Octavo's
 side is the recipe with the default spec. All tools get the same 64 samples, and everything of one network is timed in
-one process, in turns, on one thread (peers_timing.py). Of each peer and each setting the fastest counts where speed is
-compared, and the nearest to float where SQNR is. Kept below .tools/peers/.
+one process, in turns, on one thread (peers_timing.py); where an interval is wide, once more, and the times with the
+narrower intervals count. Of each peer and each setting the fastest counts where speed is compared, and the nearest to
+float where SQNR is. Kept below .tools/peers/.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ FAMILIES = (
 NETWORKS = TOOLS / "peers"
 SECONDS = 120.0
 BEHIND_LIMIT_DB = 0.5
+WIDE = 0.05  #: an interval from 0.98 to 1.03 tells little of a limit of 1.02
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,25 @@ def prepare(family: str, *, kept: bool) -> None:
         raise SystemExit(f"{family} could not be made or quantized by the peers: see above.")
     if not (kept and (folder / "octavo.json").exists()) and not run_alone("octavo_files.py", str(folder)):
         raise SystemExit(f"Octavo could not quantize {family}: see above.")
+
+
+def timed(family: str, seconds: float, *, quiet_kept: bool) -> dict[str, Any]:
+    """What peers_timing.py measured of a family, the quieter of two where one was noisy; raises SystemExit."""
+    file = NETWORKS / family / "measured.json"
+    found = [json.loads(file.read_text())] if quiet_kept and file.exists() else []
+    while not found or (len(found) == 1 and _widest(family, found[0]) > WIDE):
+        if not run_alone("peers_timing.py", str(file.parent), str(seconds)):
+            raise SystemExit(f"{family} could not be measured: see above.")
+        found.append(json.loads(file.read_text()))
+    quietest = min(found, key=lambda measured: _widest(family, measured))
+    file.write_text(json.dumps(quietest) + "\n")
+    return quietest
+
+
+def _widest(family: str, measured: dict[str, Any]) -> float:
+    """The widest interval of what has a limit."""
+    intervals = [ratio.interval for row in rows_of(family, measured) for ratio in row.ratios.values()]
+    return max(high / low - 1 for low, high in intervals)
 
 
 def run_alone(script: str, *arguments: str) -> bool:
@@ -233,15 +255,14 @@ def main() -> None:
     parser.add_argument("--only", type=lambda text: text.split(","), default=FAMILIES, help="families, comma-separated")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="to time each family for")
     parser.add_argument("--kept", action="store_true", help="keep what Octavo has made")
+    parser.add_argument("--quiet-kept", action="store_true", help="keep the times of what was quiet")
     arguments = parser.parse_args()
     install()
     result, rows, qualities = Result("peers"), list[Row](), dict[str, dict[str, Any]]()
     for family in arguments.only:
         prepare(family, kept=arguments.kept)
         folder = NETWORKS / family
-        if not run_alone("peers_timing.py", str(folder), str(arguments.seconds)):
-            raise SystemExit(f"{family} could not be measured: see above.")
-        measured = json.loads((folder / "measured.json").read_text())
+        measured = timed(family, arguments.seconds, quiet_kept=arguments.quiet_kept)
         octavo, peers = (json.loads((folder / f"{name}.json").read_text()) for name in ("octavo", "peers"))
         result.samples[family] = measured | {"octavo": octavo, "peers": peers}
         qualities[family] = measured["sqnr_db"]

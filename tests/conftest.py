@@ -24,6 +24,11 @@ Service = TypeVar("Service")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The quick tests last: whoever is done early with slow ones has something to do until the end."""
+    items.sort(key=lambda item: "unit" in item.path.parts)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _cheap_collections() -> None:
     """What is imported by now is not looked at again, as in a worker's runner: a job collects garbage at every step."""

@@ -35,8 +35,7 @@ _VENDORS = {
     "0x61": "apple",
     "0xc0": "ampere",
 }
-# Whatever is installed of what computes beside torch.
-_RUNTIMES = ("numpy", "onnxruntime", "openvino")
+_RUNTIMES = ("onnxruntime", "openvino")
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
     "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_AFFINITY", "KMP_BLOCKTIME",
@@ -110,9 +109,14 @@ def describe_environment(qengine: str, sandbox_level: str, *, threads: int | Non
         governor=governor(cores[0]),
         cgroup_cpu_limit=cgroup_cpu_limit(),
         load_average=load_average(),
-        versions={name: found for name in _RUNTIMES if (found := _version(name)) != "unknown"},
+        versions={"numpy": _version("numpy"), **runtimes_beside_torch()},
         thread_settings=settings if threads is None else {"job": str(threads)} | settings,
     )
+
+
+def runtimes_beside_torch() -> dict[str, str]:
+    """Those that are installed, with their versions; imports none of them."""
+    return {name: found for name in _RUNTIMES if (found := _version(name)) != "unknown"}
 
 
 def _version(distribution: str) -> str:

@@ -14,7 +14,7 @@ from shared.database.records import WorkerDescription
 from shared.database.worker_repository import WorkerRepository
 from shared.errors import ServiceError
 from shared.settings import WorkerSettings
-from worker.environment import cpu, cpu_labels
+from worker.environment import cpu, cpu_labels, runtimes_beside_torch
 
 _LOG = logging.getLogger(__name__)
 _HEARTBEAT_SECONDS = 5.0
@@ -31,6 +31,7 @@ def describe_worker(settings: WorkerSettings, sandbox_level: str) -> WorkerDescr
         torch=version("torch"),
         sandbox_level=sandbox_level,
         concurrency=settings.concurrency,
+        runtimes=runtimes_beside_torch(),
         labels=cpu_labels() | settings.labels,
     )
 

@@ -179,6 +179,7 @@ class WorkerInfo(_Wire):
     sandbox_level: str | None = None
     concurrency: int | None = None
     status: str | None = None
+    runtimes: dict[str, str] = Field(default={}, description="Beside torch, with their versions.")
     labels: dict[str, str] = {}
     heartbeat_at: datetime | None = None
 

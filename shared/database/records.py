@@ -119,6 +119,9 @@ class WorkerDescription(BaseModel):
     torch: str
     sandbox_level: str
     concurrency: int
+    runtimes: dict[str, str] = Field(
+        default={}, description="Beside torch: those of `onnxruntime` and `openvino` that it has, with their versions."
+    )
     labels: dict[str, str] = Field(
         default={}, description="The operator's, and `arch`, `cpu.vendor`, `cpu.family`, `cpu.model`."
     )

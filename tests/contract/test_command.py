@@ -501,9 +501,9 @@ def test_doctor_finds_that_no_worker_is_alive(server: Served) -> None:
 
 def test_doctor_is_content_with_a_worker_in_a_sandbox(server: Served) -> None:
     with server.api.database.write() as connection:
-        WorkerRepository(connection).register("wrk_1", described())
+        WorkerRepository(connection).register("wrk_1", described(runtimes={"openvino": "2026.4.0"}))
     assert "node-1, a CPU, torch 2.13.0" in run("doctor").stdout
-    assert "node-1" in run("meta").stdout
+    assert re.search(r"node-1 .* torch 2\.13\.0 openvino 2026\.4\.0 ", run("meta").stdout)
     with server.api.database.write() as connection:
         WorkerRepository(connection).register("wrk_2", described(sandbox_level="none"))
     assert "warning" in run("doctor").stdout

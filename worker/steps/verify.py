@@ -26,7 +26,7 @@ from worker.machine_state import PeakWatch, resident_bytes
 from worker.quantization import collect_garbage
 from worker.runtimes import Kernels, Session, SessionSettings, called, open_session
 from worker.steps.choose_kernels import MAX_LOST_DB, MIN_GAIN
-from worker.steps.contenders import BF16, has_bf16
+from worker.steps.contenders import BF16, has_bf16, room_for
 from worker.steps.evaluate import Yardstick, evaluate
 from worker.steps.export import MadeFile
 from worker.steps.load import LoadedModel
@@ -110,7 +110,7 @@ def _opened(file: MadeFile, model: LoadedModel, yardstick: Yardstick, batch_size
     if file.runtime != "openvino":
         return [_Opened(file, session, load)]
     ways = [_Opened(file, session, load, "f32")]
-    if has_bf16():
+    if has_bf16() and room_for(file.path.stat().st_size) > 1:  # the one that is tried, and the one that is kept
         inputs = batch_of(yardstick.samples, model.batch.clamp(batch_size))
         with contextlib.suppress(ModelFailed):  # it runs in f32
             share = _share_of_time(opened(BF16), session, inputs, threads)

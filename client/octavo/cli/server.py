@@ -31,7 +31,7 @@ def meta(as_json: bool) -> None:
     data(f"Octavo {about.version}, API {about.api}, methods: {', '.join(about.methods)}")
     for limit, value in about.limits.items():
         data(f"{limit}: {value}")
-    rows = [["worker", "status", "CPU", "cores", "ISA", "torch", "sandbox", "labels", "heartbeat"]]
+    rows = [["worker", "status", "CPU", "cores", "ISA", "runtimes", "sandbox", "labels", "heartbeat"]]
     rows += [
         [
             worker.hostname or worker.id,
@@ -39,7 +39,7 @@ def meta(as_json: bool) -> None:
             worker.cpu_model or "",
             "" if worker.cores is None else str(worker.cores),
             " ".join(worker.isa),
-            worker.torch or "",
+            " ".join(f"{name} {found}" for name, found in {"torch": worker.torch, **worker.runtimes}.items() if found),
             worker.sandbox_level or "",
             " ".join(f"{name}={value}" for name, value in worker.labels.items()),
             time_text(worker.heartbeat_at),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
 from typing import get_args
 
 import numpy as np
@@ -11,7 +12,15 @@ import pytest
 import torch
 
 from shared.quantization_spec import Isa
-from worker.environment import _ISA_FLAGS, cpu_labels, cpu_model_and_isa, describe_environment, labels_of
+from worker import environment as environment_module
+from worker.environment import (
+    _ISA_FLAGS,
+    cpu_labels,
+    cpu_model_and_isa,
+    describe_environment,
+    labels_of,
+    runtimes_beside_torch,
+)
 
 X86 = """\
 processor\t: 0
@@ -60,6 +69,12 @@ def test_the_environment_names_the_versions_that_run() -> None:
     assert (environment.qengine, environment.sandbox_level) == ("x86", "landlock")
     assert environment.octavo != "unknown"
     assert environment.cores >= 1
+
+
+def test_the_runtimes_beside_torch_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runtimes_beside_torch() == {name: version(name) for name in ("onnxruntime", "openvino")}
+    monkeypatch.setattr(environment_module, "_RUNTIMES", ("onnxruntime", "no-such-runtime"))
+    assert runtimes_beside_torch() == {"onnxruntime": version("onnxruntime")}
 
 
 def test_the_environment_names_cores_load_and_thread_settings(monkeypatch: pytest.MonkeyPatch) -> None:
