@@ -19,7 +19,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
@@ -32,6 +32,7 @@ from quality import ROOT, TOOLS, in_peers_venv, install
 
 from worker.latency import fastest_of
 from worker.latency_statistics import Samples, median_ratio, speedup_ci95
+from worker.steps.choose_kernels import MIN_GAIN
 
 FAMILIES = (
     "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "regnet_y_400mf", "densenet121",
@@ -103,13 +104,22 @@ def compared(samples_ms: dict[str, Samples], contest: Contest, offered: Collecti
     return Ratio(median_ratio(*pair), speedup_ci95(*pair), ours, other)
 
 
+def in_one_precision(offered: Collection[str], medians_ms: Mapping[str, float]) -> set[str]:
+    """What is offered without the precision that a job at this batch size would not open OpenVINO's file in."""
+    in_f32, in_bf16 = (f"octavo openvino {precision}" for precision in ("f32", "bf16"))
+    if not {in_f32, in_bf16} <= {*offered}:
+        return {*offered}
+    return {*offered} - {in_f32 if MIN_GAIN * medians_ms[in_bf16] < medians_ms[in_f32] else in_bf16}
+
+
 def rows_of(family: str, measured: dict[str, Any]) -> list[Row]:
     """One for each batch size."""
     rows = []
     for size, found in measured["latency"].items():
         samples_ms = {name: np.array(taken) for name, taken in found["samples_ms"].items()}
-        ratios = {contest.title: compared(samples_ms, contest, measured["offered"]) for contest in CONTESTS}
         medians = found["trial_p50_ms"] | {name: float(np.median(taken)) for name, taken in samples_ms.items()}
+        offered = in_one_precision(measured["offered"], medians)
+        ratios = {contest.title: compared(samples_ms, contest, offered) for contest in CONTESTS}
         rows.append(Row(family, int(size), medians, {title: each for title, each in ratios.items() if each}))
     return rows
 

@@ -56,6 +56,14 @@ def test_what_is_mostly_noise_is_no_competitor_and_octavo_offers_nothing_that_lo
         assert timing.offered_by_octavo(in_bf16, quality | {"octavo openvino bf16": db}) == offered
 
 
+def test_octavos_file_for_openvino_counts_in_the_precision_that_a_job_would_choose(peers: Any) -> None:
+    offered = ["octavo torch", "octavo openvino f32", "octavo openvino bf16"]
+    for in_bf16, chosen in ((0.99, "f32"), (0.9, "bf16")):
+        medians_ms = {"octavo openvino f32": 1.0, "octavo openvino bf16": in_bf16}
+        assert peers.in_one_precision(offered, medians_ms) == {"octavo torch", f"octavo openvino {chosen}"}
+    assert peers.in_one_precision(offered[:2], {}) == {*offered[:2]}
+
+
 def test_each_side_is_there_with_its_fastest(peers: Any) -> None:
     samples_ms = taking(
         {"octavo torch": 3.0, "octavo openvino f32": 2.0, "nncf mixed f32": 4.0, "nncf mixed bf16": 2.5, "float a": 1.0}
