@@ -26,7 +26,7 @@ from shared.errors import ModelFailed
 from shared.quantization_spec import Runtime
 from worker.closeness import FAR_DB, NEAR_DB
 from worker.exporting import FORMS
-from worker.latency import Rounds, measure_rounds
+from worker.latency import Rounds, measure_rounds, quietest
 from worker.latency_statistics import Samples
 from worker.outputs import MODEL_NAMES
 from worker.quantization import freeze, load_program, raise_program
@@ -175,11 +175,6 @@ def near_the_fastest(entries: Sequence[Entry], samples_ms: Mapping[str, Samples]
         for entry in entries
     }
     return [entry.name for entry in entries if medians[entry.name] <= _FAR * fastest(alike[entry.name])]
-
-
-def quietest(sittings: Sequence[Rounds]) -> Rounds:
-    """Of rounds taken twice because the first were noisy, the quieter ones."""
-    return min(sittings, key=lambda each: len(each.causes))
 
 
 def measure(folder: Path, seconds: float) -> dict[str, Any]:

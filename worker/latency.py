@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -149,6 +149,11 @@ def measure_rounds(
                 sitting = _Sitter(candidates, int8, cores, round_seconds, seed + len(sittings), look, clock)
                 sittings.append(sitting.sit(budget, may_give_up=not sittings))
     return sittings
+
+
+def quietest(sittings: Sequence[Rounds]) -> Rounds:
+    """Of rounds taken twice because the first were noisy, the quieter ones."""
+    return min(sittings, key=lambda each: len(each.causes))
 
 
 def fastest_of(samples_ms: Mapping[str, Samples], names: Collection[str], *, inside: bool) -> str:

@@ -113,7 +113,6 @@ def forms_of(
     elif candidate.file.runtime is not None:
         kind: FormKind = "onnxruntime" if candidate.file.runtime == "onnxruntime" else "openvino"
         found = [(kind, candidate.file.runtime, candidate.path)]
-        found += [("openvino_bf16", "openvino", candidate.path)] if kind == "openvino" and has_bf16() else []
     else:
         onnx = candidate.path
         if candidate.file.format == "pt2":
@@ -121,7 +120,8 @@ def forms_of(
             found = [("eager", "torch", candidate.path), ("frozen", "torch", made.with_suffix(".pt"))]
             found += [("channels_last", "torch", candidate.path)] if with_images else []
         found += [("onnxruntime", "onnxruntime", onnx), ("openvino", "openvino", onnx)]
-        found += [("openvino_bf16", "openvino", onnx)] if has_bf16() else []
+    if has_bf16():
+        found += [("openvino_bf16", runtime, path) for kind, runtime, path in found if kind == "openvino"]
     return [
         Form(f"{candidate.file.name}/{kind}", position, kind, runtime, path)
         for kind, runtime, path in found

@@ -20,7 +20,7 @@ from shared.latency_report import Load
 from worker.closeness import NEAR_AGREEMENT, NEAR_DB, closeness, is_far
 from worker.datasets import Samples
 from worker.inference import Model, Reference, batch_of, run_model
-from worker.latency import measure_rounds
+from worker.latency import measure_rounds, quietest
 from worker.latency_statistics import median_ratio
 from worker.machine_state import PeakWatch, resident_bytes
 from worker.quantization import collect_garbage
@@ -124,9 +124,8 @@ def _opened(file: MadeFile, model: LoadedModel, yardstick: Yardstick, batch_size
 def _share_of_time(session: Session, other: Session, inputs: tuple[Tensor, ...], threads: int) -> float:
     """What a session takes of the time of another."""
     calls = {"session": session.bound(inputs), "other": other.bound(inputs)}
-    sittings = measure_rounds(calls, threads=threads, max_seconds=_TRIAL_SECONDS, seed=0)
-    quietest = min(sittings, key=lambda each: len(each.causes))
-    return median_ratio(quietest.samples_ms["session"], quietest.samples_ms["other"])
+    rounds = quietest(measure_rounds(calls, threads=threads, max_seconds=_TRIAL_SECONDS, seed=0))
+    return median_ratio(rounds.samples_ms["session"], rounds.samples_ms["other"])
 
 
 def _chosen(ways: Sequence[ArtifactResult], share: float) -> ArtifactResult:
@@ -141,8 +140,8 @@ def _chosen(ways: Sequence[ArtifactResult], share: float) -> ArtifactResult:
         chosen = in_f32
     else:
         told = (
-            f"What is not int8 is computed in bf16, in {share:.2f} of the time that the whole takes in f32, which is "
-            f"nearer to float: {db_in_f32:.1f} dB instead of {db_in_bf16:.1f}."
+            f"What is not int8 is computed in bf16, in {share:.2f} of the time that the whole takes in f32, and at "
+            f"another distance from float: {db_in_bf16:.1f} dB instead of {db_in_f32:.1f}."
         )
         chosen = in_bf16
     return chosen.model_copy(update={"note": " ".join(filter(None, [told, chosen.note]))})
