@@ -23,7 +23,7 @@ from shared.layer_report import (
 from shared.layer_times import LayerTimes
 from shared.quantization_spec import Runtime
 
-SCHEMA_VERSION = "3.1"
+SCHEMA_VERSION = "3.2"
 
 VerdictWord = Literal["recommended", "no_faster", "slower", "accuracy_not_met", "low_fidelity"]
 ArtifactLabel = Literal["missing", "wrong", "accuracy_not_met", "in_float", "slower"]

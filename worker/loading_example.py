@@ -71,7 +71,7 @@ for name, output in zip($outputs, outputs.values()):
 ''')
 _OTHERWISE = {
     "f32": "OpenVINO would take bf16 where the CPU has it.",
-    "bf16": "In f32 it is nearer to the float model, and slower.",
+    "bf16": "f32 rounds less, and is slower.",
 }
 _EXAMPLES = {"torch": _TORCH, "onnxruntime": _ONNX_RUNTIME, "openvino": _OPENVINO}
 

@@ -12,7 +12,7 @@ from worker.sandbox import SandboxLevel, SandboxLimits
 MAX_LINE_BYTES = 64 * 1024
 # A thread of torch's that waits for another spins 300,000 rounds, and where other processes compute, it keeps the core
 # from the one that it waits for (networks took up to three times as long). With 10,000, latencies on a quiet machine
-# are the same; with 1000, or OMP_WAIT_POLICY=passive, threads fall asleep between layers (1.2 and up to 6 times).
+# are the same; with 1000, or OMP_WAIT_POLICY=passive, threads fall asleep between layers (up to 1.6 and 5 times).
 THREADS_WAIT = {"GOMP_SPINCOUNT": "10000"}
 Task = Literal["job", "plan"]
 
