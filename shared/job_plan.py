@@ -110,9 +110,10 @@ class JobPlan(BaseModel):
         description="torch's kernels; where the spec says auto, the job measures and may take others."
     )
     layers: list[PlannedLayer] = Field(
-        max_length=MAX_LAYERS, description="In the graph's order; those with multiply-accumulates or in int8."
+        max_length=MAX_LAYERS,
+        description="In the graph's order; those with multiply-accumulates or in int8, at most 20,000.",
     )
-    int8_layers: int = Field(description="Of `layers`; those in float16 are in neither count.")
+    int8_layers: int = Field(description="Of all, also those not listed; those in float16 are in neither count.")
     float_layers: int
     int8_share: float = Field(description="Share of the multiply-accumulates in int8 layers, 0..1.")
     runtimes: list[PlannedRuntime] = Field(max_length=len(RUNTIMES))

@@ -16,6 +16,7 @@ from torch import fx
 
 from shared.job import Step
 from shared.job_plan import (
+    MAX_LAYERS,
     Instructions,
     JobPlan,
     Pace,
@@ -107,14 +108,14 @@ def plan_ahead(folder: JobFolder, report: Report) -> None:
         conclusion=_conclusion(layers, int8_share, runtimes),
         worker=PlanWorker(hostname="", cpu_model=""),  # the supervisor's to say
         qengine=settled.qengine,
-        layers=layers,
+        layers=layers[:MAX_LAYERS],
         int8_layers=sum(each.precision == "int8" for each in layers),
         float_layers=sum(each.precision == "float32" for each in layers),
         int8_share=int8_share,
         runtimes=runtimes,
         instructions=_instructions(),
         duration=estimate(inputs.spec, inputs.samples, pace, runtimes=len(wanted)),
-        notes=[*settled.notes, *([] if inputs.spec.method == "dynamic" else [_BY_DATA])],
+        notes=_notes(settled, len(layers), is_by_data=inputs.spec.method != "dynamic"),
     )
     folder.plan.write_text(answer.model_dump_json())
 
@@ -129,12 +130,14 @@ def _why_without(runtime: Runtime, spec: DynamicSpec | StaticSpec | QatSpec) -> 
 def _layers(raised: fx.GraphModule, settled: Plan, runtimes: Sequence[Runtime]) -> list[PlannedLayer]:
     """What multiplies or is quantized, with the runtimes that have a kernel for it; the rest needs no foretelling."""
     macs = layer_macs(raised)
+    total = sum(macs.values())
     method = settled.spec.method if isinstance(settled.spec, DynamicSpec) else "static"
     return [
         _layer(
             group,
             settled,
-            macs,
+            macs.get(group.name, 0),
+            total,
             [name for name in runtimes if group.op not in _NO_INT8[name].get(method, ())],
         )
         for group in groups(raised)
@@ -142,18 +145,17 @@ def _layers(raised: fx.GraphModule, settled: Plan, runtimes: Sequence[Runtime]) 
     ]
 
 
-def _layer(group: Group, settled: Plan, macs: Mapping[str, int], kernels_in: list[Runtime]) -> PlannedLayer:
+def _layer(group: Group, settled: Plan, macs: int, of_macs: int, kernels_in: list[Runtime]) -> PlannedLayer:
     precision = settled.precision_of(group.name)
     reason = settled.float_layers.get(group.name) or "not known to this method"
     if precision == "int8" and not isinstance(settled.spec, DynamicSpec) and not has_kernel(group):
         precision, reason = "float32", DEQUANTIZED_FOR_IT
-    own, total = macs.get(group.name, 0), sum(macs.values())
     return PlannedLayer(
         layer=group.name,
         op=group.op,
         precision=precision,
-        macs=own,
-        share=own / total if total else 0.0,
+        macs=macs,
+        share=macs / of_macs if of_macs else 0.0,
         reason=reason if precision == "float32" else None,
         int8_in=kernels_in if precision == "int8" else [],
     )
@@ -201,6 +203,15 @@ def _instructions() -> Instructions:
             return Instructions(found=found, dot_product=name, note=told)
     told = "No instruction adds up products of 8-bit integers: expect little speed, and 7-bit activations."
     return Instructions(found=found, dot_product="none", note=told)
+
+
+def _notes(settled: Plan, layers: int, *, is_by_data: bool) -> list[str]:
+    notes = [*settled.notes]
+    if is_by_data:
+        notes.append(_BY_DATA)
+    if layers > MAX_LAYERS:
+        notes.append(f"Of {layers} layers the first {MAX_LAYERS} are listed; counts and shares are of all of them.")
+    return notes
 
 
 def _conclusion(layers: list[PlannedLayer], int8_share: float, runtimes: list[PlannedRuntime]) -> str:

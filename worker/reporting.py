@@ -18,19 +18,15 @@ from shared.job_report import (
     Quality,
     RangeTrial,
     RecoveryResult,
-    ReportWarning,
     Size,
     TrainingResult,
-    Verdict,
 )
-from shared.layer_report import LayerSummary
-from shared.layer_times import LayerTimes
 from shared.quantization_spec import Runtime
 from worker.artifacts import options_of, with_speed, worth_measuring
 from worker.candidate_names import FLOAT_FROZEN, FLOAT_OPENVINO_BF16, float_in, int8_in
 from worker.datasets import Samples
 from worker.environment import describe_environment
-from worker.findings import Case, find, slow_layers
+from worker.findings import Case, find, with_slow_layers
 from worker.handover import Handover, hand_over, take_over
 from worker.inference import batch_of
 from worker.job_folder import JobFolder, JobInputs
@@ -266,8 +262,11 @@ def measure(folder: JobFolder, report: Report) -> None:
             size=size,
             layer_times=layer_times,
             before=inputs.before,
-            warnings=_with_slow_layers(
-                tracker.warnings, layer_times, latency[0].int8, handover.explained["layers"], verdict
+            warnings=with_slow_layers(
+                tracker.warnings,
+                next((each for each in layer_times if each.int8_candidate == latency[0].int8), None),
+                handover.explained["layers"],
+                quality_holds=verdict.word in ("recommended", "no_faster", "slower"),
             ),
             environment=describe_environment(handover.qengine, inputs.sandbox_level, threads=inputs.threads),
             timings=tracker.timings,
@@ -306,19 +305,6 @@ def _pairs(
                 ),
             )
     return pairs
-
-
-def _with_slow_layers(
-    told: list[ReportWarning],
-    times: Sequence[LayerTimes],
-    fastest: str,
-    layers: Sequence[LayerSummary],
-    verdict: Verdict,
-) -> list[ReportWarning]:
-    """Speed comes first where quality holds, and last where it does not; of the artifact that the verdict is of."""
-    of_verdict = [each for each in times if each.int8_candidate == fastest]
-    slow = slow_layers(of_verdict[0], layers) if of_verdict else []
-    return [*slow, *told] if verdict.word in ("recommended", "no_faster", "slower") else [*told, *slow]
 
 
 def _taken_up(folder: JobFolder, report: Report) -> tuple[JobInputs, Handover, ProgressTracker]:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shared.job_report import JobReport
+from shared.job_report import JobReport, ReportWarning
 from shared.job_spec import dataset_roles
 from shared.quantization_spec import spec_adapter
 from tests.planted_faults.models import CALIBRATION_ID, EVALUATION_ID, Fault
@@ -66,6 +66,11 @@ def run_job(fault: Fault, program: Path, spec: dict[str, Any], path: Path) -> Jo
 def worst_sqnr_db(report: JobReport) -> float:
     """SQNR of the output that suffers most; an output that equals the float model's has no noise at all."""
     return min(200.0 if output.sqnr_db is None else output.sqnr_db for output in report.quality.fidelity)
+
+
+def told(report: JobReport) -> list[ReportWarning]:
+    """What the report warns of, but for layers' times: two rounds beside other tests prove nothing of those."""
+    return [warning for warning in report.warnings if warning.code not in ("slower_in_int8", "boundaries_cost_more")]
 
 
 def _labelled(fault: Fault) -> dict[str, Tensor]:

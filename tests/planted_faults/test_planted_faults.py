@@ -10,7 +10,7 @@ import pytest
 
 from shared.job_report import JobReport
 from shared.spec_patch import apply_patch
-from tests.planted_faults.jobs import export_network, first_spec, run_job, worst_sqnr_db
+from tests.planted_faults.jobs import export_network, first_spec, run_job, told, worst_sqnr_db
 from tests.planted_faults.models import FAULTS, Fault
 
 #: What an expert's patch for the same fault gains, the report's must gain but for this much.
@@ -56,8 +56,8 @@ def test_the_fault_is_one_of_quantization_and_can_be_cured(name: str, trial_of: 
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_first_warning_names_the_layer_and_the_cause(name: str, trial_of: Callable[[str], Trial]) -> None:
     trial = trial_of(name)
-    assert trial.broken.warnings, "the report warns of nothing"
-    first = trial.broken.warnings[0]
+    assert told(trial.broken), "the report warns of nothing"
+    first = told(trial.broken)[0]
     assert first.code == trial.fault.code
     assert first.layer in trial.fault.layers
     assert first.evidence
@@ -69,13 +69,13 @@ def test_the_first_warning_names_the_layer_and_the_cause(name: str, trial_of: Ca
 def test_the_patch_of_the_first_warning_recovers_the_quality(name: str, trial_of: Callable[[str], Trial]) -> None:
     """As much as an expert's patch does; and what the patch was for is not the first thing to be said again."""
     trial = trial_of(name)
-    assert trial.broken.warnings, "the report warns of nothing"
-    suggestion = trial.broken.warnings[0].suggestion
+    assert told(trial.broken), "the report warns of nothing"
+    suggestion = told(trial.broken)[0].suggestion
     assert suggestion is not None
     after = trial.patched(suggestion.patch, "patched")
     assert worst_sqnr_db(after) - worst_sqnr_db(trial.broken) >= trial.fault.gain_db
     assert worst_sqnr_db(after) >= worst_sqnr_db(trial.cured()) - NEAR_THE_CURE_DB
-    assert not after.warnings or _of(after) != _of(trial.broken)
+    assert not told(after) or _of(after) != _of(trial.broken)
 
 
 def test_where_it_first_goes_wrong_is_in_the_report(trial_of: Callable[[str], Trial]) -> None:
@@ -88,7 +88,8 @@ def test_where_it_first_goes_wrong_is_in_the_report(trial_of: Callable[[str], Tr
 def test_an_island_becomes_int8_and_two_boundaries_go(trial_of: Callable[[str], Trial]) -> None:
     """Its fault was never the quality."""
     trial = trial_of("needless_float_island")
-    suggestion = trial.broken.warnings[0].suggestion if trial.broken.warnings else None
+    warnings = told(trial.broken)
+    suggestion = warnings[0].suggestion if warnings else None
     assert suggestion is not None
     after = trial.patched(suggestion.patch, "patched without boundaries")
     assert _precision(trial.broken, "4") == "float32"
@@ -104,7 +105,8 @@ def test_most_faults_stand_with_the_default_spec() -> None:
 
 
 def _of(report: JobReport) -> tuple[str, str | None]:
-    return report.warnings[0].code, report.warnings[0].layer
+    first = told(report)[0]
+    return first.code, first.layer
 
 
 def _precision(report: JobReport, name: str) -> str:

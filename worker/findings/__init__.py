@@ -18,11 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from shared.job_report import ReportWarning
+from shared.layer_report import LayerSummary
+from shared.layer_times import LayerTimes
 from worker.findings import layers, ranges, settings, structure
 from worker.findings.case import WORTH_DB, Case, Finding
 from worker.findings.speed import slow_layers
 
-__all__ = ["Case", "Finding", "find", "slow_layers"]
+__all__ = ["Case", "Finding", "find", "with_slow_layers"]
 
 Rule = Callable[[Case], Iterable[Finding]]
 
@@ -83,6 +85,21 @@ def find(case: Case, told: Sequence[ReportWarning] = ()) -> list[ReportWarning]:
         *_ranked(after),
         *[warning for warning in told if warning.suggestion is None],
     ]
+
+
+def with_slow_layers(
+    found: Sequence[ReportWarning], times: LayerTimes | None, layers: Sequence[LayerSummary], *, quality_holds: bool
+) -> list[ReportWarning]:
+    """What was `found`, with the layers that `times` shows to be slow.
+
+    Speed comes first where quality holds, and last where it does not; but what makes every figure doubtful stands
+    before it.
+    """
+    slow = [] if times is None else slow_layers(times, layers)
+    if not quality_holds:
+        return [*found, *slow]
+    doubtful = [warning for warning in found if warning.code == "float_not_finite"]
+    return [*doubtful, *slow, *(warning for warning in found if warning not in doubtful)]
 
 
 def _ranked(groups: list[list[Finding]]) -> list[ReportWarning]:

@@ -14,7 +14,7 @@ from shared.errors import NothingToQuantize, SpecInvalid
 from shared.job_plan import JobPlan, Pace, plan_question_adapter
 from shared.quantization_spec import RUNTIMES
 from tests.unit.worker.conftest import MODEL_ID, Digits, MakeFolder, export
-from worker import recipes
+from worker import plan_recipe, recipes
 from worker.duration import estimate
 from worker.job_folder import JobFolder, PlanInputs
 from worker.plan_recipe import plan_ahead
@@ -235,3 +235,20 @@ def test_what_the_job_would_refuse_is_refused(digits: Digits, tmp_path: Path) ->
     everything = [{"layer": "*", "precision": "float32"}]
     with pytest.raises(NothingToQuantize):
         asked(tmp_path, digits.program, "static", overrides=everything)
+
+
+def test_of_more_layers_than_a_plan_holds_the_first_are_listed_and_all_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "model.pt2"
+    export(Upscaling(), (torch.rand(2, 3, 16, 16),), program)
+    whole = asked(tmp_path, program, "static")
+    monkeypatch.setattr(plan_recipe, "MAX_LAYERS", 2)
+    listed = asked(tmp_path, program, "static")
+    assert listed.layers == whole.layers[:2]
+    assert (listed.int8_layers, listed.int8_share) == (whole.int8_layers, whole.int8_share)
+    assert listed.conclusion == whole.conclusion
+    assert listed.notes == [
+        *whole.notes,
+        f"Of {len(whole.layers)} layers the first 2 are listed; counts and shares are of all of them.",
+    ]

@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import pytest
 
+from shared.job_report import ReportWarning
 from shared.layer_report import LayerSummary
 from shared.layer_times import BoundaryTime, LayerTime, LayerTimes
-from worker.findings import slow_layers
+from worker.findings import with_slow_layers
+from worker.findings.speed import slow_layers
 
 LAYERS = [
     LayerSummary(name="stem", op="Conv2d", precision="int8", weight_bytes=10, macs=100),
@@ -93,3 +95,20 @@ def test_boundaries_that_would_arise_are_reckoned_with() -> None:
 def test_the_last_layer_in_int8_is_told_of_without_advice() -> None:
     [found] = slow_layers(times(row("stem", 0.1, 0.3)), LAYERS[:1])
     assert found.suggestion is None
+
+
+@pytest.mark.parametrize(
+    ("quality_holds", "expected"),
+    [
+        (True, ["float_not_finite", "slower_in_int8", "bias_shift"]),
+        (False, ["float_not_finite", "bias_shift", "slower_in_int8"]),
+    ],
+)
+def test_speed_stands_first_where_quality_holds_and_never_before_what_makes_it_doubtful(
+    *, quality_holds: bool, expected: list[str]
+) -> None:
+    found = [ReportWarning(code=code, message="") for code in ("float_not_finite", "bias_shift")]
+    slow = times(row("stem", 0.1, 0.3), row("body", 1.5, 0.5))
+    told = with_slow_layers(found, slow, LAYERS, quality_holds=quality_holds)
+    assert [warning.code for warning in told] == expected
+    assert with_slow_layers(found, None, LAYERS, quality_holds=quality_holds) == found
