@@ -48,7 +48,8 @@ def run_worker(settings: Settings) -> None:
     description = describe_worker(settings.worker, level)
     presence = Presence(database, worker_id, description)
     stopping, stopped = threading.Event(), threading.Event()
-    runners, sharing, limits = WarmRunners(), NodeSharing(settings.node_path), job_limits(settings.worker)
+    sharing, limits = NodeSharing(settings.node_path), job_limits(settings.worker)
+    runners = WarmRunners(is_measured=sharing.is_measured)
     execution = Execution(
         worker_id=worker_id,
         worker=description,
@@ -82,12 +83,12 @@ def run_worker(settings: Settings) -> None:
         sandbox_level=level,
     )
     threads = [
+        threading.Thread(target=runners.run, args=(stopped,), name="warm-runners"),
         threading.Thread(target=answering.run, args=(stopped,), name="plan-answering"),
         threading.Thread(target=presence.run, args=(stopped,), name="presence"),
         threading.Thread(target=reconciler.run, args=(stopped,), name="reconciler"),
     ]
     try:
-        runners.refill()
         for thread in threads:
             thread.start()
         _LOG.info("Worker %s is ready (sandbox: %s)", worker_id, level)

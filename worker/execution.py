@@ -61,7 +61,6 @@ _DROPPED = "dropped: another attempt has taken its place"
 _MAX_OUTCOME_CHARACTERS = 2000
 _PROGRESS_SECONDS = 0.5
 _RARE_PROGRESS_SECONDS = 30.0
-_START_SECONDS = 120.0
 _LISTEN_SECONDS = 60.0
 _MAX_EVENTS = 20_000
 _WAITING = "Waiting until no other job computes on this node"
@@ -194,9 +193,10 @@ class Execution:
         runner = self._runners.take()
         try:
             watch.guard(runner)
-            runner.wait_ready(_START_SECONDS)
             with self._sharing.computing(pause=runner.pause, resume=runner.resume) as share:
                 watch.forgive(lambda: share.paused_seconds)
+                while runner.wait_ready(_LISTEN_SECONDS) is None:
+                    watch.check()
                 runner.run(
                     StartMessage(
                         folder=folder.path,
@@ -221,7 +221,6 @@ class Execution:
             raise InternalError("The process that ran the job wrote what is not a message.") from garbled
         finally:
             runner.kill()
-            self._runners.refill()
 
     def _listen(self, runner: RunnerProcess, recorder: ProgressRecorder, keep: Callable[[int], None]) -> bool:
         """Hear it out until it is finished, or wants to measure: whether it does."""

@@ -141,20 +141,15 @@ class PlanAnswering:
     def _runner(self, patience: _Patience) -> Iterator[RunnerProcess]:
         """A runner that has imported torch, and makes way for whoever measures."""
         runner = self._runners.take()
-        disturbs = False
         try:
-            with self._sharing.computing(pause=runner.pause, resume=runner.resume) as share:
-                try:
-                    _wait_ready(runner, patience)
-                    yield runner
-                finally:
-                    disturbs = share.paused_seconds > 0
+            with self._sharing.computing(pause=runner.pause, resume=runner.resume):
+                while runner.wait_ready(_LISTEN_SECONDS) is None:
+                    patience.check()
+                yield runner
         except (RunnerLost, RunnerGarbled) as error:
             raise InternalError("The process that made the plan ended, or wrote what is not a message.") from error
         finally:
             runner.kill()
-            if not disturbs:  # whoever measures: a spare is started once that job has ended
-                self._runners.refill()
 
     def _run(self, runner: RunnerProcess, folder: JobFolder, patience: _Patience) -> None:
         # The jobs have their shares of the memory already: what is left of it is all that there is.
@@ -207,18 +202,6 @@ class _Patience:
             with self._database.read() as connection:
                 if not PlanRepository(connection).is_awaited(self._asked.id):
                     raise _Withdrawn
-
-
-def _wait_ready(runner: RunnerProcess, patience: _Patience) -> None:
-    while True:
-        try:
-            runner.wait_ready(_LISTEN_SECONDS)
-        except RunnerLost:
-            if not runner.alive():
-                raise
-            patience.check()
-        else:
-            return
 
 
 class _Withdrawn(Exception):

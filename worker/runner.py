@@ -75,7 +75,9 @@ def serve(load_recipes: Callable[[], Recipes]) -> None:
     # What prints to fd 1 from now on, in Python or C, cannot corrupt the protocol.
     protocol = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    gc.disable()  # an eighth of the time to import torch is spent on looking for garbage among what it makes
     recipes = load_recipes()
+    gc.enable()
     gc.collect()
     gc.freeze()  # torch's own objects live as long as the process: collections in the job need not look at them
     for name in set(os.environ) - set(THREADS_WAIT):  # torch has read what is left, and reports name it

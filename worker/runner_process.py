@@ -75,13 +75,18 @@ class RunnerProcess:
         self._log = RunnerLog(os.dup(self._process.stderr.fileno()))
         self._process.stderr.close()
 
-    def wait_ready(self, timeout_seconds: float) -> SandboxLevel:
-        """Wait until it has imported everything; returns the level that it can reach. Raises RunnerLost."""
+    def wait_ready(self, timeout_seconds: float) -> SandboxLevel | None:
+        """Wait until it has imported everything; the level that it can reach, or None while it is not ready yet.
+
+        Raises RunnerLost when it has ended.
+        """
         deadline = time.monotonic() + timeout_seconds
         while (line := self._next_line()) is None:
+            if self._ended:
+                raise RunnerLost("the runner ended before it was ready")
             left = deadline - time.monotonic()
-            if left <= 0 or self._ended:
-                raise RunnerLost("the runner did not become ready")
+            if left <= 0:
+                return None
             self._read(left)
         try:
             return ReadyMessage.model_validate_json(line).level

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 
 from worker.runner_process import RunnerProcess
+
+_LOG = logging.getLogger(__name__)
+_LOOK_SECONDS = 0.2
+_AFTER_FAILURE_SECONDS = 10.0
 
 
 class WarmRunners:
     """Hands out runners, each for one job."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_measured: Callable[[], bool]) -> None:
+        """`is_measured` tells whether somebody measures on this node: importing torch would disturb that."""
+        self._is_measured = is_measured
         self._spare: RunnerProcess | None = None
+        self._taken: list[RunnerProcess] = []
         self._lock = threading.Lock()
+
+    def run(self, stop: threading.Event) -> None:
+        """See to it that there is a spare whenever no job runs here and nobody measures, until `stop` is set."""
+        pause = 0.0
+        while not stop.wait(pause):
+            pause = _LOOK_SECONDS
+            try:
+                self._refill()
+            except OSError as error:  # no room for another process: a job that is given one may see the same
+                _LOG.warning("No spare runner could be started: %s", error)
+                pause = _AFTER_FAILURE_SECONDS
 
     def take(self) -> RunnerProcess:
         """The spare runner, or one that is started now; `wait_ready` tells when it has imported torch."""
         with self._lock:
             runner, self._spare = self._spare, None
-        if runner is None or not runner.alive():
-            runner = _started()
+            if runner is None or not runner.alive():
+                runner = _started()
+            self._taken.append(runner)
         return runner
-
-    def refill(self) -> None:
-        """Start a spare if there is none; when a job has ended, so that importing torch disturbs no benchmark."""
-        with self._lock:
-            if self._spare is None or not self._spare.alive():
-                self._spare = _started()
 
     def close(self) -> None:
         """End the spare."""
@@ -34,6 +49,14 @@ class WarmRunners:
             if self._spare is not None:
                 self._spare.kill()
                 self._spare = None
+
+    def _refill(self) -> None:
+        with self._lock:
+            self._taken = [runner for runner in self._taken if runner.alive()]
+            has_spare = self._spare is not None and self._spare.alive()
+            # A job that runs is about to measure, if not yet.
+            if not has_spare and not self._taken and not self._is_measured():
+                self._spare = _started()
 
 
 def _started() -> RunnerProcess:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from octavo import BenchmarkSettings, Client
+from octavo import Client
 from server.broker import Broker
 from shared.database import metrics
 from tests.conftest import skipped_if_missing
@@ -34,7 +34,7 @@ QUERIES = [
 ]
 # What Grafana puts in: four scrapes at least, and more than the jobs take.
 VARIABLES = {"$__rate_interval": "3m", "$__range": "10m", "$method": ".*"}
-QUICK_BENCHMARK: BenchmarkSettings = {"max_seconds": 0.2}
+QUICK: dict[str, Any] = {"runtimes": ["torch"], "benchmark": {"max_seconds": 0.2}}
 
 
 @dataclass
@@ -76,11 +76,9 @@ def run_jobs(client: Client, scraped: Scraped, directory: Path) -> None:
         data = client.datasets.upload(write_dataset(directory / f"data-{turn}.npz", seed=turn))
         client.models.upload(write_model(directory / f"other-{turn}.pt2", width=8 + turn))
         jobs = [
-            client.jobs.quantize(model, "dynamic", evaluation=data, benchmark=QUICK_BENCHMARK),
-            client.jobs.quantize(model, "static", calibration=data, evaluation=data, benchmark=QUICK_BENCHMARK),
-            client.jobs.quantize(
-                model, "qat", training=data, evaluation=data, qat={"epochs": 1}, benchmark=QUICK_BENCHMARK
-            ),
+            client.jobs.quantize(model, "dynamic", evaluation=data, **QUICK),
+            client.jobs.quantize(model, "static", calibration=data, evaluation=data, **QUICK),
+            client.jobs.quantize(model, "qat", training=data, evaluation=data, qat={"epochs": 1}, **QUICK),
         ]
         with contextlib.suppress(urllib.error.HTTPError):
             urllib.request.urlopen(f"{client.url}/no-such-page")

@@ -1,4 +1,4 @@
-"""Artifacts measured on several kinds of node: benchmarks that a job asks for, on real workers and both databases."""
+"""Artifacts measured on several kinds of node: benchmarks that a job asks for, on real workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.worker.benchmarks import forms
 NOWHERE: dict[str, Any] = {"labels": {"pool": "nowhere"}}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def node(request: pytest.FixtureRequest, broker: Broker, tmp_path: Path) -> Iterator[Node]:
     url = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
     node = Node(tmp_path, broker, database_url=url)
@@ -38,6 +38,7 @@ def measured_by(node: Node, job_id: str) -> list[str]:
     return [each.job for each in sorted(found, key=lambda each: each.hardware.labels.get("pool", ""))]
 
 
+@pytest.mark.parametrize("node", ["postgresql"], indirect=True)
 def test_each_entry_is_measured_where_it_says_and_one_without_a_worker_waits(node: Node, tmp_path: Path) -> None:
     model = node.add("model", write_model(tmp_path / "net.pt2"))
     data = node.add("dataset", write_dataset(tmp_path / "data.npz"))

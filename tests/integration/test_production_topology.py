@@ -52,9 +52,10 @@ def inputs(client: Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 @pytest.fixture(scope="module")
 def jobs(stack: Stack, client: Client, inputs: dict[str, str]) -> list[Job]:
-    """Four jobs, submitted at once, that have succeeded."""
+    """Four jobs, submitted at once, that have succeeded; the first with an artifact for each runtime."""
     submitted = [
-        client.jobs.quantize(**inputs, method="static", seed=seed, benchmark=QUICK_BENCHMARK) for seed in range(4)
+        client.jobs.quantize(**inputs, method="static", seed=seed, runtimes=runtimes, benchmark=QUICK_BENCHMARK)
+        for seed, runtimes in enumerate([None, ["torch"], ["torch"], ["torch"]])
     ]
     for job in submitted:
         job.wait(timeout=240, progress=False)

@@ -22,7 +22,7 @@ _LABELS = "OCTAVO_WORKER__LABELS"
 IN_LAB, AT_EDGE = {_LABELS: '{"pool": "lab"}'}, {_LABELS: '{"pool": "edge"}'}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def node(request: pytest.FixtureRequest, broker: Broker, tmp_path: Path) -> Iterator[Node]:
     url = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
     node = Node(tmp_path, broker, database_url=url)
@@ -35,6 +35,7 @@ def model(node: Node, tmp_path: Path) -> str:
     return node.add("model", write_model(tmp_path / "net.pt2"))
 
 
+@pytest.mark.parametrize("node", ["postgresql"], indirect=True)  # of claims test_database.py tries both
 def test_only_the_worker_with_the_label_takes_the_jobs_that_ask_for_it(node: Node, model: str) -> None:
     """However its hints go: to the right worker, to all, or to none."""
     with node.worker("worker1", **IN_LAB):
@@ -53,6 +54,7 @@ def test_only_the_worker_with_the_label_takes_the_jobs_that_ask_for_it(node: Nod
             assert node.wait_finished(elsewhere).worker_id == in_lab
 
 
+@pytest.mark.parametrize("node", ["sqlite"], indirect=True)
 def test_a_job_waits_until_a_worker_with_its_hardware_starts(node: Node, model: str) -> None:
     """Others run meanwhile what they can, and an idle one does not take it."""
     with node.worker("worker1", **IN_LAB):
