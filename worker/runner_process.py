@@ -67,7 +67,7 @@ class RunnerProcess:
         self._reaping = threading.Lock()
 
     def start(self) -> None:
-        """Start the interpreter, which takes about two seconds to be ready; returns at once."""
+        """Start the interpreter, which takes some seconds to be ready; returns at once."""
         # The kernel kills the runner when the *thread* that started it ends, hence one that ends with the process.
         self._process = _spawner(os.getpid()).submit(_spawn, [*self._command, str(os.getpid())]).result()
         os.set_blocking(self._stdout.fileno(), False)
