@@ -66,10 +66,11 @@ def spec_error(fields: list[FieldError], *, whole: str = "The spec") -> OctavoEr
     if codes == {"missing"} and {each.pointer for each in fields} <= _DATASET_ROLES:
         role = fields[0].pointer.removeprefix("/")
         where = "spec" if whole == "The spec" else "changes"
-        hint = f'Upload a dataset (POST /v1/datasets) and name it in the {where}: "{role}": "dst_…".'
+        upload = "Upload a dataset (`octavo datasets upload`, or POST /v1/datasets)"
+        hint = f'{upload} and name it in the {where}: "{role}": "dst_…".'
         message = f"This method needs a {role} dataset, and {whole[0].lower()}{whole[1:]} names none."
         return DataRequired(message, hint=hint, errors=fields)
-    hint = "The fields of a spec and their defaults are in /docs, under POST /v1/jobs."
+    hint = "The fields of a spec and their defaults are in the server's /docs, under POST /v1/jobs."
     return SpecInvalid(message, hint=hint, errors=fields)
 
 

@@ -162,7 +162,7 @@ def _refuse_other_archives(window: Window, members: list[ZipMember]) -> None:
     if any(member.name in {"version", "serialized_exported_program.json"} for member in members):
         raise ModelUnsupported(
             "The program was saved by PyTorch before 2.8, as pickles.",
-            hint="Export and save it again with the PyTorch that the workers run; GET /v1/meta names it.",
+            hint="Export it again with the PyTorch that the workers run: see `octavo meta`, or GET /v1/meta.",
         )
     if members and all(member.name.endswith(".npy") for member in members):
         raise ModelError("This is an .npz dataset, not a model.")
@@ -188,7 +188,7 @@ def _refuse_unexpected(name: str) -> None:
     if name in {"data/weights/model.pt", "data/constants/model.pt"}:
         raise ModelUnsupported(
             "The .pt2 was saved by an older PyTorch, which pickled the weights.",
-            hint="Export and save it again with the PyTorch that the workers run; GET /v1/meta names it.",
+            hint="Export it again with the PyTorch that the workers run: see `octavo meta`, or GET /v1/meta.",
         )
     if name.startswith(("models/", "data/sample_inputs/")):
         raise ModelUnsupported("The .pt2 holds more than one program.", hint="Save each in a .pt2 of its own.")

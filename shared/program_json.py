@@ -83,7 +83,7 @@ def parse_program(text: bytes) -> dict[str, Any]:
     if not isinstance(version, dict) or version.get("major") != SCHEMA_MAJOR:
         raise ModelUnsupported(
             f"The program was saved by PyTorch {str(program.get('torch_version'))[:40]} in another format.",
-            hint="Export and save it again with the PyTorch that the workers run; GET /v1/meta names it.",
+            hint="Export it again with the PyTorch that the workers run: see `octavo meta`, or GET /v1/meta.",
         )
     for symbol in _mapping(program.get("range_constraints")):
         # torch counts up to the number in the name of a symbol that no input bounds.

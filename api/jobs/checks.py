@@ -62,7 +62,9 @@ def _description(objects: ObjectRepository, object_id: str, field: str, *, keep:
     except NotFound as error:
         kind = "model" if field.endswith("model") else "dataset"
         message = f"No {kind} has the id {object_id!r}, which the spec names as `{field}`."
-        raise at(field, NotFound(message, hint=f"GET /v1/{kind}s lists what is here.")) from error
+        raise at(
+            field, NotFound(message, hint=f"`octavo {kind}s list`, or GET /v1/{kind}s, lists what is here.")
+        ) from error
 
 
 def _check_metric(spec: Spec, datasets: dict[str, DatasetDescription]) -> None:
