@@ -34,6 +34,7 @@ from worker.steps.load import LoadedModel
 _TRIED_SAMPLES = 3
 """Beside the smallest batch: a size that the model was not exported with."""
 _TRIAL_SECONDS = 0.5
+_TOLD_LAYERS = 3
 
 
 def verify(
@@ -211,8 +212,8 @@ def _judged(opened: _Opened, found: _Found, expected: _Found) -> ArtifactResult:
     elif len(kernels.floating) > len(expected.kernels.floating):
         total = len(kernels.int8) + len(kernels.floating)
         notes.append(
-            f"The runtime computes {len(kernels.floating)} of {total} operators with weights in float, and torch "
-            f"{len(expected.kernels.floating)}."
+            f"The runtime computes {len(kernels.floating)} of {total} operators with weights in float"
+            f"{_told_layers(file, kernels)}, and torch {len(expected.kernels.floating)}."
         )
     return ArtifactResult(
         name=file.path.name,
@@ -226,6 +227,18 @@ def _judged(opened: _Opened, found: _Found, expected: _Found) -> ArtifactResult:
         labels=labels,
         note=" ".join(notes) or None,
     )
+
+
+def _told_layers(file: MadeFile, kernels: Kernels) -> str:
+    """Which layers the operators in float are of, as far as the file tells."""
+    from worker.layer_times.onnx_layers import OnnxLayers  # noqa: PLC0415 - no runner imports onnx to warm up
+
+    known = OnnxLayers(file.path)
+    layers = list(dict.fromkeys(layer for name in kernels.floating for layer in known.of(name)[:1]))
+    if not layers:
+        return ""
+    more = f" and {len(layers) - _TOLD_LAYERS} more" if len(layers) > _TOLD_LAYERS else ""
+    return f" (layer{'s' if len(layers) > 1 else ''} {', '.join(layers[:_TOLD_LAYERS])}{more})"
 
 
 def lost_db(fidelity: Sequence[OutputFidelity], expected: Sequence[OutputFidelity]) -> float:

@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 from shared.errors import InternalError, ModelFailed
 from shared.job_report import ArtifactResult
 from shared.quantization_spec import Runtime, spec_adapter
-from tests.unit.worker.conftest import export
+from tests.unit.worker.conftest import MakeFolder, export
 from tests.unit.worker.test_datasets import spec as input_spec
+from worker import recipes
 from worker.artifacts import options_of, worth_measuring
 from worker.datasets import InMemorySamples
 from worker.exporting import export_onnx, in_form, save, trace
@@ -229,3 +230,14 @@ def test_a_torch_artifact_that_does_not_come_back_is_our_fault(files: Files, tmp
             files.model, [MadeFile("torch", broken)], yardstick,
             qengine=files.qengine, batch_size=1, threads=1, advance=lambda done, total: None,
         )  # fmt: skip
+
+
+def test_layers_that_only_this_runtime_computes_in_float_are_named(tmp_path: Path, make_folder: MakeFolder) -> None:
+    """ONNX Runtime has no int8 kernel for transposed convolutions."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ConvTranspose2d(8, 3, 2, stride=2))
+    export(network, (X[:2],), tmp_path / "model.pt2")
+    runtimes = ["torch", "onnxruntime"]
+    data = {"calibration": {"input": X.numpy()}}
+    report = recipes.run(make_folder(tmp_path / "model.pt2", "static", data, runtimes=runtimes), lambda _: None)
+    [note] = [each.note for each in report.artifacts if each.runtime == "onnxruntime"]
+    assert note == "The runtime computes 1 of 2 operators with weights in float (layer 1), and torch 0."
