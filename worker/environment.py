@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from shared.latency_report import Environment
-from shared.quantization_spec import Isa
+from shared.quantization_spec import RUNTIMES, Isa, Runtime
 from worker.machine_state import cgroup_cpu_limit, governor, has_smt, load_average
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -35,7 +35,6 @@ _VENDORS = {
     "0x61": "apple",
     "0xc0": "ampere",
 }
-_RUNTIMES = ("onnxruntime", "openvino")
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
     "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_AFFINITY", "KMP_BLOCKTIME",
@@ -114,14 +113,24 @@ def describe_environment(qengine: str, sandbox_level: str, *, threads: int | Non
     )
 
 
+def installed_runtimes() -> dict[Runtime, str]:
+    """Those that there are artifacts for, with their versions, torch first; imports none of them."""
+    found = {name: _installed_version(name) for name in RUNTIMES}
+    return {name: told for name, told in found.items() if told is not None}
+
+
 def runtimes_beside_torch() -> dict[str, str]:
-    """Those that are installed, with their versions; imports none of them."""
-    return {name: found for name in _RUNTIMES if (found := _version(name)) != "unknown"}
+    """Likewise, for where torch is told already."""
+    return {name: told for name, told in installed_runtimes().items() if name != "torch"}
 
 
 def _version(distribution: str) -> str:
+    return _installed_version(distribution) or "unknown"
+
+
+def _installed_version(distribution: str) -> str | None:
     try:
         # None in spite of its type, where a sandbox hides the file.
         return version(distribution) or "unknown"
     except PackageNotFoundError:
-        return "unknown"
+        return None

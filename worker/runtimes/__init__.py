@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from shared.errors import ModelFailed
-from shared.quantization_spec import RUNTIMES, Runtime
+from shared.quantization_spec import Runtime
 from worker.runtimes.in_memory import EagerSession
 from worker.runtimes.session import PRECISION, Kernels, Session, SessionSettings, called
 
-__all__ = ["PRECISION", "EagerSession", "Kernels", "Session", "SessionSettings", "called", "installed", "open_session"]
+__all__ = ["PRECISION", "EagerSession", "Kernels", "Session", "SessionSettings", "called", "open_session"]
 
 # Imported when the first file is opened: together they take a second and 100 MiB, and none is always there.
 _SESSIONS = {
@@ -19,17 +18,6 @@ _SESSIONS = {
     "onnxruntime": ("worker.runtimes.onnx_runtime", "OnnxRuntimeSession"),
     "openvino": ("worker.runtimes.openvino_runtime", "OpenVinoSession"),
 }
-
-
-def installed() -> dict[Runtime, str]:
-    """The runtimes that this worker has, with their versions; imports none of them."""
-    found: dict[Runtime, str] = {}
-    for name in RUNTIMES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def open_session(runtime: Runtime, path: Path, settings: SessionSettings) -> Session:

@@ -18,11 +18,11 @@ from torch.nn import functional
 from shared.errors import RuntimeNotInstalled
 from shared.quantization_spec import DynamicSpec, QatSpec, Runtime, StaticSpec
 from worker.datasets import Samples
+from worker.environment import installed_runtimes
 from worker.job_folder import JobFolder
 from worker.outputs import MODEL_NAMES
 from worker.progress import StepProgress
 from worker.quantization import Plan, has_corrected_biases, reference_graph, simulate
-from worker.runtimes import installed
 from worker.steps.load import LoadedModel
 from worker.steps.refine import corrections_unrounded
 
@@ -57,7 +57,7 @@ class Exported:
 
 def wanted_runtimes(asked: Sequence[Runtime] | None) -> list[Runtime]:
     """The runtimes to make artifacts for: those asked for, or all that there are. Raises RuntimeNotInstalled."""
-    here = list(installed())
+    here = list(installed_runtimes())
     if missing := [name for name in asked or () if name not in here]:
         raise RuntimeNotInstalled(f"This worker has {', '.join(here)}, and not {', '.join(missing)}.")
     return here if asked is None else list(asked)

@@ -347,7 +347,7 @@ def test_runtimes_narrow_what_is_measured(digits: Digits, tmp_path: Path, monkey
     path = export_onnx(digits.model, (torch.from_numpy(digits.evaluation_x[:2]),), tmp_path / "net.onnx")
     with pytest.raises(ModelUnsupported, match="file runs in none of the runtimes"):
         run(benchmark_folder(tmp_path / "none", uploaded(path, "file"), runtimes=["torch"]))
-    monkeypatch.setattr(exporting, "installed", lambda: {"torch": "2.13.0"})
+    monkeypatch.setattr(exporting, "installed_runtimes", lambda: {"torch": "2.13.0"})
     with pytest.raises(RuntimeNotInstalled, match="has torch, and not openvino"):
         run(benchmark_folder(tmp_path / "absent", uploaded(digits.program, "yours"), runtimes=["openvino"]))
 
@@ -358,7 +358,7 @@ def test_an_artifact_whose_runtime_is_not_there_costs_the_others_nothing(
     """As on a node of `measure_on` that has fewer runtimes than the one that quantized."""
     yours = uploaded(digits.program, "yours")
     given = [yours, *(made(quantized.outputs / MODEL_NAMES[name], name, yours[1]) for name in ("torch", "openvino"))]
-    monkeypatch.setattr(exporting, "installed", lambda: {"torch": "2.13.0"})
+    monkeypatch.setattr(exporting, "installed_runtimes", lambda: {"torch": "2.13.0"})
     report = run(benchmark_folder(tmp_path / "job", *given))
     absent = forms(report)["model_int8.openvino.onnx/openvino"]
     assert (absent.labels, absent.note) == (["missing"], "This worker does not have OpenVINO.")

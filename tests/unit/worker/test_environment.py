@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from shared.quantization_spec import Isa
+from shared.quantization_spec import RUNTIMES, Isa
 from worker import environment as environment_module
 from worker.environment import (
     _ISA_FLAGS,
     cpu_labels,
     cpu_model_and_isa,
     describe_environment,
+    installed_runtimes,
     labels_of,
     runtimes_beside_torch,
 )
@@ -71,10 +72,11 @@ def test_the_environment_names_the_versions_that_run() -> None:
     assert environment.cores >= 1
 
 
-def test_the_runtimes_beside_torch_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_installed_runtimes_are_told_with_their_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(installed_runtimes().items()) == [(name, version(name)) for name in RUNTIMES]
     assert runtimes_beside_torch() == {name: version(name) for name in ("onnxruntime", "openvino")}
-    monkeypatch.setattr(environment_module, "_RUNTIMES", ("onnxruntime", "no-such-runtime"))
-    assert runtimes_beside_torch() == {"onnxruntime": version("onnxruntime")}
+    monkeypatch.setattr(environment_module, "RUNTIMES", ("onnxruntime", "no-such-runtime"))
+    assert installed_runtimes() == {"onnxruntime": version("onnxruntime")}
 
 
 def test_the_environment_names_cores_load_and_thread_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from shared.errors import ModelFailed
 from shared.quantization_spec import RUNTIMES, Runtime
 from worker.exporting import export_onnx, save, trace
 from worker.quantization import freeze, input_specs, output_names, raise_program
-from worker.runtimes import Session, SessionSettings, installed, open_session
+from worker.runtimes import Session, SessionSettings, open_session
 
 X = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -36,10 +35,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[Runtime, Path]
 @pytest.fixture(params=RUNTIMES)
 def session(request: pytest.FixtureRequest, files: tuple[dict[Runtime, Path], Tensor]) -> Session:
     return open_session(request.param, files[0][request.param], SessionSettings())
-
-
-def test_the_installed_runtimes_are_told_with_their_versions() -> None:
-    assert installed() == {name: version(name) for name in RUNTIMES}
 
 
 def test_it_gives_what_torch_gives(session: Session, files: tuple[dict[Runtime, Path], Tensor]) -> None:

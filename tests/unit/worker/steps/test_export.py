@@ -127,7 +127,7 @@ def test_torch_alone_is_measured_against_torch_alone(digits: Digits, make_folder
 def test_a_runtime_that_is_not_installed_is_refused_before_anything_is_done(
     digits: Digits, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "installed", lambda: {"torch": "2.13.0"})
+    monkeypatch.setattr(exporting, "installed_runtimes", lambda: {"torch": "2.13.0"})
     folder = make_folder(digits.program, "dynamic", {}, runtimes=["openvino"])
     told: list[object] = []
     with pytest.raises(RuntimeNotInstalled, match="has torch, and not openvino"):
@@ -138,7 +138,7 @@ def test_a_runtime_that_is_not_installed_is_refused_before_anything_is_done(
 def test_by_default_there_is_an_artifact_for_each_runtime_that_is_installed(
     digits: Digits, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "installed", lambda: {"torch": "2.13.0", "onnxruntime": "1.23.2"})
+    monkeypatch.setattr(exporting, "installed_runtimes", lambda: {"torch": "2.13.0", "onnxruntime": "1.23.2"})
     report = recipes.run(make_folder(digits.program, "dynamic", {}, runtimes=None), lambda _: None)
     assert [each.runtime for each in report.artifacts] == ["torch", "onnxruntime"]
 
