@@ -30,8 +30,7 @@ check: $(VENV)/installed-dev ## Formatting, lint, types, import contracts, gener
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	MYPYPATH=client $(BIN)/mypy
-	MYPYPATH=client $(BIN)/mypy --config-file tests/mypy.ini tests examples docs client/scripts
-	MYPYPATH=client:benchmarks $(BIN)/mypy --config-file tests/mypy.ini benchmarks
+	MYPYPATH=client:benchmarks $(BIN)/mypy --config-file tests/mypy.ini tests benchmarks examples docs client/scripts
 	$(BIN)/lint-imports
 	$(BIN)/python client/scripts/unasync.py --check
 	$(BIN)/python docs/generate_reference.py --check

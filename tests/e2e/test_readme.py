@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from benchmarks.running_stack import RunningStack
+from running_stack import RunningStack
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from running_stack import RunningStack, tree
 from torch import nn
 
 import octavo
-from benchmarks.running_stack import RunningStack, tree
 from tests.services.process import is_alive, wait_until
 
 

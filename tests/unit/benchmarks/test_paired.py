@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import paired
 import pytest
-
-_PATH = Path(__file__).parents[3] / "benchmarks" / "paired.py"
-_SPEC = importlib.util.spec_from_file_location("paired", _PATH)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-paired = importlib.util.module_from_spec(_SPEC)
-sys.modules["paired"] = paired
-_SPEC.loader.exec_module(paired)
 
 
 def test_the_interval_is_clopper_and_pearsons() -> None:
