@@ -18,6 +18,9 @@ SQNR_LIMIT_DB = 200.0
 
 FAR_DB, FAR_AGREEMENT = 20.0, 0.95
 """Below, an output or a layer is far from float: a noise of 10 % of the signal, one decision of twenty changed."""
+LEAST_DB = 10.0
+"""Below, a noise of a third of the signal, an arg max that agrees excuses nothing: plain numbers have one too, and one
+that is always the same agrees whatever the numbers are."""
 NEAR_DB, NEAR_AGREEMENT = 30.0, 0.99
 """From here on it does what float does, if not to the last decibel."""
 ALIKE_DB = 40.0
@@ -32,6 +35,11 @@ class Closeness:
     """Of the worst output; SQNR_LIMIT_DB when all are equal."""
     agreement: float | None
     """Of the worst output that has classes or is discrete; None when none is."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it decides as the float model does, and that says something."""
+        return self.agreement is not None and self.agreement >= NEAR_AGREEMENT and self.sqnr_db >= LEAST_DB
 
     @property
     def reported_db(self) -> float | None:
@@ -64,7 +72,10 @@ def is_poor(quality: Quality) -> bool:
 
 
 def is_far(fidelity: Sequence[OutputFidelity]) -> bool:
-    """Whether an output is far off: by its agreement where it has classes or is discrete, else by its SQNR."""
+    """Whether an output is far off: by its agreement where it has classes or is discrete, else by its SQNR.
+
+    By its SQNR also where that is so low that an agreement may be chance.
+    """
     return any(_is_far(output) for output in fidelity)
 
 
@@ -75,9 +86,9 @@ def worst_output(fidelity: Sequence[OutputFidelity]) -> OutputFidelity | None:
 
 
 def _is_far(output: OutputFidelity) -> bool:
-    if output.agreement is not None:
-        return output.agreement < FAR_AGREEMENT
-    return output.sqnr_db is not None and output.sqnr_db < FAR_DB
+    least_db = FAR_DB if output.agreement is None else LEAST_DB
+    too_few_agree = output.agreement is not None and output.agreement < FAR_AGREEMENT
+    return too_few_agree or (output.sqnr_db is not None and output.sqnr_db < least_db)
 
 
 def _comparable_db(output: OutputFidelity) -> float:

@@ -19,6 +19,7 @@ from worker.exporting.passes import (
     leave_linears_in_float,
     multiply_without_zero_point,
     plain_softmax,
+    pool_greatest_over_all,
     pool_over_all,
     pool_over_integers,
     quantize_once,
@@ -42,15 +43,16 @@ _FOR_ALL: tuple[_Pass, ...] = (
 FORMS: Mapping[Runtime, tuple[_Pass, ...]] = {
     "onnxruntime": (
         *_FOR_ALL,
-        fit_biases_into_integers,
-        hold_biases_as_integers,
         quantize_sigmoids,
         quantize_relus_from_zero,
+        fit_biases_into_integers,  # from here on: a bias has the step of what is read, which those above change
+        hold_biases_as_integers,
         keep_weights_in_float,
         drop_unread,
     ),
     "openvino": (
         *_FOR_ALL,
+        pool_greatest_over_all,
         average_floats,
         quantize_once,
         read_norms_by_scale_alone,

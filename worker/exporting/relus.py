@@ -32,6 +32,8 @@ def quantize_relus_from_zero(model: ir.Model) -> None:
             continue
         scale, zero_point = old
         largest = min(scale * (_LEVELS - zero_point), most)
+        if not largest > 0:
+            continue  # calibration saw nothing above 0: no scale holds that
         qparams = [
             add_initializer(model, np.array(largest / _LEVELS, np.float32), f"{relu.name}_scale"),
             add_initializer(model, np.array(0, np.uint8), f"{relu.name}_zero_point"),

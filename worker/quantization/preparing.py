@@ -24,6 +24,7 @@ from torch.ao.quantization import (
     QConfigMapping,
     disable_observer,
 )
+from torch.ao.quantization.backend_config import BackendConfig, ObservationType, get_native_backend_config
 from torch.ao.quantization.fx.fuse import fuse
 from torch.ao.quantization.fx.prepare import prepare as insert_observers
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
@@ -73,7 +74,7 @@ def _prepare(
     with _copied_as_themselves(model.parameters()):
         fused = fuse(model, trainable)
     scopes = {node.name: (str(node.meta.get("layer", "")), type(None)) for node in fused.graph.nodes}
-    prepared = insert_observers(fused, mapping, trainable, scopes, example_inputs)
+    prepared = insert_observers(fused, mapping, trainable, scopes, example_inputs, backend_config=_backend_config())
     prepared.meta["octavo_groups"] = {
         str(node.meta["layer"]): group.name for group in groups(raised) for node in group.nodes
     }
@@ -86,6 +87,20 @@ def _prepare(
     del model, fused
     collect_garbage()
     return prepared
+
+
+@functools.cache
+def _backend_config() -> BackendConfig:
+    """The one of torch, but that a sum or product with a number has a range of its own.
+
+    torch shares one observer between `x` and `0.01 * x`: the product keeps 2 of 255 steps.
+    """
+    found = get_native_backend_config()
+    for config in found.configs:
+        if config._num_tensor_args_to_observation_type:
+            own = ObservationType.OUTPUT_USE_DIFFERENT_OBSERVER_AS_INPUT
+            config._set_num_tensor_args_to_observation_type(dict.fromkeys((0, 1, 2), own))
+    return found
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor
 from shared.errors import InternalError, ModelFailed
 from shared.job_report import ArtifactLabel, ArtifactResult, InferencePrecision, OutputFidelity, Quality
 from shared.latency_report import Load
-from worker.closeness import NEAR_AGREEMENT, NEAR_DB, closeness, is_far
+from worker.closeness import NEAR_DB, closeness, is_far
 from worker.datasets import Samples
 from worker.inference import Model, Reference, batch_of, run_model
 from worker.latency import measure_rounds, quietest
@@ -244,6 +244,6 @@ def _told_layers(file: MadeFile, kernels: Kernels) -> str:
 def lost_db(fidelity: Sequence[OutputFidelity], expected: Sequence[OutputFidelity]) -> float:
     """How much further off it is than what was expected; nothing where it is near all the same."""
     found = closeness(fidelity)
-    if found.sqnr_db >= NEAR_DB or (found.agreement is not None and found.agreement >= NEAR_AGREEMENT):
+    if found.sqnr_db >= NEAR_DB or found.agrees:
         return 0.0
     return closeness(expected).sqnr_db - found.sqnr_db

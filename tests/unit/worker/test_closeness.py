@@ -12,7 +12,7 @@ from shared.layer_report import Graphs
 from tests.unit.worker.findings.conftest import MakeCase, make_case
 from tests.unit.worker.quantization.test_planning import spec
 from tests.unit.worker.test_verdict import FASTER, SIZE
-from worker.closeness import SQNR_LIMIT_DB, closeness, is_poor, worst_output
+from worker.closeness import SQNR_LIMIT_DB, closeness, is_far, is_poor, worst_output
 from worker.datasets import InMemorySamples, batches
 from worker.findings import Case
 from worker.inference import batch_range
@@ -34,6 +34,28 @@ def signal(sqnr_db: float | None, agreement: float | None = None) -> OutputFidel
 
 def discrete(agreement: float) -> OutputFidelity:
     return OutputFidelity(output="class", discrete=True, sqnr_db=None, cosine=None, agreement=agreement)
+
+
+@pytest.mark.parametrize(
+    ("sqnr_db", "agreement", "far", "agrees"),
+    [
+        (25.0, 1.0, False, True),
+        (15.0, 1.0, False, True),
+        (15.0, 0.9, True, False),
+        (15.0, 0.97, False, False),
+        # Of plain numbers, or where one class always wins, nothing is learnt from an arg max.
+        (6.0, 1.0, True, False),
+        (-3.0, 1.0, True, False),
+        (15.0, None, True, False),
+        (25.0, None, False, False),
+    ],
+)
+def test_an_arg_max_that_agrees_excuses_a_low_sqnr_and_not_a_wrong_output(
+    sqnr_db: float, agreement: float | None, *, far: bool, agrees: bool
+) -> None:
+    output = signal(sqnr_db, agreement)
+    assert is_far([output]) == far
+    assert closeness([output]).agrees == agrees
 
 
 @pytest.mark.parametrize(

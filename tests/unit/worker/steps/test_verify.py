@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from shared.errors import InternalError, ModelFailed
-from shared.job_report import ArtifactResult
+from shared.job_report import ArtifactResult, OutputFidelity
 from shared.quantization_spec import Runtime, spec_adapter
 from tests.unit.worker.conftest import MakeFolder, export
 from tests.unit.worker.test_datasets import spec as input_spec
@@ -241,3 +241,11 @@ def test_layers_that_only_this_runtime_computes_in_float_are_named(tmp_path: Pat
     report = recipes.run(make_folder(tmp_path / "model.pt2", "static", data, runtimes=runtimes), lambda _: None)
     [note] = [each.note for each in report.artifacts if each.runtime == "onnxruntime"]
     assert note == "The runtime computes 1 of 2 operators with weights in float (layer 1), and torch 0."
+
+
+def test_a_file_that_is_far_from_what_torch_computes_is_wrong_whatever_its_arg_max_says() -> None:
+    def fidelity(sqnr_db: float) -> list[OutputFidelity]:
+        return [OutputFidelity(output="y", sqnr_db=sqnr_db, cosine=0.9, agreement=1.0)]
+
+    assert verifying.lost_db(fidelity(6.0), fidelity(40.0)) == 34.0
+    assert verifying.lost_db(fidelity(15.0), fidelity(40.0)) == 0.0
