@@ -33,8 +33,9 @@ class TorchScriptTimer:
         self._nodes = [node for node in graph.nodes() if not node.kind().startswith("prim::")]
         if not self._nodes or any(node.kind() in _BLOCKS for node in graph.nodes()):
             raise CannotTime("its graph has branches or loops")
-        if not any(True for _ in next(iter(graph.inputs())).uses()):
-            graph.eraseInput(0)  # the module itself, whose weights are constants by now
+        if any(True for _ in next(iter(graph.inputs())).uses()):
+            raise CannotTime("freezing has left weights in the module")
+        graph.eraseInput(0)  # the module itself, whose weights are constants by now
         self._timed = _with_moments(graph, self._nodes)
         self._moments: list[Sequence[int]] = []
 

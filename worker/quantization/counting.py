@@ -9,6 +9,7 @@ with another tensor's elements summed up count: biases, norms, activations, look
     LSTM, GRU, RNN            steps × elements of all weight matrices, in every layer and direction
     their cells               elements of both weight matrices
     matmul                    output elements × elements summed over
+    einsum                    the sizes of all indices, where one of them is summed over
     attention                 queries × keys × (width of a key + width of a value), in every head
 """
 
@@ -105,6 +106,21 @@ def _added_matmul(node: fx.Node) -> int:
     return math.prod(_shape(node)) * _shape(node.args[1])[-1]
 
 
+def _einsum(node: fx.Node) -> int:
+    equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
+    reads, _, gives = equation.partition("->")
+    if not isinstance(operands, list | tuple) or len(operands) < 2 or (gives and set(reads) - {","} <= set(gives)):
+        return 0  # nothing is multiplied, or nothing summed up
+    sizes: dict[str | int, int] = {}
+    for indices, operand in zip(reads.split(","), operands, strict=True):
+        shape = _shape(operand)
+        before, dots, behind = indices.partition("...")
+        named = [*before, *range(len(before) + len(behind) - len(shape), 0), *behind] if dots else [*before]
+        for index, size in zip(named, shape, strict=True):
+            sizes[index] = max(size, sizes.get(index, 1))
+    return math.prod(sizes.values())
+
+
 def _attention(node: fx.Node) -> int:
     query, value = (_shape(argument(node, position, name)) for position, name in ((0, "query"), (2, "value")))
     return math.prod(query[:-1]) * value[-2] * (query[-1] + value[-1])
@@ -139,6 +155,7 @@ _OPERATORS: dict[str, Callable[[fx.Node], int]] = {
     "bmm": _matmul,
     "mv": _matmul,
     "dot": _matmul,
+    "einsum": _einsum,
     "addmm": _added_matmul,
     "baddbmm": _added_matmul,
     "scaled_dot_product_attention": _attention,

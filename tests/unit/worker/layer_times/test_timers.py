@@ -60,6 +60,13 @@ def test_moments_stand_between_all_operators_of_a_torchscript_graph(folder: Path
         assert [*moments] == sorted(moments)
 
 
+def test_a_module_that_still_holds_weights_is_not_timed(tmp_path: Path) -> None:
+    """As of an LSTM with projections: its graph would have to be given the module as well."""
+    torch.jit.save(torch.jit.trace(nn.Linear(8, 4).eval(), torch.zeros(2, 8)), tmp_path / "model.pt")
+    with pytest.raises(CannotTime, match="left weights in the module"):
+        open_timed("torch", TimedFile(tmp_path / "model.pt", []), [torch.zeros(2, 8)], 1)
+
+
 def test_a_graph_with_branches_is_not_timed(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(Branching()), tmp_path / "model.pt")
     with pytest.raises(CannotTime, match="branches"):

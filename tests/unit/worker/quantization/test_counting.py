@@ -45,6 +45,9 @@ COUNTED = {
     "conv_transpose2d, grouped": (nn.ConvTranspose2d(4, 6, 3, groups=2), (4, 5, 6)),
     "matmul": (Lambda(lambda x: x @ x.transpose(1, 2)), (5, 8)),
     "matmul of heads": (Lambda(lambda x: torch.matmul(x.softmax(-1), x[:, :, :, :4].transpose(2, 3))), (2, 5, 4)),
+    "einsum": (Lambda(lambda x, layer: torch.einsum("bld, fd -> blf", x, layer.weight), nn.Linear(8, 5)), (7, 8)),
+    "einsum of heads": (Lambda(lambda x: torch.einsum("bhqd,bhkd->bhqk", x, x)), (2, 5, 4)),
+    "einsum with dots": (Lambda(lambda x, layer: torch.einsum("...d,fd", x, layer.weight), nn.Linear(8, 5)), (7, 8)),
     "attention": (Lambda(attention), (5, 8)),
     "convolutions and a head": (
         nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)), (3, 8, 8),
@@ -109,3 +112,9 @@ def test_a_depthwise_convolution_moves_what_goes_in_and_what_comes_out() -> None
     )
     raised = raise_program(torch.export.export(network.eval(), (torch.zeros(3, 4, 8, 8),)))
     assert depthwise_elements(raised) == {"1": 8 * 8 * 8 + 8 * 4 * 4}
+
+
+@pytest.mark.parametrize("equation", ["bld,bld->bld", "bld,bld->lbd", "bld->dbl"])
+def test_an_einsum_that_sums_nothing_up_counts_nothing(equation: str) -> None:
+    operands = equation.count(",") + 1
+    assert macs_of(Lambda(lambda x: torch.einsum(equation, *[x] * operands)), 5, 8) == {}
