@@ -65,9 +65,9 @@ class FormResult(Reported):
         description="`missing`: its runtime refuses it, it could not be exported, it fails on a sample, or its outputs "
         "have other shapes than the reference's; `wrong`: it does not compute what it should: more than 1 dB further "
         "from the reference than where it was made, or than the same candidate in its first form, and neither 30 dB "
-        "nor 99 % agreement near it; `differs`: its answers are others than the reference's, as those of another "
-        "network may be: an output with classes agrees on less than 95 % of the samples, or one without has less than "
-        "20 dB."
+        "nor 99 % agreement (at 10 dB or more) near it; `differs`: its answers are others than the reference's, as "
+        "those of another network may be: an output with classes agrees on less than 95 % of the samples or has less "
+        "than 10 dB, or one without has less than 20 dB."
     )
     note: str | None = Field(default=None, description="Why, in a sentence.")
 

@@ -39,7 +39,8 @@ class Verdict(Reported):
             "`recommended`: quality holds and int8 is faster; `no_faster`: quality holds, no significant difference in "
             "latency; `slower`: quality holds, int8 is slower; `accuracy_not_met`: the drop exceeds max_accuracy_drop; "
             "`low_fidelity`: no target could be checked, or of mse only the one by default, and int8 is far from "
-            "float: of an output with classes less than 95 % of the samples agree, or one without has less than 20 dB."
+            "float: of an output with classes less than 95 % of the samples agree or it has less than 10 dB, or one "
+            "without has less than 20 dB."
         )
     )
     sentence: str
@@ -119,10 +120,10 @@ class ArtifactResult(Reported):
     labels: list[ArtifactLabel] = Field(
         description=(
             "`missing`: not made, or its runtime refuses it; `wrong`: it does not compute what the int8 model should: "
-            "more than 1 dB further from float than the torch artifact, and neither 30 dB nor 99 % agreement near it; "
-            "`accuracy_not_met`: the drop exceeds max_accuracy_drop; `in_float`: no operator runs in int8; `slower`: "
-            "than the fastest float model at the first batch size and thread count, beyond doubt. Any of them keeps it "
-            "from being recommended."
+            "more than 1 dB further from float than the torch artifact, and neither 30 dB nor 99 % agreement (at 10 dB "
+            "or more) near it; `accuracy_not_met`: the drop exceeds max_accuracy_drop; `in_float`: no operator runs in "
+            "int8; `slower`: than the fastest float model at the first batch size and thread count, beyond doubt. Any "
+            "of them keeps it from being recommended."
         )
     )
     note: str | None = Field(default=None, description="Why, in a sentence.")
