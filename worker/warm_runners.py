@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from worker.runner_process import RunnerProcess
+from worker.runner_process import RunnerLost, RunnerProcess
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.2
@@ -30,16 +30,18 @@ class WarmRunners:
             pause = _LOOK_SECONDS
             try:
                 self._refill()
-            except OSError as error:  # no room for another process: a job that is given one may see the same
-                _LOG.warning("No spare runner could be started: %s", error)
+            except (OSError, RunnerLost) as error:  # no room for another process, or torch cannot be imported
+                _LOG.warning("There is no spare runner: %s", error)
                 pause = _AFTER_FAILURE_SECONDS
 
     def take(self) -> RunnerProcess:
         """The spare runner, or one that is started now; `wait_ready` tells when it has imported torch."""
         with self._lock:
             runner, self._spare = self._spare, None
-            if runner is None or not runner.alive():
-                runner = _started()
+            if runner is not None and not runner.alive():
+                runner.kill()
+                runner = None
+            runner = runner or _started()
             self._taken.append(runner)
         return runner
 
@@ -53,9 +55,12 @@ class WarmRunners:
     def _refill(self) -> None:
         with self._lock:
             self._taken = [runner for runner in self._taken if runner.alive()]
-            has_spare = self._spare is not None and self._spare.alive()
+            if self._spare is not None and not self._spare.alive():
+                self._spare.kill()
+                self._spare = None
+                raise RunnerLost("it has ended by itself")
             # A job that runs is about to measure, if not yet.
-            if not has_spare and not self._taken and not self._is_measured():
+            if self._spare is None and not self._taken and not self._is_measured():
                 self._spare = _started()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 import time
@@ -92,10 +94,13 @@ def test_nothing_is_started_while_somebody_measures_but_for_a_job(warm: Warm) ->
     warm.has_started(2)
 
 
-def test_a_spare_that_died_is_replaced_and_never_handed_out(warm: Warm) -> None:
+def test_a_spare_that_died_is_never_handed_out_and_not_replaced_again_and_again(warm: Warm) -> None:
+    """Where torch cannot be imported every runner ends at once."""
     warm.thread.start()
     warm.has_started(1)
-    warm.started[0].kill()
+    os.kill(warm.started[0].pid, signal.SIGKILL)
+    warm.has_started(1)
+    assert warm.started[0].exit_signal is signal.SIGKILL, "it is reaped"
     assert warm.runners.take() is not warm.started[0]
 
 
